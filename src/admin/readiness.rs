@@ -1,0 +1,52 @@
+//! Whether this process wants traffic: one word, set by the runtime, read by load balancers.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Whether this process wants traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ready {
+    /// Not yet: listeners are being bound.
+    Starting,
+    /// Yes.
+    Ready,
+    /// No more: it finishes what is in flight.
+    Draining,
+}
+
+/// The shared state; starts as [`Ready::Starting`].
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+// === impl Ready ===
+
+impl Ready {
+    /// The word `/readyz` answers with.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Sets the state; seen by the next request.
+    pub fn set(&self, state: Ready) {
+        // Release, so that what made the process ready (bound listeners) is visible to whoever
+        // reads this and acts on it.
+        self.0.store(state as u8, Ordering::Release);
+    }
+
+    /// The state.
+    pub fn state(&self) -> Ready {
+        match self.0.load(Ordering::Acquire) {
+            1 => Ready::Ready,
+            2 => Ready::Draining,
+            _ => Ready::Starting,
+        }
+    }
+}

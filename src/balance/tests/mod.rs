@@ -1,0 +1,6 @@
+//! What papers and other proxies publish about these policies, reproduced.
+
+mod disruption;
+mod papers;
+mod queues;
+mod shares;

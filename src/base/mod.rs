@@ -1,0 +1,12 @@
+//! What every floor may use: addresses, buffers, clocks, deadlines, one stable hash, one generator
+//! of random numbers, the load of an endpoint.
+
+pub mod addr;
+pub mod buffer;
+pub mod clock;
+pub mod coroutine;
+pub mod hash;
+pub mod load;
+pub mod rng;
+pub mod stream;
+pub mod timer;

@@ -1,0 +1,85 @@
+//! What `isobar run` says when it serves: what listens where, and what to try.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use crate::config::{Action, Config};
+use crate::server::Server;
+
+/// Listeners named before the rest is only counted.
+const SHOWN: usize = 12;
+
+/// A few lines for people.
+pub(super) fn banner(config: &Config, server: &Server) -> String {
+    let mut out = format!("isobar {} serves\n", env!("CARGO_PKG_VERSION"));
+    // Writing to a String cannot fail.
+    for listener in config.listeners.iter().take(SHOWN) {
+        let at = server.local_addr(&listener.name).map_or_else(
+            || listener.bind[0].to_string(),
+            |addr| format!("http://{}", reach(addr)),
+        );
+        let to: Vec<String> = config
+            .routes
+            .iter()
+            .filter(|r| r.rule.listeners.is_empty() || r.rule.listeners.contains(&listener.name))
+            .map(|r| describe(&r.action, config))
+            .collect();
+        let to = match to.as_slice() {
+            [] => "nothing: no route leads on".to_owned(),
+            [one] => one.clone(),
+            many => format!("{} routes", many.len()),
+        };
+        let _ = writeln!(out, "  {:<12} {at:<28} {to}", listener.name);
+    }
+    if let Some(more) = config.listeners.len().checked_sub(SHOWN).filter(|n| *n > 0) {
+        let _ = writeln!(out, "  … and {more} more listeners");
+    }
+    if let Some(admin) = server.admin_addr() {
+        let url = format!("http://{}", reach(admin));
+        let _ = writeln!(out, "  {:<12} {url:<28} /metrics /livez /readyz", "admin");
+    }
+    if let Some(first) = config
+        .listeners
+        .first()
+        .and_then(|l| server.local_addr(&l.name))
+    {
+        let _ = writeln!(out, "try: curl {}", reach(first));
+    }
+    let _ = writeln!(
+        out,
+        "stop with Ctrl-C: requests in flight are finished first"
+    );
+    out
+}
+
+/// An address that can be typed into a client: a wildcard listens on this one too.
+fn reach(addr: SocketAddr) -> SocketAddr {
+    let mut addr = addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    addr
+}
+
+fn describe(action: &Action, config: &Config) -> String {
+    match action {
+        Action::Redirect { to, .. } => format!("redirects to {to}"),
+        Action::Respond { status, .. } => format!("answers {}", status.as_u16()),
+        Action::Split(to) => {
+            let names: Vec<String> = to
+                .iter()
+                .map(|(name, weight)| format!("{name} {weight}"))
+                .collect();
+            format!("-> split: {}", names.join(", "))
+        }
+        Action::Upstream(name) => {
+            let endpoints = config
+                .upstreams
+                .iter()
+                .find(|u| u.name == *name)
+                .map_or(0, |u| u.endpoints.len());
+            let plural = if endpoints == 1 { "" } else { "s" };
+            format!("-> {name} ({endpoints} endpoint{plural})")
+        }
+    }
+}

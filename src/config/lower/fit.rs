@@ -1,0 +1,315 @@
+//! Checks across tables: names, references, addresses, what is never used.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::addr::BindAddr;
+use crate::route::{RouteTable, Rule};
+
+use super::super::diagnostic::{Diagnostic, Report};
+use super::super::model::{Action, Config, HeaderEdits, Name, Rewrite, Route};
+use super::super::node::quote_all;
+use super::super::suggest::closest;
+use super::process::Main;
+use super::{Draft, Reference, address, route};
+
+/// Puts the parts together and reports what does not fit.
+pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
+    unique("listener", draft.listeners.iter().map(|l| &l.name), report);
+    unique("upstream", draft.upstreams.iter().map(|u| &u.name), report);
+    unique(
+        "route",
+        draft.routes.iter().filter_map(|r| r.name.as_ref()),
+        report,
+    );
+    shorthand_names(&draft, report);
+    binds(&draft, &main, report);
+    references(&draft, report);
+    timeouts(&draft, report);
+    // What an error left out would look unused, and routes whose matchers are wrong look alike.
+    let sound = !report.has_errors();
+    if sound {
+        used(&draft, report);
+    }
+
+    let Draft {
+        listeners,
+        mut routes,
+        upstreams,
+    } = draft;
+    uniquify(&mut routes);
+    let shorthands: Vec<_> = listeners.iter().filter_map(shorthand).collect();
+    let places: Vec<_> = routes
+        .iter()
+        .map(|r| r.at)
+        .chain(
+            listeners
+                .iter()
+                .filter_map(|l| l.upstream.as_ref())
+                .map(|u| u.at),
+        )
+        .collect();
+    let config = Config {
+        process: main.process,
+        admin: main.admin,
+        log: main.log,
+        listeners: listeners.into_iter().map(|l| l.listener).collect(),
+        routes: routes
+            .into_iter()
+            .map(|r| r.route)
+            .chain(shorthands)
+            .collect(),
+        upstreams: upstreams.into_iter().map(|u| u.upstream).collect(),
+    };
+    let shadowed = if sound {
+        shadowed_routes(&config)
+    } else {
+        Vec::new()
+    };
+    for (loser, winner) in shadowed {
+        if let (Some(&at), Some(&by)) = (places.get(loser), places.get(winner)) {
+            let name = &config.routes[loser].name;
+            let message = format!("route `{name}` never answers: another route matches the same");
+            let d = Diagnostic::warning("shadowed-route", at, message);
+            report.push(
+                d.related(by, "this one answers instead")
+                    .help("remove one, or tell them apart"),
+            );
+        }
+    }
+    config
+}
+
+/// Pairs (route that never answers, route that answers instead), by index in `config.routes`: the
+/// router itself is asked, so `check` and the running proxy cannot disagree.
+fn shadowed_routes(config: &Config) -> Vec<(usize, usize)> {
+    let listeners: Vec<Name> = config.listeners.iter().map(|l| l.name.clone()).collect();
+    let rules = config
+        .routes
+        .iter()
+        .map(|route| (route.rule.clone(), ()))
+        .collect();
+    let table = RouteTable::build(&listeners, rules);
+    table
+        .shadowed()
+        .into_iter()
+        .map(|shadow| (shadow.rule, shadow.by))
+        .collect()
+}
+
+/// Names are identities: metrics, logs and reloads go by them.
+fn unique<'r, 'a: 'r>(kind: &str, names: impl Iterator<Item = &'r Reference<'a>>, report: &Report) {
+    let mut first: HashMap<Name, &Reference<'a>> = HashMap::new();
+    for name in names {
+        match first.entry(name.value.clone()) {
+            Entry::Vacant(slot) => {
+                slot.insert(name);
+            }
+            Entry::Occupied(before) => {
+                let message = format!("{kind} `{}` is defined twice", name.value);
+                report.push(
+                    Diagnostic::error("duplicate-name", name.at, message)
+                        .label("defined again here")
+                        .related(before.get().at, "first defined here"),
+                );
+            }
+        }
+    }
+}
+
+/// A listener's shorthand makes a route of the listener's name.
+fn shorthand_names(draft: &Draft<'_>, report: &Report) {
+    let made: HashMap<&str, _> = draft
+        .listeners
+        .iter()
+        .filter_map(|l| Some((&*l.name.value, l.upstream.as_ref()?.at)))
+        .collect();
+    for name in draft.routes.iter().filter_map(|r| r.name.as_ref()) {
+        if let Some(&by) = made.get(&*name.value) {
+            let message = format!("route `{}` is defined twice", name.value);
+            report.push(
+                Diagnostic::error("duplicate-name", name.at, message)
+                    .label("defined here")
+                    .related(by, "this makes a route that bears the listener's name")
+                    .help("give the route another name"),
+            );
+        }
+    }
+}
+
+/// No two listeners may want one address.
+fn binds(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
+    let all: Vec<_> = main
+        .admin_bind
+        .iter()
+        .chain(draft.listeners.iter().flat_map(|l| &l.binds))
+        .collect();
+    // By port (or path), so that thousands of listeners are not compared with one another.
+    let mut by_port: HashMap<String, Vec<&address::Bind<'_>>> = HashMap::new();
+    for bind in all {
+        let text = bind.value.to_string();
+        let others = by_port.entry(place_of(&bind.value)).or_default();
+        if let Some(other) = others
+            .iter()
+            .find(|o| address::conflict(&o.value, &bind.value))
+        {
+            let message = format!("`{text}` cannot be bound: `{}` has it already", other.value);
+            report.push(
+                Diagnostic::error("bind-conflict", bind.at, message)
+                    .related(other.at, "bound here"),
+            );
+        }
+        others.push(bind);
+    }
+}
+
+/// What addresses must share to be in conflict: the port, or the path without its `.` parts.
+fn place_of(bind: &BindAddr) -> String {
+    match bind {
+        BindAddr::Any(port) => port.to_string(),
+        BindAddr::Ip(addr) => addr.port().to_string(),
+        BindAddr::Unix(path) => path.components().collect::<PathBuf>().display().to_string(),
+    }
+}
+
+/// Every name of a listener or upstream must exist.
+fn references(draft: &Draft<'_>, report: &Report) {
+    let listeners: BTreeSet<&str> = draft.listeners.iter().map(|l| &*l.name.value).collect();
+    let upstreams: BTreeSet<&str> = draft.upstreams.iter().map(|u| &*u.name.value).collect();
+    let check = |kind: &str, known: &BTreeSet<&str>, name: &Reference<'_>| {
+        if known.contains(&*name.value) {
+            return;
+        }
+        let message = format!("there is no {kind} `{}`", name.value.escape_debug());
+        let help = match closest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => {
+                format!("define it: [{kind}s.{}]", name.value.escape_debug())
+            }
+            None => format!(
+                "known {kind}s: {}",
+                quote_all(known.iter().copied().take(20))
+            ),
+        };
+        report.push(Diagnostic::error("unknown-reference", name.at, message).help(help));
+    };
+    for route in &draft.routes {
+        route
+            .listeners
+            .iter()
+            .for_each(|l| check("listener", &listeners, l));
+        route
+            .upstreams
+            .iter()
+            .for_each(|u| check("upstream", &upstreams, u));
+    }
+    for listener in &draft.listeners {
+        listener
+            .upstream
+            .iter()
+            .for_each(|u| check("upstream", &upstreams, u));
+    }
+}
+
+/// What nothing leads to.
+fn used(draft: &Draft<'_>, report: &Report) {
+    let named: HashSet<&str> = draft
+        .routes
+        .iter()
+        .flat_map(|r| &r.upstreams)
+        .chain(draft.listeners.iter().filter_map(|l| l.upstream.as_ref()))
+        .map(|u| &*u.value)
+        .collect();
+    for upstream in draft
+        .upstreams
+        .iter()
+        .filter(|u| !named.contains(&*u.name.value))
+    {
+        let message = format!("upstream `{}` is used by no route", *upstream.name);
+        let d = Diagnostic::warning("unused-upstream", upstream.name.at, message);
+        report.push(d.help("name it in a route or a listener, or remove it"));
+    }
+    let everywhere = draft.routes.iter().any(|r| r.listeners.is_empty());
+    let reached: HashSet<&str> = draft
+        .routes
+        .iter()
+        .flat_map(|r| &r.listeners)
+        .map(|l| &*l.value)
+        .collect();
+    for l in draft.listeners.iter().filter(|l| l.upstream.is_none()) {
+        if !everywhere && !reached.contains(&*l.name.value) {
+            let message = format!(
+                "listener `{}` has no route: every request gets 404",
+                *l.name
+            );
+            let d = Diagnostic::warning("unused-listener", l.name.at, message);
+            report.push(d.help("write upstream = \"NAME\" in it, or a route for it"));
+        }
+    }
+    if draft.listeners.is_empty() && !draft.routes.is_empty() {
+        let at = draft.routes[0].at;
+        let d = Diagnostic::warning("unused-route", at, "there are routes but no listener");
+        report.push(d.help("write [listeners.web] with bind = \":8080\""));
+    }
+}
+
+/// Deadlines that cannot both be met.
+fn timeouts(draft: &Draft<'_>, report: &Report) {
+    let connect: HashMap<&str, _> = draft
+        .upstreams
+        .iter()
+        .map(|u| (&*u.name.value, u.upstream.connect_timeout))
+        .collect();
+    for route in &draft.routes {
+        let Some(timeout) = route.timeout else {
+            continue;
+        };
+        for name in &route.upstreams {
+            if let Some(connect) = connect.get(&*name.value).filter(|c| **c > timeout.value) {
+                let connect = super::super::units::format_duration(*connect);
+                let message = format!(
+                    "`timeout` is shorter than the `connect_timeout` of upstream `{}` ({connect})",
+                    name.value
+                );
+                let d = Diagnostic::warning("timeout-order", timeout.at, message);
+                report.push(d.help("the whole exchange may not last longer than one connect"));
+            }
+        }
+    }
+}
+
+/// `upstream = "app"` in a listener: a catch-all route that bears the listener's name.
+fn shorthand(draft: &super::listener::Draft<'_>) -> Option<Route> {
+    let upstream = draft.upstream.as_ref()?;
+    Some(Route {
+        name: draft.listener.name.clone(),
+        rule: Rule {
+            listeners: vec![draft.listener.name.clone()],
+            ..Rule::default()
+        },
+        action: Action::Upstream(upstream.value.clone()),
+        timeout: None,
+        rewrite: Rewrite::default(),
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+    })
+}
+
+/// Derived names that meet again get `#2`, `#3`; given names never hold a `#`.
+fn uniquify(routes: &mut [route::Draft<'_>]) {
+    let given: Vec<Name> = routes
+        .iter()
+        .filter_map(|r| Some(r.name.as_ref()?.value.clone()))
+        .collect();
+    let mut seen: HashMap<Name, usize> = given.into_iter().map(|n| (n, 1)).collect();
+    for draft in routes.iter_mut().filter(|r| r.name.is_none()) {
+        let base = draft.route.name.clone();
+        let count = seen.entry(base.clone()).or_insert(0);
+        *count += 1;
+        if *count > 1 {
+            draft.route.name = Arc::from(format!("{base}#{count}"));
+        }
+    }
+}

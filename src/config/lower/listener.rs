@@ -1,0 +1,170 @@
+//! `[listeners.NAME]`
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::super::PortZero;
+use super::super::diagnostic::Diagnostic;
+use super::super::model::{Forwarding, Listener};
+use super::super::node::Node;
+use super::super::reader::Table;
+use super::process::{protocol, set};
+use super::{Reference, address, headers, reference};
+
+/// A listener with its places.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) listener: Listener,
+    pub(super) name: Reference<'a>,
+    pub(super) binds: Vec<address::Bind<'a>>,
+    /// The shorthand.
+    pub(super) upstream: Option<Reference<'a>>,
+}
+
+/// Smallest and largest request head that may be asked for: below 1 KiB browsers' requests fail,
+/// above 1 MiB one head holds more memory than a thousand idle connections.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1 << 20;
+
+/// Most fields: the parser's table of fields lives on the stack of a request.
+const MAX_HEADERS: u64 = crate::http1::HARD_MAX_FIELDS as u64;
+
+pub(super) fn lower<'a>(
+    name: Reference<'a>,
+    node: Node<'a>,
+    port_zero: PortZero,
+) -> Option<Draft<'a>> {
+    let table = node.table(format!("listener `{}`", *name), "listeners.*")?;
+    protocol(
+        &table,
+        "http",
+        &["tcp", "udp"],
+        "layer 4 comes in a later version; `http` works today",
+    );
+    let binds: Vec<_> = table
+        .require("bind")
+        .map(|node| node.one_or_more())
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|text| address::bind(text, table.report, port_zero))
+        .collect();
+    if let Some(node) = table.get("bind")
+        && node.list_is_empty()
+    {
+        let message = format!("{} has an empty `bind`", table.what);
+        table.report.push(
+            node.error("missing-key", message)
+                .help("write bind = \":8080\""),
+        );
+    }
+
+    let mut l = Listener {
+        name: name.value.clone(),
+        bind: binds.iter().map(|b| b.value.clone()).collect(),
+        // 20,000: about 20 MB of idle connections; the descriptors are two per busy connection.
+        max_connections: 20_000,
+        header_timeout: Duration::from_secs(10),
+        // Above the 60 s that balancers in front of us keep connections, so that they close first.
+        keepalive_timeout: Duration::from_secs(75),
+        idle_timeout: Duration::from_secs(60),
+        max_header_bytes: 32 << 10,
+        max_headers: 100,
+        max_body_bytes: None,
+        max_pipelined: 256,
+        trusted_proxies: Vec::new(),
+        forwarding: Forwarding {
+            x_forwarded: true,
+            forwarded: false,
+            via: None,
+            request_id: Some(HeaderName::from_static("x-request-id")),
+        },
+    };
+    if let Some(n) = table.integer("max_connections", 1..=u64::from(u32::MAX)) {
+        l.max_connections = *n as u32;
+    }
+    set(&mut l.header_timeout, table.timeout("header_timeout"));
+    set(&mut l.keepalive_timeout, table.timeout("keepalive_timeout"));
+    set(&mut l.idle_timeout, table.timeout("idle_timeout"));
+    if let Some(node) = table.get("max_header_bytes")
+        && let Some(size) = node.size()
+    {
+        if HEADER_BYTES.contains(&size) {
+            l.max_header_bytes = *size as usize;
+        } else {
+            let message = "`max_header_bytes` must be from 1KiB to 1MiB";
+            table.report.push(node.error("out-of-range", message));
+        }
+    }
+    if let Some(n) = table.integer("max_headers", 1..=MAX_HEADERS) {
+        l.max_headers = *n as usize;
+    }
+    if let Some(node) = table.get("max_body_bytes")
+        && node.as_str() != Some("none")
+        && let Some(size) = node.size()
+    {
+        if *size == 0 {
+            let d = node.error(
+                "out-of-range",
+                "`max_body_bytes` of zero would refuse every body",
+            );
+            table.report.push(d.help("for no limit, write \"none\""));
+        }
+        l.max_body_bytes = Some(*size);
+    }
+    if let Some(n) = table.integer("max_pipelined", 1..=65_536) {
+        l.max_pipelined = *n as u32;
+    }
+    if let Some(node) = table.get("trusted_proxies") {
+        let networks = node.one_or_more();
+        l.trusted_proxies = networks
+            .into_iter()
+            .filter_map(|n| address::network(n, table.report))
+            .collect();
+    }
+    if let Some(t) = table.table("forwarding", "listeners.*.forwarding") {
+        forwarding(t, &mut l.forwarding);
+    }
+    let upstream = table.text("upstream").map(reference);
+
+    table.later(
+        "tls",
+        "TLS comes in a later version; until then, terminate it in front of isobar",
+    );
+    table.later("passthrough", "TLS by SNI comes in a later version");
+    table.later(
+        "proxy_protocol",
+        "the PROXY protocol comes in a later version; `trusted_proxies` reads X-Forwarded-For",
+    );
+    table.finish();
+    Some(Draft {
+        listener: l,
+        name,
+        binds,
+        upstream,
+    })
+}
+
+fn forwarding(table: Table<'_>, f: &mut Forwarding) {
+    f.x_forwarded = table.flag("x_forwarded").unwrap_or(f.x_forwarded);
+    f.forwarded = table.flag("forwarded").unwrap_or(f.forwarded);
+    if let Some(via) = table.text("via") {
+        // RFC 9110 section 7.6.3: a pseudonym is a token.
+        if !via.is_empty() && via.bytes().all(headers::is_token_byte) {
+            f.via = Some((*via).into());
+        } else {
+            let message = format!("`via` cannot be `{}`", via.escape_debug());
+            let d = Diagnostic::error("bad-header", via.at, message);
+            table.report.push(
+                d.help("a pseudonym is one word, such as \"isobar\"; for no Via, leave it out"),
+            );
+        }
+    }
+    if let Some(text) = table.text("request_id") {
+        if *text == "off" {
+            f.request_id = None;
+        } else if let Some(name) = headers::name(text, headers::Side::Request, table.report) {
+            f.request_id = Some(name);
+        }
+    }
+    table.finish();
+}

@@ -1,0 +1,249 @@
+//! `[process]`, `[admin]`, `[log]` and `[defaults]`: what only the main file may hold.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::super::PortZero;
+use super::super::diagnostic::Diagnostic;
+use super::super::model::{AccessFormat, AccessLog, Admin, Keepalive, Log, LogTarget, Process};
+use super::super::node::{Located, Node, not_available};
+use super::super::reader::Table;
+use super::address;
+
+/// The kinds of table here, with the name users write.
+const SECTIONS: [&str; 4] = ["process", "admin", "log", "defaults"];
+
+/// More workers than any machine has cores: a typing error.
+const MAX_WORKERS: u64 = 1024;
+
+/// What the main file says.
+#[derive(Debug)]
+pub(super) struct Main<'a> {
+    pub(super) process: Process,
+    pub(super) admin: Admin,
+    pub(super) admin_bind: Option<address::Bind<'a>>,
+    pub(super) log: Log,
+    pub(super) defaults: Defaults,
+}
+
+/// What upstreams inherit.
+#[derive(Clone, Debug)]
+pub(super) struct Defaults {
+    pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) keepalive: Keepalive,
+}
+
+impl Default for Main<'_> {
+    fn default() -> Self {
+        Self {
+            // 30 s: what orchestrators allow between SIGTERM and SIGKILL by default.
+            process: Process {
+                workers: None,
+                grace: Duration::from_secs(30),
+                user: None,
+            },
+            admin: Admin { bind: None },
+            admin_bind: None,
+            log: Log {
+                level: Level::INFO,
+                access: None,
+            },
+            defaults: Defaults::default(),
+        }
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            // A SYN that is lost once is repeated after 1 s (RFC 6298): a slower answer than that
+            // is better sought at another endpoint.
+            connect_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(60),
+            keepalive: Keepalive {
+                // Below the 60 s and more of most servers, so that we close first.
+                idle_timeout: Duration::from_secs(55),
+                max_idle: 64,
+            },
+        }
+    }
+}
+
+/// Reads the four tables of the main file.
+pub(super) fn lower<'a>(root: &Table<'a>, port_zero: PortZero) -> Main<'a> {
+    let mut main = Main::default();
+    if let Some(table) = root.table("process", "process") {
+        process(table, &mut main.process);
+    }
+    if let Some(table) = root.table("admin", "admin") {
+        if let Some(node) = table.get("bind")
+            && let Some((addr, bind)) = address::admin(node, port_zero)
+        {
+            main.admin.bind = Some(addr);
+            main.admin_bind = Some(bind);
+        }
+        let help =
+            "the control socket comes in a later version; `bind` serves metrics and readiness";
+        table.later("socket", help);
+        table.later("allow_uids", help);
+        table.finish();
+    }
+    if let Some(table) = root.table("log", "log") {
+        log(table, &mut main.log);
+    }
+    if let Some(table) = root.table("defaults", "defaults") {
+        let d = &mut main.defaults;
+        set(&mut d.connect_timeout, table.timeout("connect_timeout"));
+        set(&mut d.idle_timeout, table.timeout("idle_timeout"));
+        if let Some(t) = table.table("keepalive", "defaults.keepalive") {
+            d.keepalive = keepalive(t, &d.keepalive);
+        }
+        table.finish();
+    }
+    main
+}
+
+/// Reports the four tables in an included file: a fragment describes traffic, not the process.
+pub(super) fn refuse(root: &Table<'_>) {
+    for section in SECTIONS {
+        if let Some(node) = root.get(section) {
+            let message = format!("`{section}` belongs in the main file, not in an included one");
+            root.report.push(node.error("main-file-only", message));
+        }
+    }
+}
+
+/// `keepalive`, on top of what is inherited.
+pub(super) fn keepalive(table: Table<'_>, inherited: &Keepalive) -> Keepalive {
+    let mut keepalive = inherited.clone();
+    set(&mut keepalive.idle_timeout, table.timeout("idle_timeout"));
+    // 65,535: more idle connections per endpoint than it has ports to be told apart by.
+    if let Some(n) = table.integer("max_idle", 0..=65_535) {
+        keepalive.max_idle = *n as u32;
+    }
+    table.finish();
+    keepalive
+}
+
+/// Overwrites a default if a good value was given.
+pub(super) fn set<T>(slot: &mut T, given: Option<Located<'_, T>>) {
+    if let Some(given) = given {
+        *slot = given.value;
+    }
+}
+
+fn process(table: Table<'_>, process: &mut Process) {
+    if let Some(node) = table.get("workers") {
+        match node.as_str() {
+            Some("auto") => process.workers = None,
+            Some(_) => {
+                let help = "write \"auto\" (one per available core) or a number";
+                table
+                    .report
+                    .push(node.mismatch("\"auto\" or an integer").help(help));
+            }
+            None => {
+                if let Some(n) = node.integer(1..=MAX_WORKERS) {
+                    process.workers = NonZeroUsize::new(*n as usize);
+                }
+            }
+        }
+    }
+    if let Some(grace) = table.get("grace").and_then(|n| n.duration()) {
+        process.grace = *grace;
+    }
+    // Turn this into `process.user = …` in the commit that drops privileges.
+    table.later(
+        "user",
+        "start isobar as the user it is to run as (systemd: User=, AmbientCapabilities=)",
+    );
+    table.finish();
+}
+
+fn log(table: Table<'_>, log: &mut Log) {
+    const LEVELS: [(&str, Level); 5] = [
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    if let Some(level) = table.get("level").and_then(|n| n.word(&LEVELS)) {
+        log.level = level;
+    }
+    if let Some(node) = table.get("access")
+        && node.as_str() != Some("off")
+    {
+        if node.is_table() {
+            log.access = access(&table, node);
+        } else {
+            let help = "write access = { format = \"json\", to = \"stdout\" }";
+            table
+                .report
+                .push(node.mismatch("a table or \"off\"").help(help));
+        }
+    }
+    table.finish();
+}
+
+fn access(log: &Table<'_>, node: Node<'_>) -> Option<AccessLog> {
+    const FORMATS: [(&str, AccessFormat); 4] = [
+        ("combined", AccessFormat::Combined),
+        ("common", AccessFormat::Common),
+        ("json", AccessFormat::Json),
+        ("text", AccessFormat::Text),
+    ];
+    let table = node.table(format!("`access` of {}", log.what), "log.access")?;
+    let format = table
+        .get("format")
+        .and_then(|n| n.word(&FORMATS))
+        .unwrap_or(AccessFormat::Json);
+    let to = match table.text("to") {
+        None => LogTarget::Stdout,
+        Some(text) => match *text {
+            "stdout" => LogTarget::Stdout,
+            "stderr" => LogTarget::Stderr,
+            "" => {
+                let d = Diagnostic::error("bad-path", text.at, "`to` of `access` is empty");
+                table
+                    .report
+                    .push(d.help("\"stdout\", \"stderr\" or the path of a file"));
+                LogTarget::Stdout
+            }
+            path => LogTarget::File(node.source().folder().join(path)),
+        },
+    };
+    let mut sample = 1.0;
+    if let Some(given) = table.get("sample").and_then(|n| n.ratio()) {
+        sample = *given;
+        if sample == 0.0 {
+            let d = Diagnostic::warning("no-effect", given.at, "`sample` 0 logs nothing");
+            table
+                .report
+                .push(d.help("to switch the access log off, write access = \"off\""));
+        }
+    }
+    table.finish();
+    Some(AccessLog { format, to, sample })
+}
+
+/// A protocol word of the contract; only `built` works today.
+pub(super) fn protocol(table: &Table<'_>, built: &'static str, later: &[&'static str], help: &str) {
+    let Some(node) = table.get("protocol") else {
+        return;
+    };
+    let words: Vec<_> = std::iter::once(built)
+        .chain(later.iter().copied())
+        .map(|w| (w, w))
+        .collect();
+    if let Some(word) = node.word(&words)
+        && word != built
+    {
+        table
+            .report
+            .push(not_available(node.at, &format!("protocol `{word}`"), help));
+    }
+}

@@ -1,0 +1,472 @@
+//! The JSON Schema of a configuration file, for editors.
+//!
+//! These types are never filled: they say which keys there are, and their comments become the
+//! descriptions that an editor shows. A test compares them with the keys that the loader reads.
+
+#![expect(dead_code, reason = "the types are described, never built")]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+/// The schema as JSON text, with a line end.
+pub fn schema() -> String {
+    let mut schema = schemars::schema_for!(File);
+    schema.insert("title".to_owned(), "isobar configuration".into());
+    // Serialising a tree of JSON values cannot fail; the empty object is a schema too.
+    let text = serde_json::to_string_pretty(&schema).unwrap_or_else(|_| "{}".to_owned());
+    text + "\n"
+}
+
+/// A span of time with units: "250ms", "30s", "1m30s", "1h". Units: ms, s, m, h, d.
+#[derive(JsonSchema)]
+struct Duration(
+    #[schemars(
+        regex(
+            pattern = r"^\s*(\d+\s*d\s*)?(\d+\s*h\s*)?(\d+\s*m\s*)?(\d+\s*s\s*)?(\d+\s*ms\s*)?$"
+        ),
+        length(min = 2)
+    )]
+    String,
+);
+
+/// A size with a unit: "512B", "64KiB" (1024), "10MB" (1000).
+#[derive(JsonSchema)]
+struct Size(#[schemars(regex(pattern = r"^\s*\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)\s*$"))] String);
+
+/// A share: 0.0 to 1.0, or "0%" to "100%".
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Ratio {
+    Number(#[schemars(range(min = 0.0, max = 1.0))] f64),
+    Percent(#[schemars(regex(pattern = r"^\s*[0-9.]+\s*%?\s*$"))] String),
+}
+
+/// One string, or a list of them.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum OneOrMore {
+    One(String),
+    More(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// An isobar configuration. Unknown keys are errors.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct File {
+    /// More files, relative to this one: ["conf.d/*.toml"]. They hold listeners, routes, upstreams.
+    include: Option<Vec<String>>,
+    /// The process itself (main file only).
+    process: Option<Process>,
+    /// Metrics and readiness (main file only).
+    admin: Option<Admin>,
+    /// Logs (main file only).
+    log: Option<Log>,
+    /// What upstreams inherit when they say nothing (main file only).
+    defaults: Option<Defaults>,
+    /// Where clients connect, by name.
+    listeners: Option<BTreeMap<String, Listener>>,
+    /// What answers which request; the most specific match wins.
+    routes: Option<Vec<Route>>,
+    /// Sets of endpoints, by name.
+    upstreams: Option<BTreeMap<String, Upstream>>,
+}
+
+/// The process itself.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Process {
+    /// Worker threads: "auto" (one per available core) or a number from 1 to 1024.
+    #[schemars(extend("default" = "auto"))]
+    workers: Option<Workers>,
+    /// How long a drain may take on SIGTERM before it cuts.
+    #[schemars(extend("default" = "30s"))]
+    grace: Option<Duration>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Workers {
+    Auto(Auto),
+    Count(#[schemars(range(min = 1, max = 1024))] u32),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Auto {
+    Auto,
+}
+
+/// Metrics and readiness.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Admin {
+    /// Address of /metrics, /livez and /readyz, such as "127.0.0.1:9090". Default: none.
+    bind: Option<String>,
+}
+
+/// Logs.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Log {
+    /// Least severity of the program's own log.
+    #[schemars(extend("default" = "info"))]
+    level: Option<Level>,
+    /// The access log: a table, or "off".
+    #[schemars(extend("default" = "off"))]
+    access: Option<AccessOrOff>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum AccessOrOff {
+    Access(Access),
+    Off(Off),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Off {
+    Off,
+}
+
+/// One line an exchange.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Access {
+    /// Line format.
+    #[schemars(extend("default" = "json"))]
+    format: Option<AccessFormat>,
+    /// "stdout", "stderr" or the path of a file (relative to this one), reopened on SIGUSR1.
+    #[schemars(extend("default" = "stdout"))]
+    to: Option<String>,
+    /// Share of exchanges logged.
+    #[schemars(extend("default" = 1.0))]
+    sample: Option<Ratio>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum AccessFormat {
+    Combined,
+    Common,
+    Json,
+    Text,
+}
+
+/// What upstreams inherit when they say nothing.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Defaults {
+    /// Deadline of a connect to an endpoint.
+    #[schemars(extend("default" = "1s"))]
+    connect_timeout: Option<Duration>,
+    /// No byte from the endpoint for this long while one is awaited: 504.
+    #[schemars(extend("default" = "60s"))]
+    idle_timeout: Option<Duration>,
+    /// Idle connections kept to each endpoint.
+    keepalive: Option<Keepalive>,
+}
+
+/// Idle connections kept to each endpoint.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Keepalive {
+    /// Idle connections older than this are closed; keep it below the endpoint's own limit.
+    #[schemars(extend("default" = "55s"))]
+    idle_timeout: Option<Duration>,
+    /// Kept per endpoint and worker; 0 opens a connection per request.
+    #[schemars(range(min = 0, max = 65535), extend("default" = 64))]
+    max_idle: Option<u32>,
+}
+
+/// A bound address where clients connect.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Listener {
+    /// One address or a list: ":8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/web.sock".
+    bind: OneOrMore,
+    /// What clients speak.
+    #[schemars(extend("default" = "http"))]
+    protocol: Option<ListenerProtocol>,
+    /// Shorthand for a route that sends everything here to one upstream.
+    upstream: Option<String>,
+    /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
+    trusted_proxies: Option<OneOrMore>,
+    /// Connections above this are closed at once and counted.
+    #[schemars(range(min = 1), extend("default" = 20000))]
+    max_connections: Option<u32>,
+    /// From the first byte of a request head to its end: 408 after.
+    #[schemars(extend("default" = "10s"))]
+    header_timeout: Option<Duration>,
+    /// A keep-alive connection without a request is closed after this.
+    #[schemars(extend("default" = "75s"))]
+    keepalive_timeout: Option<Duration>,
+    /// No progress in either direction while a request is in flight: 408 or 504.
+    #[schemars(extend("default" = "60s"))]
+    idle_timeout: Option<Duration>,
+    /// Largest request head, 1KiB to 1MiB: 431 (414 when the target alone is larger).
+    #[schemars(extend("default" = "32KiB"))]
+    max_header_bytes: Option<Size>,
+    /// Most fields in a request head: 431.
+    #[schemars(range(min = 1, max = 1024), extend("default" = 100))]
+    max_headers: Option<u32>,
+    /// Largest request body: 413; or "none".
+    #[schemars(extend("default" = "none"))]
+    max_body_bytes: Option<SizeOrNone>,
+    /// Requests that may wait in one connection's buffer.
+    #[schemars(range(min = 1, max = 65536), extend("default" = 256))]
+    max_pipelined: Option<u32>,
+    /// What endpoints are told about the client.
+    forwarding: Option<Forwarding>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum ListenerProtocol {
+    Http,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum SizeOrNone {
+    Size(Size),
+    None(NoLimit),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum NoLimit {
+    None,
+}
+
+/// What endpoints are told about the client.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Forwarding {
+    /// X-Forwarded-For, -Proto and -Host.
+    #[schemars(extend("default" = true))]
+    x_forwarded: Option<bool>,
+    /// Forwarded (RFC 7239).
+    #[schemars(extend("default" = false))]
+    forwarded: Option<bool>,
+    /// Via, with this pseudonym. Default: no Via.
+    via: Option<String>,
+    /// Name of the request-id field, or "off".
+    #[schemars(extend("default" = "x-request-id"))]
+    request_id: Option<String>,
+}
+
+/// What answers which request. Exactly one of upstream, split, redirect, respond.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Route {
+    /// Its name in metrics and logs; derived from the matchers when left out.
+    name: Option<String>,
+    /// Names of listeners. Default: all.
+    listeners: Option<OneOrMore>,
+    /// "example.com" or "*.example.com", one or a list. Default: every host.
+    host: Option<OneOrMore>,
+    /// "/v1" (exactly) or "/v1/*" (it and everything below). Default: every path.
+    path: Option<String>,
+    /// A regular expression on the whole path, instead of `path`: "^/u/[0-9]+$".
+    path_regex: Option<String>,
+    /// "GET" or a list. Default: every method.
+    method: Option<OneOrMore>,
+    /// All of these header fields: exact value, "~regex", or "" for present.
+    header: Option<BTreeMap<String, String>>,
+    /// All of these query parameters: exact value, "~regex", or "" for present.
+    query: Option<BTreeMap<String, String>>,
+    /// The client's address is in one of these networks. Default: every client.
+    client: Option<OneOrMore>,
+    /// Send it to this upstream.
+    upstream: Option<String>,
+    /// Send it to one of several upstreams, by weight.
+    split: Option<Vec<Share>>,
+    /// Answer with a redirect.
+    redirect: Option<Redirect>,
+    /// Answer with a fixed response.
+    respond: Option<Respond>,
+    /// Total deadline of the exchange. Default: none.
+    timeout: Option<Duration>,
+    /// Changes to the target and Host on the way to the endpoint.
+    rewrite: Option<Rewrite>,
+    /// Edits of the request head, after isobar's own fields: remove, set, add.
+    request_headers: Option<HeaderEdits>,
+    /// Edits of the response head: remove, set, add.
+    response_headers: Option<HeaderEdits>,
+}
+
+/// One part of a split.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Share {
+    /// Name of an upstream.
+    upstream: String,
+    /// Its share.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
+    weight: Option<u32>,
+}
+
+/// Answer with a redirect.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Redirect {
+    /// Location; {rest}, {path}, {query} and {host} are filled in.
+    to: String,
+    /// 301, 302, 303, 307 or 308.
+    #[schemars(extend("default" = 307, "enum" = [301, 302, 303, 307, 308]))]
+    status: Option<u16>,
+}
+
+/// Answer with a fixed response.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Respond {
+    /// Status.
+    #[schemars(range(min = 200, max = 599), extend("default" = 200))]
+    status: Option<u16>,
+    /// Body. Default: empty.
+    body: Option<String>,
+    /// Content-Type.
+    #[schemars(extend("default" = "text/plain; charset=utf-8"))]
+    content_type: Option<String>,
+}
+
+/// Changes to the target and Host.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Rewrite {
+    /// Removed from the front of the path, by whole segments.
+    strip_prefix: Option<String>,
+    /// Put in front of the path, after stripping.
+    add_prefix: Option<String>,
+    /// Replaces Host towards the endpoint.
+    host: Option<String>,
+}
+
+/// Edits of a head: remove, then set, then add.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HeaderEdits {
+    /// Replace or insert.
+    set: Option<BTreeMap<String, String>>,
+    /// Append.
+    add: Option<BTreeMap<String, OneOrMore>>,
+    /// Remove.
+    remove: Option<OneOrMore>,
+}
+
+/// A set of endpoints with one policy.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Upstream {
+    /// Addresses, or tables with an address and a weight.
+    endpoints: Vec<Endpoint>,
+    /// Which endpoint gets the next request.
+    #[schemars(extend("default" = "least_request"))]
+    balance: Option<Balance>,
+    /// A cookie keeps a client on its endpoint.
+    sticky: Option<Sticky>,
+    /// What endpoints speak.
+    #[schemars(extend("default" = "h1"))]
+    protocol: Option<UpstreamProtocol>,
+    /// Deadline of a connect. Default: as [defaults].
+    connect_timeout: Option<Duration>,
+    /// No byte from the endpoint for this long while one is awaited: 504. Default: as [defaults].
+    idle_timeout: Option<Duration>,
+    /// Idle connections kept to each endpoint. Default: as [defaults].
+    keepalive: Option<Keepalive>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum UpstreamProtocol {
+    H1,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Endpoint {
+    Address(String),
+    Weighted(WeightedEndpoint),
+}
+
+/// An endpoint with a weight.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct WeightedEndpoint {
+    /// "10.0.0.11:8000" or "unix:/run/app.sock".
+    address: String,
+    /// Its share; 0 gets nothing unless all have 0.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
+    weight: Option<u32>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Balance {
+    Policy(Policy),
+    Table(BalanceTable),
+}
+
+/// A policy with parameters.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct BalanceTable {
+    /// Which endpoint gets the next request.
+    policy: Policy,
+    /// What is hashed: "client", "header:NAME", "cookie:NAME", "query:NAME", "path" or "host".
+    #[schemars(extend("default" = "client"))]
+    key: Option<String>,
+    /// No endpoint above this multiple (above 1.0) of the mean load. Default: no bound.
+    #[schemars(range(max = 100), extend("exclusiveMinimum" = 1.0))]
+    bounded_load: Option<f64>,
+}
+
+/// Which endpoint gets the next request.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Policy {
+    /// In turn, weights ignored.
+    RoundRobin,
+    /// In turn by weight, evenly spread.
+    Weighted,
+    /// At random by weight.
+    Random,
+    /// Of two at random, the one with fewer requests in flight.
+    LeastRequest,
+    /// Of two at random, the one that answers sooner; failures count as slow.
+    PeakEwma,
+    /// Ketama ring, the same mapping as nginx.
+    RingHash,
+    /// Maglev table: even and quick.
+    Maglev,
+    /// Highest random weight: least disruption, cost grows with endpoints.
+    Rendezvous,
+    /// The first that is ready, in the order given.
+    First,
+}
+
+/// A cookie keeps a client on its endpoint.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Sticky {
+    /// Name of the cookie.
+    cookie: String,
+    /// The Secure attribute: browsers send it over TLS only.
+    #[schemars(extend("default" = false))]
+    secure: Option<bool>,
+    /// Max-Age in whole seconds. Default: until the browser closes.
+    ttl: Option<Duration>,
+}

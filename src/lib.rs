@@ -1,0 +1,75 @@
+//! isobar: a layer-4/7 load-balancing reverse proxy. One process, one TOML file, thread per core,
+//! no lost requests.
+//!
+//! This page is the map of the code. Each folder opens with its own.
+//!
+//! # Where to start
+//! - One request from its first byte to its log line: `proxy/http.rs`, the numbered story.
+//! - Where an algorithm is: `balance/<policy>.rs`, paper cited, all of them through
+//!   `balance/conformance.rs`.
+//! - What a user can write: `config/isobar.toml` in the repository; what it becomes:
+//!   [`config::Config`].
+//! - Embedding: [`server::Server`], and `examples/`.
+//! - Why something was refused: [`telemetry::reason::Reason`], the one list of reasons.
+//!
+//! # The floors
+//! A module imports only from a lower floor (tests excepted).
+//!
+//! | floor | folder | what is there |
+//! |---|---|---|
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), coroutines, streams, hash, rng, the load of an endpoint |
+//! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread |
+//! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks |
+//! | F2 | [`balance`] | policies, pure |
+//! | F2 | [`route`] | the route table, pure: find, explain, shadowed |
+//! | F3 | [`listener`] | binding, accepting, handing over between workers |
+//! | F3 | [`upstream`] | endpoints, their published generations, pools, tickets, connects |
+//! | F4 | [`config`] | text -> checked model, every problem at once |
+//! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
+//! | F6 | [`admin`] | `/metrics`, `/livez`, `/readyz` on hyper and tower |
+//! | F7 | [`runtime`] | worker threads, the control thread, Config -> Snapshot |
+//! | F8 | [`server`] | what an embedding program starts |
+//! | F9 | [`cli`] | the `isobar` command |
+//!
+//! # Who runs where
+//! One thread a worker (`isobar-N`), each a tokio current-thread runtime whose tasks never move:
+//! one task a client connection, the endpoint's connection borrowed into it. One control thread
+//! (`isobar-control`) for everything that is not traffic, one writer thread (`isobar-access`) for
+//! the access log. Between workers there are three shared things only: in-flight counts
+//! ([`base::load::Load`]), the schedule cursor of a balancer, and the published configuration.
+//!
+//! # Invariants
+//! - Nothing is forwarded unparsed; heads are always written anew; what leaves doubt is refused.
+//! - A connection that waits holds no buffer: an idle client costs its task and its socket.
+//! - A request in flight lives in an *exchanger*, a future that is boxed once and used again
+//!   ([`base::coroutine`]): the steady state allocates nothing.
+//! - Every wait has a deadline on the worker's wheel, and every wait notices a cut.
+//! - A request that may not be repeated reaches an endpoint at most once.
+//! - Every exchange ends in `Exchange::record`, exactly once: one set of metrics, one log line.
+//! - No `unsafe`, no global state: two servers run in one process.
+//!
+//! # Where the code departs from the first plan, and why
+//! - Heads are spans over the connection's buffer, not `http::HeaderMap`: a map costs two
+//!   allocations and a hash of every name for each message, and loses the case of names. The types
+//!   of the `http` crate stay where they cost nothing (methods, statuses, configured fields).
+//! - The compiled `Snapshot` lives in `proxy`, not in `runtime`: the data path reads it, and a
+//!   module knows only the floors below it. `runtime` builds it.
+//! - The config model is below `proxy`, because plans hold parts of it as they were checked.
+//! - A balancer is built anew when readiness changes, not only when members do: schedules over the
+//!   ready members keep exact shares; the tables of hash policies are handed on.
+//! - Round robin and weighted take turns through one cursor shared by the workers, so that users
+//!   see exact turns; it is the one shared write beside the in-flight count.
+
+pub mod admin;
+pub mod balance;
+pub mod base;
+pub mod cli;
+pub mod config;
+pub mod http1;
+pub mod listener;
+pub mod proxy;
+pub mod route;
+pub mod runtime;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;

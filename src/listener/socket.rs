@@ -1,0 +1,271 @@
+//! Binding: one socket a worker for each address, so that the kernel spreads accepts.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::base::addr::BindAddr;
+
+/// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn (4096 by
+/// default since Linux 5.4).
+const BACKLOG: i32 = 4096;
+
+/// Why an address could not be bound.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another program has it.
+    #[error(
+        "{addr} is in use by another program: stop that one, or bind another port \
+         (`ss -ltnp` shows who has it)"
+    )]
+    InUse {
+        /// The address.
+        addr: BindAddr,
+    },
+    /// The system refused.
+    #[error("cannot bind {addr}: {source}")]
+    Io {
+        /// The address.
+        addr: BindAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Ports below 1024 need a privilege.
+    #[error(
+        "cannot bind {addr}: permission denied; ports below 1024 need root or \
+         CAP_NET_BIND_SERVICE (`setcap cap_net_bind_service=+ep isobar`)"
+    )]
+    Permission {
+        /// The address.
+        addr: BindAddr,
+    },
+}
+
+/// The sockets of one address, one a worker.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp {
+        /// The address with the real port.
+        addr: SocketAddr,
+        /// One a worker, listening.
+        sockets: Vec<std::net::TcpListener>,
+    },
+    /// Unix: one socket, shared, because SO_REUSEPORT spreads only IP sockets.
+    Unix {
+        /// The file.
+        file: SocketFile,
+        /// Handles of the one socket.
+        sockets: Vec<UnixListener>,
+    },
+}
+
+/// The file of a Unix socket; removed once, at the latest when this is dropped: by then the path
+/// may be another program's.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    is_removed: AtomicBool,
+}
+
+/// Binds `addr` for `workers` workers. Nothing stays bound after an error.
+pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    let bound = match addr {
+        BindAddr::Any(port) => {
+            let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
+            match bind_ip(v6, workers, Stack::Dual) {
+                // No IPv6 on this machine.
+                Err(e) if is_no_v6(&e) => {
+                    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
+                    bind_ip(v4, workers, Stack::Own)
+                }
+                bound => bound,
+            }
+        }
+        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own),
+        BindAddr::Unix(path) => bind_unix(path.clone(), workers),
+    };
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { addr: addr.clone() },
+        io::ErrorKind::PermissionDenied => BindError::Permission { addr: addr.clone() },
+        _ => BindError::Io {
+            addr: addr.clone(),
+            source,
+        },
+    })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stack {
+    Dual,
+    Own,
+}
+
+fn is_no_v6(error: &io::Error) -> bool {
+    matches!(
+        error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error),
+        Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL)
+    )
+}
+
+fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack) -> io::Result<Bound> {
+    let mut addr = addr;
+    let mut sockets: Vec<Socket> = Vec::with_capacity(workers);
+    for i in 0..workers.max(1) {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(stack == Stack::Own)?;
+        }
+        if i > 0 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&addr.into())?;
+        if i == 0 {
+            // The first socket binds WITHOUT the option: a port that another program holds, even
+            // one that allows sharing, is an error and not half of our traffic lost to it.
+            socket.set_reuse_port(true)?;
+            addr = socket.local_addr()?.as_socket().unwrap_or(addr);
+        }
+        socket.set_nonblocking(true)?;
+        // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
+        // once, where Nagle would hold a second small write for an ACK.
+        socket.set_tcp_nodelay(true)?;
+        sockets.push(socket);
+    }
+    // Listening starts only when all are bound: no connection meets half a listener.
+    for socket in &sockets {
+        socket.listen(BACKLOG)?;
+        // A request is acknowledged by its answer, not by a segment of its own. Inherited as well,
+        // but listen(2) clears it, so it comes after. Best effort: it only saves segments.
+        let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+    }
+    Ok(Bound::Tcp {
+        addr,
+        sockets: sockets.into_iter().map(Into::into).collect(),
+    })
+}
+
+fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
+    // A socket file left by a dead process refuses connections: then it is ours to replace.
+    if let Err(e) = std::os::unix::net::UnixStream::connect(&path) {
+        // So does a file that is no socket: that one is somebody's and stays.
+        let is_socket = std::fs::symlink_metadata(&path).is_ok_and(|m| m.file_type().is_socket());
+        if e.kind() == io::ErrorKind::ConnectionRefused && is_socket {
+            std::fs::remove_file(&path)?;
+        }
+    } else {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let first = UnixListener::bind(&path)?;
+    let file = SocketFile {
+        path,
+        is_removed: AtomicBool::new(false),
+    };
+    first.set_nonblocking(true)?;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 1..workers {
+        sockets.push(first.try_clone()?);
+    }
+    sockets.push(first);
+    Ok(Bound::Unix { file, sockets })
+}
+
+// === impl SocketFile ===
+
+impl SocketFile {
+    /// Removes the file: nobody new finds the socket.
+    pub fn remove(&self) {
+        // Relaxed: the flag guards itself only.
+        if !self.is_removed.swap(true, Ordering::Relaxed) {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// The address bound, if it is an IP one.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp { addr, .. } => Some(*addr),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// The sockets as plain descriptors, and the file of a Unix one: to be held while they are.
+    pub fn into_parts(self) -> (Vec<OwnedFd>, Option<SocketFile>) {
+        match self {
+            Self::Tcp { sockets, .. } => (sockets.into_iter().map(Into::into).collect(), None),
+            Self::Unix { sockets, file } => {
+                (sockets.into_iter().map(Into::into).collect(), Some(file))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> BindAddr {
+        BindAddr::Ip("127.0.0.1:0".parse().unwrap())
+    }
+
+    #[test]
+    fn every_worker_gets_a_socket_of_one_port() {
+        let bound = bind(&local(), 3).unwrap();
+        let Bound::Tcp { addr, sockets } = &bound else {
+            panic!("not TCP")
+        };
+        assert_eq!(sockets.len(), 3);
+        assert!(sockets.iter().all(|s| s.local_addr().unwrap() == *addr));
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error_even_if_its_holder_would_share() {
+        let held = bind(&local(), 2).unwrap();
+        let again = bind(&BindAddr::Ip(held.addr().unwrap()), 2);
+        assert!(matches!(again, Err(BindError::InUse { .. })), "{again:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes");
+        std::fs::write(&path, "mine").unwrap();
+        assert!(bind(&BindAddr::Unix(path.clone()), 1).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "left by a dead process");
+        let addr = BindAddr::Unix(path.clone());
+        let live = bind(&addr, 2).unwrap();
+        assert!(matches!(bind(&addr, 1), Err(BindError::InUse { .. })));
+        assert!(path.exists());
+        drop(live);
+        assert!(!path.exists());
+    }
+}

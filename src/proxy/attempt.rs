@@ -1,0 +1,618 @@
+//! Attempts: pick an endpoint, get a connection, send the request, await the response's head.
+//!
+//! What may be repeated (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1): a connect that failed has
+//! sent nothing, so another endpoint is tried for any method. A REUSED connection that died before
+//! the first byte of a response may have been closed while idle: the request is sent once more, on
+//! a new connection, if it is idempotent and all that was sent can be sent again, or if nothing
+//! was sent. A request that is neither never reaches an endpoint twice.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+
+use crate::balance::Outcome;
+use crate::base::buffer::Buffer;
+use crate::base::clock::{Nanos, nanos};
+use crate::http1::{ChunkDecoder, Limits, Progress, RequestBody, Version};
+use crate::telemetry::access_log::Phase;
+use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome, RetryReason};
+use crate::telemetry::reason::Reason;
+use crate::upstream::{Connection, LocalUpstream, Reuse, Ticket, connect};
+
+use super::body::{Flow, Framing, Reader};
+use super::exchange::Exchange;
+use super::forwarded::Client;
+use super::h1::{Conn, Next};
+use super::headers::{self, RequestContext};
+use super::http::{After, Keep, Scratch, fail, refuse, send};
+use super::relay;
+use super::respond;
+use super::snapshot::RoutePlan;
+use super::splice::Side;
+use super::stick::{Cookie, Key};
+use super::worker::Worker;
+
+/// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
+/// endpoint could hold an exchange for ever with them.
+const INTERIMS_MAX: u32 = 32;
+
+/// Endpoints tried for one exchange while connects fail.
+const ATTEMPTS: usize = 3;
+
+/// Bounds of a response head: twice what a request may have by default, because endpoints are
+/// ours and set large cookies; still bounded, because they may be broken.
+const RESPONSE_LIMITS: Limits = Limits {
+    max_head_bytes: 64 * 1024,
+    max_fields: 256,
+    max_target_bytes: 0,
+};
+
+/// The request on its way.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) flow: Flow,
+    /// Nothing more will be sent: it is complete, or the endpoint stopped reading.
+    pub(super) stopped: bool,
+    /// It stopped before its end.
+    pub(super) broken: bool,
+    /// The client waits for the endpoint's 100 before it sends the body.
+    pub(super) awaits_100: bool,
+}
+
+/// The deadlines of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadlines {
+    /// Of the whole exchange.
+    pub(super) total: Option<Nanos>,
+    /// No progress of the client.
+    pub(super) client_idle: Nanos,
+    /// No progress of the endpoint.
+    pub(super) endpoint_idle: Nanos,
+}
+
+enum Awaited {
+    /// A response head; interim ones are told apart by their status.
+    Head,
+    /// The connection broke before the first byte of a response.
+    Broken,
+    Failed(Reason),
+}
+
+/// Forwards the request whose head and plan are known, and relays the response.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the state of the story, each part borrowed apart"
+)]
+pub(super) async fn forward(
+    conn: &mut Conn,
+    worker: &Rc<Worker>,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    plan: &RoutePlan,
+    upstream: &Rc<LocalUpstream>,
+    client: Client,
+    has_dots: bool,
+) -> After {
+    let spec = &upstream.shared.spec;
+    let cells = upstream.shared.cells.worker(worker.index);
+    let deadlines = Deadlines {
+        total: plan.timeout.map(|t| x.started + t),
+        client_idle: x.listener().idle_timeout,
+        endpoint_idle: nanos(spec.idle_timeout),
+    };
+    write_head(conn, s, x, plan, client, has_dots);
+
+    let head_len = s.head.head_len();
+    let in_hand = (s.inbound.len() - head_len) as u64;
+    let (reader, framing, all_in_hand) = match s.head.body {
+        RequestBody::None => (Reader::Done, Framing::Raw, true),
+        RequestBody::Length(n) => (Reader::Length(n), Framing::Raw, n <= in_hand),
+        RequestBody::Chunked => {
+            let decoder = ChunkDecoder::new(&x.listener().limits);
+            (Reader::Chunked(decoder), Framing::Chunked, false)
+        }
+    };
+    let max_body = x.listener().spec.max_body_bytes.unwrap_or(u64::MAX);
+    let flow = Flow::new(reader, framing, head_len, max_body);
+    let mut upload = Upload {
+        flow,
+        stopped: false,
+        broken: false,
+        awaits_100: s.head.expect_continue,
+    };
+    let repeatable = headers::is_idempotent(&s.head.method);
+    let reuse = if repeatable && all_in_hand {
+        Reuse::Repeatable
+    } else {
+        Reuse::Unrepeatable
+    };
+
+    let key = Key::of(spec, s, client);
+    let mut cookie = spec.sticky.as_ref().map(|sticky| Cookie::find(s, sticky));
+    let mut tried = [0usize; ATTEMPTS];
+    let mut tries = 0;
+    let mut replayed = false;
+    let (connection, now) = loop {
+        // 6a pick
+        x.phase = Phase::Pick;
+        let now = worker.clock.now();
+        x.picked_at = Some(now);
+        // A replay stays with its endpoint: only that connection died.
+        let stuck = if tries == 0 {
+            let value = cookie.as_ref().and_then(|c| c.of(s));
+            value.and_then(|value| upstream.pick_sticky(value))
+        } else {
+            None
+        };
+        let is_stuck = stuck.is_some();
+        let picked = stuck.or_else(|| {
+            let mut rng = worker.rng.borrow_mut();
+            upstream.pick(key.bytes(s), &tried[..tries], now, &mut rng)
+        });
+        let Some(ticket) = picked else {
+            cells.no_endpoint.inc();
+            return refuse(conn, worker, s, x, Reason::NoEndpoint).await;
+        };
+        if let (Some(cookie), false) = (&mut cookie, is_stuck) {
+            cookie.set = true;
+        }
+        x.attempts += 1;
+        // 6b a connection
+        let checkout = if replayed {
+            None
+        } else {
+            let endpoint = ticket.endpoint();
+            let checkout = endpoint.pool.take(
+                reuse,
+                &endpoint.shared,
+                upstream.idle_timeout,
+                now,
+                worker.index,
+            );
+            cells
+                .pool(PoolOutcome::Stale)
+                .add(u64::from(checkout.stale));
+            checkout.connection
+        };
+        let is_reused = checkout.is_some();
+        let connection = match checkout {
+            Some(connection) => {
+                cells.pool(PoolOutcome::Reused).inc();
+                Ok(connection)
+            }
+            None => dial(conn, worker, x, upstream, &ticket, deadlines, now).await,
+        };
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(reason) => {
+                let index = ticket.index;
+                x.ticket = Some(ticket);
+                let is_ours = matches!(reason, Reason::Deadline | Reason::Draining);
+                if !is_ours && tries + 1 < ATTEMPTS && tries + 1 < upstream.len() {
+                    tried[tries] = index;
+                    tries += 1;
+                    cells.retries(RetryReason::Connect).inc();
+                    continue;
+                }
+                let keep = keep_unless_broken(s, &upload);
+                return fail(conn, worker, s, x, reason, None, keep).await;
+            }
+        };
+        x.ticket = Some(ticket);
+        // 6c send, and await the head
+        x.phase = Phase::Wait;
+        arm(conn, deadlines, now, deadlines.endpoint_idle);
+        let mut has_begun = false;
+        let mut interims = 0;
+        let awaited = loop {
+            let awaited =
+                await_head(conn, worker, s, &mut upload, &mut connection, deadlines).await;
+            if !matches!(awaited, Awaited::Head)
+                || !s.reply.status.is_informational()
+                || s.reply.status.as_u16() == 101
+            {
+                break awaited;
+            }
+            interims += 1;
+            if interims > INTERIMS_MAX {
+                break Awaited::Failed(Reason::BadResponse);
+            }
+            upload.awaits_100 &= s.reply.status.as_u16() != 100;
+            // An interim response (100, 103, …) passes, to those who understand it.
+            has_begun = true;
+            if s.head.version == Version::Http11 {
+                s.to_client.clear();
+                headers::write_interim(&mut s.to_client, &s.reply, s.response.filled());
+                if !send(conn, worker, &s.to_client, x).await {
+                    break Awaited::Failed(Reason::ClientGone);
+                }
+            }
+            s.response.consume(s.reply.head_len());
+            s.response.compact();
+            arm(conn, deadlines, worker.clock.now(), deadlines.endpoint_idle);
+        };
+        let now = worker.clock.now();
+        match awaited {
+            Awaited::Head => {
+                x.first_byte_at = Some(now);
+                break (connection, now);
+            }
+            Awaited::Broken => {
+                if is_reused {
+                    // It was closed while idle, or as the request came.
+                    connection.lost_the_race(now);
+                }
+                let may_replay = is_reused
+                    && !replayed
+                    && !has_begun
+                    && (upload.flow.written == 0 || repeatable)
+                    && upload.flow.can_rewind();
+                if may_replay {
+                    replayed = true;
+                    cells.replays.inc();
+                    upload.flow.rewind();
+                    upload.stopped = false;
+                    upload.broken = false;
+                    x.ticket = None;
+                    continue;
+                }
+                return failed(conn, worker, s, x, &mut upload, Reason::EndpointReset, now).await;
+            }
+            Awaited::Failed(reason) => {
+                return failed(conn, worker, s, x, &mut upload, reason, now).await;
+            }
+        }
+    };
+
+    observe(x, s.reply.status, now);
+    cells
+        .response_start
+        .observe(now.saturating_sub(x.picked_at.unwrap_or(now)));
+    // A 101 joins the two connections, if it was asked for.
+    if s.reply.status.as_u16() == 101 {
+        if !s.head.upgrade || !s.reply.upgrade || !upload.stopped || upload.broken {
+            connection.stream.reset_on_close();
+            return failed(conn, worker, s, x, &mut upload, Reason::UpgradeRefused, now).await;
+        }
+        // The tunnel begins behind the request's body.
+        s.inbound.close_gap(head_len, upload.flow.cursor());
+        account_upload(x, &upload);
+        return upgrade(conn, worker, s, x, plan, connection, deadlines).await;
+    }
+    // 7 relay the response
+    let cookie = cookie.and_then(|c| c.to_set(x));
+    relay::relay(
+        conn,
+        worker,
+        s,
+        x,
+        plan,
+        upstream,
+        &mut upload,
+        connection,
+        deadlines,
+        cookie,
+    )
+    .await
+}
+
+fn write_head(
+    conn: &Conn,
+    s: &mut Scratch,
+    x: &Exchange,
+    plan: &RoutePlan,
+    client: Client,
+    has_dots: bool,
+) {
+    let buf = s.inbound.filled();
+    let path = if has_dots {
+        s.path.as_str()
+    } else {
+        s.head.path(buf)
+    };
+    s.to_endpoint.clear();
+    let cx = RequestContext {
+        path,
+        query: s.head.query(buf),
+        rewrite: &plan.rewrite,
+        edits: &plan.request_headers,
+        forwarding: &x.listener().spec.forwarding,
+        peer: conn.peer.map(|p| p.ip()),
+        client,
+        scheme: "http",
+        request_id: x.request_id(),
+    };
+    headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
+}
+
+/// Arms the connection's timer for `patience` from `now`, or the total deadline if that is sooner.
+#[inline]
+pub(super) fn arm(conn: &Conn, deadlines: Deadlines, now: Nanos, patience: Nanos) {
+    let at = now.saturating_add(patience);
+    conn.timer
+        .arm(deadlines.total.map_or(at, |total| total.min(at)));
+}
+
+/// Makes a new connection to the ticket's endpoint.
+async fn dial(
+    conn: &Conn,
+    worker: &Worker,
+    x: &mut Exchange,
+    upstream: &LocalUpstream,
+    ticket: &Ticket,
+    deadlines: Deadlines,
+    now: Nanos,
+) -> Result<Connection, Reason> {
+    x.phase = Phase::Connect;
+    let cells = upstream.shared.cells.worker(worker.index);
+    let endpoint = &ticket.endpoint().shared;
+    arm(
+        conn,
+        deadlines,
+        now,
+        nanos(upstream.shared.spec.connect_timeout),
+    );
+    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || worker.is_cutting())).await;
+    let after = worker.clock.now();
+    let elapsed = after.saturating_sub(now);
+    match connected {
+        Ok(stream) => {
+            x.connected_at = Some(after);
+            cells.pool(PoolOutcome::Fresh).inc();
+            cells.connect_duration.observe(elapsed);
+            Ok(Connection::new(stream, endpoint.clone(), worker.index))
+        }
+        Err(error) => {
+            let mut reason = respond::connect_failed(&error);
+            if reason == Reason::ConnectTimeout && deadlines.total.is_some_and(|t| after >= t) {
+                reason = Reason::Deadline;
+            }
+            let failure = match reason {
+                Reason::ConnectRefused => ConnectFailure::Refused,
+                Reason::ConnectTimeout => ConnectFailure::Timeout,
+                _ => ConnectFailure::Unreachable,
+            };
+            cells.connect_failures(failure).inc();
+            endpoint
+                .cells
+                .worker(worker.index)
+                .requests(EndpointOutcome::ConnectError)
+                .inc();
+            ticket.observe(Outcome::Failed, elapsed, after);
+            tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
+            Err(reason)
+        }
+    }
+}
+
+/// Sends what there is of the request and waits for the head of a response, both at once.
+async fn await_head(
+    conn: &mut Conn,
+    worker: &Worker,
+    s: &mut Scratch,
+    upload: &mut Upload,
+    connection: &mut Connection,
+    deadlines: Deadlines,
+) -> Awaited {
+    let limits = RESPONSE_LIMITS;
+    let mut progress = (upload.flow.progress, upload.flow.waits);
+    s.reply.reset();
+    poll_fn(|cx| {
+        // The request.
+        if !upload.stopped {
+            let polled = upload.flow.poll(
+                cx,
+                &mut conn.stream,
+                &mut s.inbound,
+                &mut connection.stream,
+                &mut s.to_endpoint,
+                &worker.pipes,
+            );
+            match polled {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => upload.stopped = true,
+                Poll::Ready(Err(error)) => {
+                    if let Some(reason) = respond::upload_failed(&error) {
+                        return Poll::Ready(Awaited::Failed(reason));
+                    }
+                    upload.stopped = true;
+                    upload.broken = true;
+                }
+            }
+        }
+        // The response.
+        loop {
+            if !s.response.is_empty() {
+                match s.reply.parse(s.response.filled(), &limits, &s.head.method) {
+                    Ok(Progress::Complete) => return Poll::Ready(Awaited::Head),
+                    Ok(Progress::Partial) => {}
+                    Err(refusal) => {
+                        tracing::debug!(%refusal, "response head refused");
+                        return Poll::Ready(Awaited::Failed(respond::response_refused(refusal)));
+                    }
+                }
+            }
+            if s.response.is_none() {
+                // Wait without a buffer.
+                match connection.stream.poll_readable(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(())) => s.response = worker.buffers.take(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken),
+                }
+            }
+            if s.response.spare().is_empty() {
+                s.response.grow(s.response.capacity() * 2); // bounded by RESPONSE_LIMITS
+            }
+            match connection.stream.poll_read(cx, &mut s.response) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) if s.response.is_empty() => return Poll::Ready(Awaited::Broken),
+                Poll::Ready(_) => return Poll::Ready(Awaited::Failed(Reason::ResponseIncomplete)),
+            }
+        }
+        if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
+            return Poll::Ready(Awaited::Failed(Reason::ClientGone));
+        }
+        if worker.is_cutting() {
+            return Poll::Ready(Awaited::Failed(Reason::Draining));
+        }
+        if progress != (upload.flow.progress, upload.flow.waits) {
+            progress = (upload.flow.progress, upload.flow.waits);
+            let waits_for_client = upload.waits_for_client();
+            let patience = if waits_for_client {
+                deadlines.client_idle
+            } else {
+                deadlines.endpoint_idle
+            };
+            arm(conn, deadlines, worker.clock.now(), patience);
+        }
+        if conn.timer.has_expired(cx) {
+            return Poll::Ready(Awaited::Failed(expired(worker, deadlines, upload)));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Looks after a client whose request has been read: what it pipelines is read as far as there is
+/// room, its end is remembered (half-closing is its right), its reset ends the exchange.
+pub(super) fn is_client_gone(cx: &mut Context<'_>, conn: &mut Conn, inbound: &mut Buffer) -> bool {
+    while !conn.ended && !inbound.spare().is_empty() {
+        match conn.stream.poll_read(cx, inbound) {
+            Poll::Pending => break,
+            Poll::Ready(Ok(0)) => conn.ended = true,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => return true,
+        }
+    }
+    false
+}
+
+impl Upload {
+    /// Whether it is the client's turn: not while it may wait for the endpoint's 100.
+    fn waits_for_client(&self) -> bool {
+        let is_invited = !self.awaits_100 || self.flow.body_bytes > 0;
+        !self.stopped && self.flow.waits == Side::Read && is_invited
+    }
+}
+
+/// Whose time is up.
+pub(super) fn expired(worker: &Worker, deadlines: Deadlines, upload: &Upload) -> Reason {
+    if deadlines
+        .total
+        .is_some_and(|total| worker.clock.now() >= total)
+    {
+        Reason::Deadline
+    } else if upload.waits_for_client() {
+        Reason::ClientIdle
+    } else {
+        Reason::EndpointIdle
+    }
+}
+
+/// Ends an exchange that broke before a response was begun.
+async fn failed(
+    conn: &mut Conn,
+    worker: &Worker,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    upload: &mut Upload,
+    reason: Reason,
+    now: Nanos,
+) -> After {
+    account_upload(x, upload);
+    let (outcome, observed) = match reason {
+        Reason::ClientGone
+        | Reason::ClientIdle
+        | Reason::Draining
+        | Reason::BadBody
+        | Reason::BodyTooLarge
+        | Reason::AmbiguousFraming
+        | Reason::HeadTooLarge
+        | Reason::TooManyFields => (EndpointOutcome::Cancelled, Outcome::Cancelled),
+        Reason::Deadline | Reason::EndpointIdle => (EndpointOutcome::Timeout, Outcome::Failed),
+        _ => (EndpointOutcome::Reset, Outcome::Failed),
+    };
+    if let Some(ticket) = &x.ticket {
+        let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
+        ticket.observe(observed, elapsed, now);
+        ticket
+            .endpoint()
+            .shared
+            .cells
+            .worker(worker.index)
+            .requests(outcome)
+            .inc();
+    }
+    if !s.response.is_none() {
+        worker.give_back(std::mem::replace(&mut s.response, Buffer::none()));
+    }
+    let keep = keep_unless_broken(s, upload);
+    upload.flow.release(&worker.pipes);
+    fail(conn, worker, s, x, reason, None, keep).await
+}
+
+/// The client's connection stays if its request was read to its end.
+pub(super) fn keep_unless_broken(s: &mut Scratch, upload: &Upload) -> Keep {
+    let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
+    if no_body && s.head.keep_alive && !upload.broken {
+        Keep::Yes
+    } else {
+        Keep::No
+    }
+}
+
+/// Tells the policy how fast the head came: a server error counts as slow, never as fast.
+fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
+    let Some(ticket) = &x.ticket else { return };
+    let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
+    let outcome = if status.is_server_error() {
+        Outcome::Failed
+    } else {
+        Outcome::Ok
+    };
+    ticket.observe(outcome, elapsed, now);
+}
+
+pub(super) fn account_upload(x: &mut Exchange, upload: &Upload) {
+    x.body_in = upload.flow.body_bytes;
+    x.received += upload.flow.body_bytes;
+}
+
+/// Answers 101 and hands both connections over to a tunnel.
+async fn upgrade(
+    conn: &mut Conn,
+    worker: &Rc<Worker>,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    plan: &RoutePlan,
+    connection: Connection,
+    deadlines: Deadlines,
+) -> After {
+    let cx = headers::ResponseContext {
+        edits: &plan.response_headers,
+        body: headers::ResponseFraming::UntilClose,
+        close: false,
+        keep_alive_10: false,
+        upgrade: true,
+        via: x.listener().spec.forwarding.via.as_deref(),
+        cookie: None,
+    };
+    s.to_client.clear();
+    headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
+    x.status = 101;
+    if !send(conn, worker, &s.to_client, x).await {
+        x.reason = Some(Reason::ClientGone);
+        return After::Then(Next::Close);
+    }
+    s.response.consume(s.reply.head_len());
+    s.response.compact();
+    let outbound = std::mem::replace(&mut s.response, Buffer::none());
+    After::Tunnel {
+        connection,
+        outbound,
+        idle_timeout: deadlines.client_idle.max(deadlines.endpoint_idle),
+    }
+}

@@ -1,0 +1,461 @@
+//! One direction of an exchange: body bytes from a source to a destination, re-framed on the way.
+//!
+//! A [`Flow`] owns no buffer and no socket; it is polled with both. Each direction has one bounded
+//! buffer: nothing is read while bytes wait to be written, so a slow reader slows the sender down.
+//! Heads and chunk framing go through `out`, body bytes are written from where they were read.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use thiserror::Error;
+
+use crate::base::buffer::Buffer;
+use crate::base::stream::Stream;
+use crate::http1::{Chunk, ChunkDecoder, Refusal};
+
+use super::splice::{Pipe, Pipes, SPLICE_MIN, Side, Spliced};
+
+/// How the source says where the body ends.
+#[derive(Debug)]
+pub(super) enum Reader {
+    /// Chunked.
+    Chunked(ChunkDecoder),
+    /// Everything has been read.
+    Done,
+    /// This many bytes are still to come.
+    Length(u64),
+    /// The body ends with the stream.
+    UntilClose,
+}
+
+/// How the destination is told where the body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Chunked.
+    Chunked,
+    /// By Content-Length or the end of the connection: the bytes as they are.
+    Raw,
+}
+
+/// Why a body could not be moved.
+#[derive(Debug, Error)]
+pub(super) enum FlowError {
+    /// The source could not be read.
+    #[error("reading the body failed")]
+    Read(#[source] io::Error),
+    /// The source's framing is broken.
+    #[error("the body's framing is broken")]
+    Refused(Refusal),
+    /// The body is longer than the limit.
+    #[error("the body is longer than allowed")]
+    TooLarge,
+    /// The source ended in mid-body.
+    #[error("the body ended early")]
+    Truncated,
+    /// The destination could not be written.
+    #[error("writing the body failed")]
+    Write(#[source] io::Error),
+}
+
+/// The state of one direction.
+#[derive(Debug)]
+pub(super) struct Flow {
+    reader: Reader,
+    framing: Framing,
+    /// Bytes of the buffer before this one are the message's head and stay.
+    base: usize,
+    /// The first byte of the buffer that was not dealt with.
+    cursor: usize,
+    /// Body bytes at `cursor` that are to be written as they are, after `out`.
+    raw: usize,
+    /// The CRLF that ends the chunk of those bytes is owed.
+    owes_crlf: bool,
+    /// How much of `out` has been written.
+    out_at: usize,
+    /// Most body bytes allowed.
+    limit: u64,
+    /// Body bytes moved (framing not counted).
+    pub body_bytes: u64,
+    /// Bytes the destination's kernel has taken.
+    pub written: u64,
+    /// Moves whenever anything moves: what an idle deadline looks at.
+    pub progress: u64,
+    /// The side that the last `Pending` waits for.
+    pub waits: Side,
+    /// Whether all that was written is still in `out` and the buffer, so that it can be sent again.
+    rewindable: bool,
+    initial: u64,
+    pipe: Option<Pipe>,
+    /// Body bytes that went through a pipe.
+    pub spliced: u64,
+}
+
+/// Body bytes up to this size are copied into the chunk framing; larger ones are written from
+/// where they lie (two slices in one call), which costs less than the copy.
+const COPY_MAX: usize = 1024;
+
+/// Room in `out` for framing and copied bytes before they are written.
+const OUT_MAX: usize = 16 * 1024;
+
+// === impl Flow ===
+
+impl Flow {
+    /// A flow whose body starts at `base` of its buffer. `out` may already hold a head. A length
+    /// is compared with the limit by the caller, before anything is sent; here it bounds bodies
+    /// whose length is not known.
+    pub(super) fn new(reader: Reader, framing: Framing, base: usize, limit: u64) -> Self {
+        let initial = match &reader {
+            Reader::Length(n) => *n,
+            Reader::Chunked(_) | Reader::Done | Reader::UntilClose => 0,
+        };
+        Self {
+            rewindable: matches!(reader, Reader::Done | Reader::Length(_)),
+            reader,
+            framing,
+            base,
+            cursor: base,
+            raw: 0,
+            owes_crlf: false,
+            out_at: 0,
+            limit,
+            body_bytes: 0,
+            written: 0,
+            progress: 0,
+            waits: Side::Read,
+            initial,
+            pipe: None,
+            spliced: 0,
+        }
+    }
+
+    /// A flow that will never be sent again.
+    pub(super) fn once(mut self) -> Self {
+        self.rewindable = false;
+        self
+    }
+
+    /// Whether the whole body has been read from the source.
+    pub(super) fn has_read_all(&self) -> bool {
+        matches!(self.reader, Reader::Done | Reader::Length(0))
+    }
+
+    /// Body bytes that the source still owes, where its framing tells.
+    pub(super) fn left(&self) -> Option<u64> {
+        match &self.reader {
+            Reader::Done => Some(0),
+            Reader::Length(n) => Some(*n),
+            Reader::Chunked(_) | Reader::UntilClose => None,
+        }
+    }
+
+    /// The first byte of the buffer behind what this flow has taken.
+    pub(super) fn cursor(&self) -> usize {
+        self.cursor + self.raw
+    }
+
+    /// Whether everything sent so far can be sent again, to another connection.
+    pub(super) fn can_rewind(&self) -> bool {
+        self.rewindable
+    }
+
+    /// Starts again from the head. Only after [`Flow::can_rewind`].
+    pub(super) fn rewind(&mut self) {
+        if !matches!(self.reader, Reader::Done) || self.initial > 0 {
+            self.reader = Reader::Length(self.initial);
+        }
+        self.cursor = self.base;
+        self.raw = 0;
+        self.out_at = 0;
+        self.body_bytes = 0;
+        self.written = 0;
+    }
+
+    /// Whether the bytes go through a pipe now.
+    pub(super) fn is_splicing(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Whether the buffer holds nothing that is still to be written or decoded.
+    pub(super) fn holds_nothing(&self, buffer: &Buffer) -> bool {
+        self.raw == 0 && self.cursor == buffer.len()
+    }
+
+    /// The buffer goes back to its pool; the next one starts empty.
+    pub(super) fn forget_buffer(&mut self) {
+        self.cursor = self.base;
+        self.rewindable = false;
+    }
+
+    /// Returns an empty pipe; the next bytes take one again.
+    pub(super) fn rest(&mut self, pipes: &Pipes) {
+        if let Some(pipe) = self.pipe.take_if(|pipe| pipe.is_empty()) {
+            pipes.put(pipe);
+        }
+    }
+
+    /// Returns what was borrowed.
+    pub(super) fn release(&mut self, pipes: &Pipes) {
+        if let Some(pipe) = self.pipe.take() {
+            pipes.put(pipe);
+        }
+    }
+
+    /// Moves what can be moved; ready when the whole body has been written. After `Pending`,
+    /// [`Flow::waits`] says which side is waited for and `cx` is woken by it.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        buffer: &mut Buffer,
+        to: &mut Stream,
+        out: &mut Vec<u8>,
+        pipes: &Pipes,
+    ) -> Poll<Result<(), FlowError>> {
+        loop {
+            // What has been read is laid out first, so that a head leaves together with the body
+            // bytes that came with it: one system call and one segment, not two.
+            if self.raw == 0 {
+                if self.owes_crlf {
+                    self.fresh(out).extend_from_slice(b"\r\n");
+                    self.owes_crlf = false;
+                }
+                // Once there is a pipe, it says when the body has been written: with nothing left to
+                // read it may still hold the end.
+                if self.pipe.is_none() {
+                    self.take(buffer, out)?;
+                }
+            }
+            if self.out_at < out.len() || self.raw > 0 {
+                self.waits = Side::Write;
+                let raw = &buffer.filled()[self.cursor..self.cursor + self.raw];
+                match to.poll_write_two(cx, &out[self.out_at..], raw) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(FlowError::Write(io::ErrorKind::WriteZero.into())));
+                    }
+                    Poll::Ready(Ok(n)) => self.wrote(n, out.len()),
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(FlowError::Write(e))),
+                }
+                continue;
+            }
+            if matches!(self.reader, Reader::Done) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.pipe.is_some() || self.may_splice(from, to) {
+                if self.pipe.is_none() {
+                    self.pipe = pipes.take();
+                }
+                if let Some(pipe) = &mut self.pipe {
+                    let mut unbounded = u64::MAX;
+                    let left = match &mut self.reader {
+                        Reader::Length(n) => n,
+                        Reader::Chunked(_) | Reader::Done | Reader::UntilClose => &mut unbounded,
+                    };
+                    let (mut moved, mut waits) = (0, self.waits);
+                    let polled = pipe.poll(cx, from, to, left, &mut moved, &mut waits);
+                    self.waits = waits;
+                    self.body_bytes += moved;
+                    self.spliced += moved;
+                    self.written += moved;
+                    self.progress += moved;
+                    self.rewindable = false;
+                    match polled {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Ok(Spliced::Done)) => self.reader = Reader::Done,
+                        Poll::Ready(Ok(Spliced::SourceEnded)) => self.ended(out)?,
+                        Poll::Ready(Err((Side::Read, e))) => {
+                            return Poll::Ready(Err(FlowError::Read(e)));
+                        }
+                        Poll::Ready(Err((Side::Write, e))) => {
+                            return Poll::Ready(Err(FlowError::Write(e)));
+                        }
+                    }
+                    continue;
+                }
+            }
+            self.waits = Side::Read;
+            self.make_room(buffer);
+            match from.poll_read(cx, buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.ended(out)?,
+                Poll::Ready(Ok(n)) => self.progress += n as u64,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(FlowError::Read(e))),
+            }
+        }
+    }
+
+    /// Takes body bytes that were read, as many as are to be written next.
+    fn take(&mut self, buffer: &Buffer, out: &mut Vec<u8>) -> Result<(), FlowError> {
+        loop {
+            let available = buffer.len() - self.cursor;
+            match &mut self.reader {
+                Reader::Done => return Ok(()),
+                Reader::Length(0) => {
+                    self.reader = Reader::Done;
+                    return Ok(());
+                }
+                Reader::Length(left) => {
+                    let n = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
+                    *left -= n as u64;
+                    if n > 0 {
+                        self.emit(n, buffer, out)?;
+                    }
+                    return Ok(());
+                }
+                Reader::UntilClose => {
+                    if available > 0 {
+                        self.emit(available, buffer, out)?;
+                    }
+                    return Ok(());
+                }
+                Reader::Chunked(decoder) => {
+                    let chunk = decoder.decode(&buffer.filled()[self.cursor..]);
+                    match chunk.map_err(FlowError::Refused)? {
+                        Chunk::NeedMore { skip } => {
+                            self.cursor += skip;
+                            return Ok(());
+                        }
+                        Chunk::Data { skip, len } => {
+                            self.cursor += skip;
+                            if self.emit(len, buffer, out)? {
+                                return Ok(());
+                            }
+                        }
+                        Chunk::End { skip, .. } => {
+                            self.end_chunks(skip, buffer, out);
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The chunked body ended; its trailers, if the destination understands them, end it there too.
+    fn end_chunks(&mut self, skip: usize, buffer: &Buffer, out: &mut Vec<u8>) {
+        let from = self.cursor;
+        self.cursor += skip;
+        let Reader::Chunked(decoder) = std::mem::replace(&mut self.reader, Reader::Done) else {
+            return;
+        };
+        if self.framing == Framing::Chunked {
+            let out = self.fresh(out);
+            out.extend_from_slice(b"0\r\n");
+            let seen = &buffer.filled()[from..from + skip];
+            for field in decoder.trailers() {
+                out.extend_from_slice(field.name.of(seen));
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(field.value.of(seen));
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Lays `n` body bytes at the cursor out for writing; whether they must be written before more
+    /// can be taken.
+    fn emit(&mut self, n: usize, buffer: &Buffer, out: &mut Vec<u8>) -> Result<bool, FlowError> {
+        self.body_bytes += n as u64;
+        if self.body_bytes > self.limit {
+            return Err(FlowError::TooLarge);
+        }
+        match self.framing {
+            // A small body is copied behind its head: a plain write costs less than a gathering
+            // one. (What may have to be sent again stays where it is.)
+            Framing::Raw if n <= COPY_MAX && self.out_at < out.len() && !self.rewindable => {
+                out.extend_from_slice(&buffer.filled()[self.cursor..self.cursor + n]);
+                self.cursor += n;
+                Ok(true)
+            }
+            Framing::Raw => {
+                self.raw = n;
+                Ok(true)
+            }
+            Framing::Chunked => {
+                let out = self.fresh(out);
+                push_hex(out, n);
+                if n <= COPY_MAX {
+                    out.extend_from_slice(&buffer.filled()[self.cursor..self.cursor + n]);
+                    out.extend_from_slice(b"\r\n");
+                    let full = out.len() >= OUT_MAX;
+                    self.cursor += n;
+                    Ok(full)
+                } else {
+                    self.raw = n;
+                    self.owes_crlf = true;
+                    Ok(true)
+                }
+            }
+        }
+    }
+
+    fn wrote(&mut self, n: usize, out_len: usize) {
+        self.written += n as u64;
+        self.progress += n as u64;
+        let head = n.min(out_len - self.out_at);
+        self.out_at += head;
+        self.cursor += n - head;
+        self.raw -= n - head;
+    }
+
+    /// The source's stream ended.
+    fn ended(&mut self, out: &mut Vec<u8>) -> Result<(), FlowError> {
+        if !matches!(self.reader, Reader::UntilClose) {
+            return Err(FlowError::Truncated);
+        }
+        self.reader = Reader::Done;
+        if self.framing == Framing::Chunked {
+            self.fresh(out).extend_from_slice(b"0\r\n\r\n");
+        }
+        Ok(())
+    }
+
+    /// `out`, emptied if all of it was written.
+    fn fresh<'o>(&mut self, out: &'o mut Vec<u8>) -> &'o mut Vec<u8> {
+        self.rewindable = false;
+        if self.out_at == out.len() {
+            out.clear();
+            self.out_at = 0;
+        }
+        out
+    }
+
+    fn make_room(&mut self, buffer: &mut Buffer) {
+        if self.cursor == buffer.len() && self.cursor > self.base {
+            buffer.truncate(self.base);
+            self.cursor = self.base;
+            self.rewindable = false;
+        } else if buffer.spare().is_empty() {
+            // Framing that does not fit behind the head: move it up to the head's end.
+            buffer.close_gap(self.base, self.cursor);
+            self.cursor = self.base;
+            self.rewindable = false;
+            if buffer.spare().is_empty() {
+                // A trailer section larger than the room behind the head; the decoder's own limit
+                // on it bounds this growth.
+                buffer.grow(buffer.capacity() + OUT_MAX);
+            }
+        }
+    }
+
+    fn may_splice(&self, from: &Stream, to: &Stream) -> bool {
+        let bulk = match &self.reader {
+            Reader::Length(n) => *n >= SPLICE_MIN,
+            // A stream of small messages is not bulk: wait until it has shown to be.
+            Reader::UntilClose => self.body_bytes >= SPLICE_MIN,
+            Reader::Chunked(_) | Reader::Done => false,
+        };
+        bulk && self.framing == Framing::Raw
+            && matches!((from, to), (Stream::Tcp(_), Stream::Tcp(_)))
+    }
+}
+
+/// `n` in hex and CRLF: a chunk's first line.
+fn push_hex(out: &mut Vec<u8>, n: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - n.leading_zeros()).div_ceil(4).max(1);
+    for i in (0..digits).rev() {
+        out.push(DIGITS[(n >> (4 * i)) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}

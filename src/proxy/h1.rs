@@ -1,0 +1,133 @@
+//! One HTTP/1 client connection: wait without a buffer, serve what comes, wait again.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::base::clock::nanos;
+use crate::base::coroutine::Coroutine;
+use crate::base::stream::Stream;
+use crate::base::timer::Timer;
+
+use super::http;
+use super::upgrade::{self, Tunnel};
+use super::worker::{Phase, Worker};
+
+/// One client connection. It is all that an idle connection costs beside its task and socket, so
+/// it holds no buffer.
+#[derive(Debug)]
+pub struct Conn {
+    /// The bytes.
+    pub stream: Stream,
+    /// Its deadline.
+    pub timer: Timer,
+    /// The other end; `None` on Unix sockets.
+    pub peer: Option<SocketAddr>,
+    /// The listener it belongs to.
+    pub slot: usize,
+    /// The client has ended its direction: no request will follow.
+    pub ended: bool,
+}
+
+/// What becomes of a connection after its requests were served.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It is closed at once.
+    Close,
+    /// It waits for the next request.
+    Idle,
+    /// It is closed once the client has seen our last bytes: what it still sends is read and
+    /// dropped for a while, because closing a socket with unread bytes resets it and the client
+    /// would lose the answer (RFC 9112 section 9.6).
+    Linger,
+    /// It is reset: the response was cut and the client must not take it for complete.
+    Reset,
+    /// It becomes a tunnel.
+    Tunnel(Box<Tunnel>),
+}
+
+/// How long a client that has been answered may send nothing before it is closed: nginx's 5 s are
+/// for slow links; 2 s cover a round trip of 300 ms with every segment lost twice.
+const LINGER_IDLE: Duration = Duration::from_secs(2);
+
+/// How long it may go on sending, which many do until their body is out before they read. Bytes
+/// are not counted: reading them costs no more than a body that is allowed. 10 s are half a
+/// gigabyte at 400 Mbit/s.
+const LINGER_TIME: Duration = Duration::from_secs(10);
+
+/// Serves one connection to its end.
+pub async fn serve(mut conn: Conn, worker: Rc<Worker>) {
+    loop {
+        if !wait(&conn, &worker).await {
+            return;
+        }
+        let mut exchanger = worker.take_exchanger(|| {
+            let worker = worker.clone();
+            Coroutine::new(|jobs| http::exchanger(jobs, worker))
+        });
+        let (back, next) = exchanger.run(conn).await;
+        worker.put_exchanger(exchanger);
+        conn = back;
+        match next {
+            Next::Idle => {}
+            Next::Close => return,
+            Next::Linger => return Box::pin(linger(conn, worker)).await,
+            Next::Reset => return conn.stream.reset_on_close(),
+            Next::Tunnel(tunnel) => {
+                let tunnel = upgrade::run(conn, *tunnel, worker.clone());
+                if let Some(conn) = Box::pin(tunnel).await {
+                    Box::pin(linger(conn, worker)).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for bytes; false = close. Holds nothing while it waits.
+async fn wait(conn: &Conn, worker: &Worker) -> bool {
+    poll_fn(|cx| {
+        if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
+            return Poll::Ready(ready.is_ok());
+        }
+        if conn.timer.has_expired(cx) || worker.is_cutting() {
+            return Poll::Ready(false);
+        }
+        // A request that is already here is still answered while draining; silence is not. The
+        // kernel itself is asked: closing with bytes unread resets the connection, and the reactor
+        // may not have told us of them yet (if there are any, it is about to).
+        if worker.phase.get() == Phase::Draining && !conn.stream.is_stale_now() {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Ends our direction and reads what the client still sends, for a while.
+async fn linger(mut conn: Conn, worker: Rc<Worker>) {
+    conn.stream.shutdown_write();
+    let end = worker.clock.now() + nanos(LINGER_TIME);
+    conn.timer.arm(worker.clock.now() + nanos(LINGER_IDLE));
+    let mut buffer = worker.buffers.take();
+    poll_fn(|cx| {
+        loop {
+            if conn.timer.has_expired(cx) || worker.is_cutting() {
+                return Poll::Ready(());
+            }
+            buffer.clear();
+            match conn.stream.poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    let idle = worker.clock.now() + nanos(LINGER_IDLE);
+                    conn.timer.arm(idle.min(end));
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    worker.buffers.put(buffer);
+}

@@ -1,0 +1,20 @@
+//! Moving requests and responses: the data path.
+
+mod attempt;
+mod body;
+mod exchange;
+mod forwarded;
+mod h1;
+mod headers;
+mod http;
+mod relay;
+mod respond;
+pub mod snapshot;
+mod splice;
+mod stick;
+mod target;
+mod upgrade;
+mod worker;
+
+pub use h1::{Conn, serve};
+pub use worker::{Phase, Worker};

@@ -1,0 +1,264 @@
+//! The response on its way to the client, while the request may still be on its way to the endpoint.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::base::buffer::Buffer;
+use crate::http1::{ChunkDecoder, Limits, ResponseBody, Version};
+use crate::telemetry::access_log::Phase;
+use crate::telemetry::metrics::cells::{EndpointOutcome, PoolClose};
+use crate::telemetry::reason::Reason;
+use crate::upstream::{Connection, LocalUpstream};
+
+use super::attempt::{
+    Deadlines, Upload, account_upload, arm, expired, is_client_gone, keep_unless_broken,
+};
+use super::body::{Flow, FlowError, Framing, Reader};
+use super::exchange::Exchange;
+use super::h1::{Conn, Next};
+use super::headers::{self, ResponseContext, ResponseFraming};
+use super::http::{After, Scratch, fail};
+use super::respond;
+use super::snapshot::RoutePlan;
+use super::splice::Side;
+use super::worker::{self, Worker};
+
+/// Relays the response whose head is in `s.reply`, to its end.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the state of the story, each part borrowed apart"
+)]
+pub(super) async fn relay(
+    conn: &mut Conn,
+    worker: &Rc<Worker>,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    plan: &RoutePlan,
+    upstream: &Rc<LocalUpstream>,
+    upload: &mut Upload,
+    mut connection: Connection,
+    deadlines: Deadlines,
+    cookie: Option<Vec<u8>>,
+) -> After {
+    x.phase = Phase::Response;
+    let is_11 = s.head.version == Version::Http11;
+    // How the body comes, and how it goes on: a client of HTTP/1.0 knows no chunks, one of
+    // HTTP/1.1 keeps its connection even if the endpoint ends the body by closing.
+    let (reader, framing, body) = match s.reply.body {
+        ResponseBody::None => (Reader::Done, Framing::Raw, ResponseFraming::AsIs),
+        ResponseBody::Length(n) => (Reader::Length(n), Framing::Raw, ResponseFraming::AsIs),
+        ResponseBody::Chunked => {
+            let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()));
+            if is_11 {
+                (reader, Framing::Chunked, ResponseFraming::Chunked)
+            } else {
+                (reader, Framing::Raw, ResponseFraming::UntilClose)
+            }
+        }
+        ResponseBody::UntilClose if is_11 => (
+            Reader::UntilClose,
+            Framing::Chunked,
+            ResponseFraming::Chunked,
+        ),
+        ResponseBody::UntilClose => (
+            Reader::UntilClose,
+            Framing::Raw,
+            ResponseFraming::UntilClose,
+        ),
+    };
+    let request_read = upload.flow.has_read_all();
+    let close = !s.head.keep_alive
+        || !request_read
+        || body == ResponseFraming::UntilClose
+        || conn.ended && s.inbound.len() == upload.flow.cursor()
+        || worker.phase.get() != worker::Phase::Running;
+    let cx = ResponseContext {
+        edits: &plan.response_headers,
+        body,
+        close,
+        keep_alive_10: !is_11,
+        upgrade: false,
+        via: x.listener().spec.forwarding.via.as_deref(),
+        cookie: cookie.as_deref(),
+    };
+    s.to_client.clear();
+    headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
+    x.status = s.reply.status.as_u16();
+    s.response.consume(s.reply.head_len());
+
+    let mut download = Flow::new(reader, framing, 0, u64::MAX).once();
+    if download
+        .left()
+        .is_none_or(|left| left > worker.buffers.size() as u64)
+        && matches!(
+            s.reply.body,
+            ResponseBody::Length(_) | ResponseBody::Chunked
+        )
+    {
+        widen(worker, s);
+    } else {
+        s.response.compact();
+    }
+    // Bytes moved, and who is waited for: what a pipe took in has not moved yet, but the endpoint
+    // has done its part.
+    let mut progress = None;
+    let ended = poll_fn(|cx| {
+        if !upload.stopped {
+            let polled = upload.flow.poll(
+                cx,
+                &mut conn.stream,
+                &mut s.inbound,
+                &mut connection.stream,
+                &mut s.to_endpoint,
+                &worker.pipes,
+            );
+            match polled {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => upload.stopped = true,
+                // The endpoint answers without reading on, or the client stopped sending: the
+                // response still goes its way (RFC 9112 section 9.6 leaves that to the sender).
+                Poll::Ready(Err(error)) => {
+                    upload.stopped = true;
+                    upload.broken = true;
+                    match error {
+                        FlowError::Read(_) => return Poll::Ready(Err(Reason::ClientGone)),
+                        FlowError::Write(_) => {}
+                        // An endpoint that waits for the rest learns that none will come.
+                        FlowError::Refused(_) | FlowError::TooLarge | FlowError::Truncated => {
+                            connection.stream.shutdown_write();
+                        }
+                    }
+                }
+            }
+        }
+        let polled = download.poll(
+            cx,
+            &mut connection.stream,
+            &mut s.response,
+            &mut conn.stream,
+            &mut s.to_client,
+            &worker.pipes,
+        );
+        match polled {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(respond::download_failed(&error))),
+            Poll::Pending => {}
+        }
+        // An endpoint that is silent for long: no write would tell of a client that has gone.
+        if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
+        if worker.is_cutting() {
+            return Poll::Ready(Err(Reason::Draining));
+        }
+        let moved = download.progress + upload.flow.progress;
+        if progress != Some((moved, download.waits)) {
+            progress = Some((moved, download.waits));
+            let patience = match download.waits {
+                Side::Read => deadlines.endpoint_idle,
+                Side::Write => deadlines.client_idle,
+            };
+            arm(conn, deadlines, worker.clock.now(), patience);
+        }
+        if conn.timer.has_expired(cx) {
+            return Poll::Ready(Err(
+                match (expired(worker, deadlines, upload), download.waits) {
+                    (Reason::Deadline, _) => Reason::Deadline,
+                    (_, Side::Write) => Reason::ClientIdle,
+                    (_, Side::Read) => Reason::EndpointIdle,
+                },
+            ));
+        }
+        Poll::Pending
+    })
+    .await;
+
+    account_upload(x, upload);
+    x.body_out = download.body_bytes;
+    x.sent += download.written;
+    let cells = worker.cells();
+    let spliced = download.spliced + upload.flow.spliced;
+    cells.spliced_bytes.add(spliced);
+    cells
+        .copied_bytes
+        .add(download.body_bytes + upload.flow.body_bytes - spliced);
+    if let Some(ticket) = &x.ticket {
+        let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+        let outcome = match ended {
+            Ok(()) => EndpointOutcome::of(x.status),
+            Err(Reason::BadResponse | Reason::ResponseIncomplete) => EndpointOutcome::Reset,
+            Err(Reason::EndpointIdle | Reason::Deadline) => EndpointOutcome::Timeout,
+            Err(_) => EndpointOutcome::Cancelled,
+        };
+        endpoint.requests(outcome).inc();
+        endpoint.sent_bytes.add(upload.flow.written);
+        endpoint
+            .received_bytes
+            .add(s.reply.head_len() as u64 + download.body_bytes);
+    }
+
+    // The endpoint's connection goes back if nothing is left on it in either direction.
+    let is_clean = ended.is_ok()
+        && s.reply.keep_alive
+        && s.reply.body != ResponseBody::UntilClose
+        && s.response.len() == download.cursor()
+        && upload.stopped
+        && !upload.broken;
+    if is_clean {
+        if let Some(ticket) = &x.ticket {
+            let max_idle = upstream.shared.spec.keepalive.max_idle as usize;
+            let pool = &ticket.endpoint().pool;
+            if !pool.put(connection, worker.clock.now(), max_idle) {
+                let cells = upstream.shared.cells.worker(worker.index);
+                cells.pool_closes(PoolClose::Full).inc();
+            }
+        }
+    } else {
+        if ended.is_err() || !upload.stopped {
+            // It learns that nobody listens any more.
+            connection.stream.reset_on_close();
+        }
+        drop(connection);
+    }
+    download.release(&worker.pipes);
+    upload.flow.release(&worker.pipes);
+    worker.give_back(std::mem::replace(&mut s.response, Buffer::none()));
+
+    match ended {
+        // Nothing of the head was sent yet: the client can still be told properly.
+        Err(reason) if download.written == 0 && reason != Reason::ClientGone => {
+            x.body_out = 0;
+            x.first_byte_at = None;
+            let keep = keep_unless_broken(s, upload);
+            fail(conn, worker, s, x, reason, None, keep).await
+        }
+        // The response is cut, and a reset keeps the client from taking it for complete.
+        Err(reason) => {
+            x.reason = Some(reason);
+            After::Then(Next::Reset)
+        }
+        Ok(()) if close || !upload.flow.has_read_all() || upload.broken => {
+            After::Then(if s.head.keep_alive || !request_read {
+                Next::Linger
+            } else {
+                Next::Close
+            })
+        }
+        Ok(()) => After::KeepAlive {
+            used: upload.flow.cursor(),
+        },
+    }
+}
+
+/// Swaps the response's buffer for a larger one, if there is one to lend.
+fn widen(worker: &Worker, s: &mut Scratch) {
+    let Some(mut bulk) = worker.take_bulk() else {
+        return s.response.compact();
+    };
+    if bulk.push(s.response.filled()) < s.response.len() {
+        worker.give_back(bulk);
+        return s.response.compact();
+    }
+    worker.give_back(std::mem::replace(&mut s.response, bulk));
+}

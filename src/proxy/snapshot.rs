@@ -1,0 +1,150 @@
+//! The compiled configuration that requests read: replaced whole, never changed.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::base::clock::{Nanos, nanos};
+use crate::config::{self, HeaderEdits, Name, Rewrite};
+use crate::http1::Limits;
+use crate::route::RouteTable;
+use crate::telemetry::metrics::cell::PerWorker;
+use crate::telemetry::metrics::cells::{ListenerCells, RouteCells};
+use crate::upstream::Upstream;
+
+/// One compiled configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts compilations.
+    pub version: u64,
+    /// By slot; a slot whose listener went is empty.
+    pub listeners: Vec<Option<Arc<ListenerPlan>>>,
+    /// Which route answers: its index in `plans`.
+    pub routes: RouteTable<()>,
+    /// Every route.
+    pub plans: Vec<RoutePlan>,
+    /// Where requests are counted that no route answers.
+    pub unrouted: Arc<PerWorker<RouteCells>>,
+    /// Every upstream, for sweeps and status.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// A listener as requests see it.
+#[derive(Debug)]
+pub struct ListenerPlan {
+    /// What the file says.
+    pub spec: config::Listener,
+    /// Its index in the route table's list of listeners.
+    pub route_index: usize,
+    /// Bounds of a request head.
+    pub limits: Limits,
+    /// `header_timeout`
+    pub header_timeout: Nanos,
+    /// `keepalive_timeout`
+    pub keepalive_timeout: Nanos,
+    /// `idle_timeout`
+    pub idle_timeout: Nanos,
+    /// Its metrics.
+    pub cells: Arc<PerWorker<ListenerCells>>,
+}
+
+/// A route as requests see it.
+#[derive(Debug)]
+pub struct RoutePlan {
+    /// Its name.
+    pub name: Name,
+    /// What to do.
+    pub action: Plan,
+    /// Total deadline of the exchange.
+    pub timeout: Option<Nanos>,
+    /// Changes to the target and Host.
+    pub rewrite: Rewrite,
+    /// Edits of the request head.
+    pub request_headers: HeaderEdits,
+    /// Edits of the response head.
+    pub response_headers: HeaderEdits,
+    /// Its metrics.
+    pub cells: Arc<PerWorker<RouteCells>>,
+}
+
+/// What a route does, resolved.
+#[derive(Debug)]
+pub enum Plan {
+    /// Answer with a redirect.
+    Redirect {
+        /// Template of Location (see [`config::Action::Redirect`]).
+        to: String,
+        /// The status.
+        status: StatusCode,
+    },
+    /// Answer with this.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// The body.
+        body: Box<[u8]>,
+        /// Content-Type.
+        content_type: HeaderValue,
+    },
+    /// To one of these, by weight.
+    Split {
+        /// Upstreams with their weights.
+        to: Vec<(Arc<Upstream>, u32)>,
+        /// Sum of the weights, above 0.
+        total: u64,
+    },
+    /// To this upstream.
+    Upstream(Arc<Upstream>),
+}
+
+/// A snapshot as one worker holds it: behind an `Rc`, so that an exchange keeps it without touching
+/// the count that all workers share.
+#[derive(Debug)]
+pub struct Held(pub Arc<Snapshot>);
+
+// === impl Held ===
+
+impl Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The plan of the listener in `slot`.
+    #[inline]
+    pub fn listener(&self, slot: usize) -> Option<&ListenerPlan> {
+        self.listeners.get(slot)?.as_deref()
+    }
+}
+
+// === impl ListenerPlan ===
+
+impl ListenerPlan {
+    /// The plan of `spec`.
+    pub fn new(
+        spec: config::Listener,
+        route_index: usize,
+        cells: Arc<PerWorker<ListenerCells>>,
+    ) -> Self {
+        Self {
+            limits: Limits {
+                max_head_bytes: spec.max_header_bytes,
+                max_fields: spec.max_headers,
+                // A target may fill its head: a limit of its own would only be one more key.
+                max_target_bytes: spec.max_header_bytes,
+            },
+            header_timeout: nanos(spec.header_timeout),
+            keepalive_timeout: nanos(spec.keepalive_timeout),
+            idle_timeout: nanos(spec.idle_timeout),
+            route_index,
+            cells,
+            spec,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Moving body bytes from socket to socket inside the kernel (splice(2) through a pipe).
+//!
+//! Rules learned from others' hangs: a pipe belongs to one flow and its fill is counted here, so
+//! that EAGAIN is never ambiguous (the pipe is always emptied before the next fill: EAGAIN on the
+//! filling side can then only mean that the socket is empty, and clearing tokio's readiness is
+//! right). A pipe slot may hold more than its nominal size, so nothing here asserts a capacity.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
+
+use rustix::pipe::{PipeFlags, SpliceFlags};
+use tokio::io::Interest;
+
+use crate::base::stream::Stream;
+
+/// From this many body bytes to come splicing pays: below, the copy of what arrives in one or two
+/// reads costs less than the second system call (bench/README.md, "splice").
+pub(super) const SPLICE_MIN: u64 = 64 * 1024;
+
+/// Asked of the kernel for each pipe; unprivileged users may go to /proc/sys/fs/pipe-max-size
+/// (1 MiB by default) and 64 MiB in total, past which new pipes shrink and still work.
+const PIPE_SIZE: usize = 1024 * 1024;
+
+/// Bytes moved before other tasks get their turn.
+const TURN: usize = 4 * 1024 * 1024;
+
+/// Idle pipes a worker keeps: 16 x 1 MiB of the user's 64 MiB, held only as reservations.
+const KEEP: usize = 16;
+
+/// The pipes of one worker.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    idle: RefCell<Vec<Pipe>>,
+}
+
+/// A pipe and how many bytes it holds.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    held: usize,
+}
+
+/// How a turn of splicing ended.
+#[derive(Debug)]
+pub enum Spliced {
+    /// Everything asked for has been written.
+    Done,
+    /// The source ended first.
+    SourceEnded,
+}
+
+/// Which side failed, or which is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The source.
+    Read,
+    /// The destination.
+    Write,
+}
+
+// === impl Pipes ===
+
+impl Pipes {
+    /// An empty pipe, or `None` where the system gives none (then bodies are copied).
+    pub fn take(&self) -> Option<Pipe> {
+        if let Some(pipe) = self.idle.borrow_mut().pop() {
+            return Some(pipe);
+        }
+        let flags = PipeFlags::NONBLOCK | PipeFlags::CLOEXEC;
+        let (read, write) = rustix::pipe::pipe_with(flags).ok()?;
+        // Best effort: a smaller pipe only means more turns.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE);
+        Some(Pipe {
+            read,
+            write,
+            held: 0,
+        })
+    }
+
+    /// Takes an empty pipe back; one that still holds bytes of a broken flow is closed.
+    pub fn put(&self, pipe: Pipe) {
+        let mut idle = self.idle.borrow_mut();
+        if pipe.held == 0 && idle.len() < KEEP {
+            idle.push(pipe);
+        }
+    }
+}
+
+// === impl Pipe ===
+
+impl Pipe {
+    /// Whether it holds no byte.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Moves up to `left` bytes (counted down) from `from` to `to`. `moved` grows with every byte
+    /// written, `waits` says which side a `Pending` waits for.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        to: &Stream,
+        left: &mut u64,
+        moved: &mut u64,
+        waits: &mut Side,
+    ) -> Poll<Result<Spliced, (Side, io::Error)>> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let mut turn = 0;
+        loop {
+            while self.held > 0 {
+                *waits = Side::Write;
+                ready!(to.poll_writable(cx)).map_err(|e| (Side::Write, e))?;
+                let held = self.held;
+                let wrote = to.try_io(Interest::WRITABLE, || {
+                    Ok(rustix::pipe::splice(
+                        &self.read, None, to, None, held, flags,
+                    )?)
+                });
+                match wrote {
+                    Ok(0) => {
+                        return Poll::Ready(Err((Side::Write, io::ErrorKind::WriteZero.into())));
+                    }
+                    Ok(n) => {
+                        self.held -= n;
+                        *moved += n as u64;
+                        turn += n;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Poll::Ready(Err((Side::Write, e))),
+                }
+            }
+            if *left == 0 {
+                return Poll::Ready(Ok(Spliced::Done));
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            *waits = Side::Read;
+            ready!(from.poll_readable(cx)).map_err(|e| (Side::Read, e))?;
+            let want = usize::try_from(*left).unwrap_or(usize::MAX).min(PIPE_SIZE);
+            let read = from.try_io(Interest::READABLE, || {
+                Ok(rustix::pipe::splice(
+                    from,
+                    None,
+                    &self.write,
+                    None,
+                    want,
+                    flags,
+                )?)
+            });
+            match read {
+                Ok(0) => return Poll::Ready(Ok(Spliced::SourceEnded)),
+                Ok(n) => {
+                    self.held += n;
+                    *left -= n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err((Side::Read, e))),
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What one worker owns: everything here is used by one thread only.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::base::buffer::{Buffer, BufferPool};
+use crate::base::clock::{Clock, Nanos};
+use crate::base::coroutine::Coroutine;
+use crate::base::rng::Rng;
+use crate::base::timer::Timers;
+use crate::telemetry::access_log::WorkerLog;
+use crate::telemetry::metrics::cell::PerWorker;
+use crate::telemetry::metrics::cells::WorkerCells;
+use crate::upstream::{LocalUpstream, Upstream};
+
+use super::h1::{Conn, Next};
+use super::snapshot::{Held, Snapshot};
+use super::splice::Pipes;
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number: index of its cells.
+    pub index: usize,
+    /// The clock of the server.
+    pub clock: Clock,
+    /// Deadlines of its connections.
+    pub timers: Timers,
+    /// Its source of chance.
+    pub rng: RefCell<Rng>,
+    /// Pipes for splicing.
+    pub pipes: Pipes,
+    /// Buffers that responses are read into.
+    pub buffers: BufferPool,
+    /// Larger ones for large bodies.
+    pub bulk: BufferPool,
+    /// Bulk buffers that may still be lent: beyond, bodies go through the small ones.
+    pub bulk_left: Cell<usize>,
+    /// Running, draining or cutting.
+    pub phase: Cell<Phase>,
+    /// Its buffer of access-log lines; `None` = no access log.
+    pub log: RefCell<Option<WorkerLog>>,
+    /// Its metrics.
+    pub cells: Arc<PerWorker<WorkerCells>>,
+    /// From the monotonic to the wall clock; read anew every tick, so that a log line costs no
+    /// second clock.
+    pub unix_offset: Cell<u64>,
+    /// Client connections it serves.
+    pub connections: Cell<usize>,
+    published: Arc<ArcSwap<Snapshot>>,
+    current: RefCell<Rc<Held>>,
+    upstreams: RefCell<Vec<Option<Rc<LocalUpstream>>>>,
+    exchangers: RefCell<Vec<Coroutine<Conn, (Conn, Next)>>>,
+}
+
+/// What the process is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// Draining, while what is already on its way still arrives: handshakes that had begun are
+    /// accepted, idle connections may still speak. Every answer says that it is the last.
+    LastCall,
+    /// Finishing what is in flight; an idle connection is closed.
+    Draining,
+    /// Out of patience: what is left ends now.
+    Cutting,
+}
+
+/// A response of a few kilobytes fits with its head; an origin's single write of 16 KiB too.
+const BUFFER: usize = 16 * 1024 + 512;
+
+/// Bulk bodies: fewer system calls per byte up to here, past it the copy leaves the L2 cache
+/// (bench/README.md, "buffers").
+const BULK_BUFFER: usize = 128 * 1024;
+
+/// 64 x 128 KiB = 8 MiB a worker, whatever the number of slow readers.
+const BULK_MAX: usize = 64;
+
+/// Idle buffers and exchangers kept: enough for the concurrency of one worker's bursts.
+const KEEP: usize = 256;
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker that serves `published`.
+    pub fn new(
+        index: usize,
+        clock: Clock,
+        published: Arc<ArcSwap<Snapshot>>,
+        cells: Arc<PerWorker<WorkerCells>>,
+        log: Option<WorkerLog>,
+        seed: u64,
+    ) -> Self {
+        let snapshot = published.load_full();
+        Self {
+            index,
+            clock,
+            timers: Timers::new(clock.now()),
+            rng: RefCell::new(Rng::new(seed)),
+            pipes: Pipes::default(),
+            buffers: BufferPool::new(BUFFER, KEEP),
+            bulk: BufferPool::new(BULK_BUFFER, BULK_MAX),
+            bulk_left: Cell::new(BULK_MAX),
+            phase: Cell::new(Phase::Running),
+            log: RefCell::new(log),
+            cells,
+            connections: Cell::new(0),
+            unix_offset: Cell::new(clock.unix_offset()),
+            current: RefCell::new(Rc::new(Held(snapshot))),
+            published,
+            upstreams: RefCell::new(Vec::new()),
+            exchangers: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// This worker's cells.
+    #[inline]
+    pub fn cells(&self) -> &WorkerCells {
+        self.cells.worker(self.index)
+    }
+
+    /// The configuration of now; the guard of the swap dies in this function.
+    #[inline]
+    pub fn snapshot(&self) -> Rc<Held> {
+        let current = self.current.borrow().clone();
+        let published = self.published.load();
+        if Arc::ptr_eq(&published, &current.0) {
+            return current;
+        }
+        let next = Rc::new(Held(arc_swap::Guard::into_inner(published)));
+        *self.current.borrow_mut() = next.clone();
+        next
+    }
+
+    /// This worker's view of `upstream`.
+    #[inline]
+    pub fn upstream(&self, upstream: &Arc<Upstream>) -> Rc<LocalUpstream> {
+        if let Some(Some(local)) = self.upstreams.borrow().get(upstream.slot) {
+            return local.clone();
+        }
+        let mut upstreams = self.upstreams.borrow_mut();
+        if upstreams.len() <= upstream.slot {
+            upstreams.resize(upstream.slot + 1, None);
+        }
+        let local = Rc::new(LocalUpstream::new(upstream.clone()));
+        upstreams[upstream.slot] = Some(local.clone());
+        local
+    }
+
+    /// An exchanger: the reusable future that serves requests.
+    pub(super) fn take_exchanger(
+        self: &Rc<Self>,
+        make: impl FnOnce() -> Coroutine<Conn, (Conn, Next)>,
+    ) -> Coroutine<Conn, (Conn, Next)> {
+        self.exchangers.borrow_mut().pop().unwrap_or_else(make)
+    }
+
+    /// Takes an exchanger back whose job has ended.
+    pub(super) fn put_exchanger(&self, exchanger: Coroutine<Conn, (Conn, Next)>) {
+        let mut exchangers = self.exchangers.borrow_mut();
+        if exchangers.len() < KEEP {
+            exchangers.push(exchanger);
+        }
+    }
+
+    /// A larger buffer for a large body, while there are any to lend.
+    pub fn take_bulk(&self) -> Option<Buffer> {
+        let left = self.bulk_left.get().checked_sub(1)?;
+        self.bulk_left.set(left);
+        Some(self.bulk.take())
+    }
+
+    /// Takes back what [`Worker::take_bulk`] or the small pool lent.
+    pub fn give_back(&self, buffer: Buffer) {
+        if buffer.capacity() == self.bulk.size() {
+            self.bulk_left.set((self.bulk_left.get() + 1).min(BULK_MAX));
+            self.bulk.put(buffer);
+        } else {
+            self.buffers.put(buffer);
+        }
+    }
+
+    /// Housekeeping, once a second: dead and old idle connections go, spare memory shrinks.
+    pub fn sweep(&self, now: Nanos) {
+        let upstreams = self.upstreams.borrow();
+        for local in upstreams.iter().flatten() {
+            local.sweep(now, self.index);
+        }
+    }
+
+    /// Gives half of the spare memory back: after a burst it is all gone within a minute.
+    pub fn shrink(&self) {
+        self.buffers.shrink();
+        self.bulk.shrink();
+        let mut exchangers = self.exchangers.borrow_mut();
+        let keep = exchangers.len() / 2;
+        exchangers.truncate(keep);
+    }
+
+    /// Closes every idle connection to endpoints, and drops the exchangers (they hold this worker).
+    pub fn clear(&self) {
+        for local in self.upstreams.borrow().iter().flatten() {
+            local.clear();
+        }
+        self.exchangers.borrow_mut().clear();
+    }
+
+    /// Changes the phase and wakes every connection to notice.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.timers.wake_all();
+    }
+
+    /// Whether what is left must end now.
+    #[inline]
+    pub fn is_cutting(&self) -> bool {
+        self.phase.get() == Phase::Cutting
+    }
+}

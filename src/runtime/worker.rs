@@ -1,0 +1,401 @@
+//! A worker thread: its runtime, its accept loops, its housekeeping, its drain.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::base::stream::Stream;
+use crate::base::timer::TICK;
+use crate::listener::{Acceptor, Handed, Spread, is_transient};
+use crate::proxy::{Conn, Phase, Worker, serve};
+use crate::telemetry::metrics::cell::PerWorker;
+use crate::telemetry::metrics::cells::ListenerCells;
+use crate::telemetry::reason::Reason;
+
+/// What the control plane tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// What is left ends now.
+    Cut,
+    /// Accept nothing more, finish what is in flight, end.
+    Drain {
+        /// How long what is already on its way may still arrive.
+        last_call: Duration,
+    },
+    /// Listen on this socket.
+    Listen(Listening),
+}
+
+/// One socket for one worker.
+#[derive(Debug)]
+pub struct Listening {
+    /// The listening socket.
+    pub fd: OwnedFd,
+    /// TCP or Unix.
+    pub kind: SocketKind,
+    /// The listener it belongs to.
+    pub slot: usize,
+    /// Connections of the listener, all workers together.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// The kind of a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketKind {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// A Unix stream socket.
+    Unix,
+}
+
+/// The parts of a worker that its tasks share.
+struct Shared {
+    worker: Rc<Worker>,
+    spread: Spread,
+    sockets: RefCell<Vec<Socket>>,
+    /// Told when the last connection ends, and when the last call does.
+    idle: Notify,
+}
+
+/// A listening socket of this worker and its accept loop.
+struct Socket {
+    listening: Admitting,
+    acceptor: Rc<Acceptor>,
+    accepting: JoinHandle<()>,
+}
+
+/// What an accept loop knows of its listener.
+#[derive(Clone)]
+struct Admitting {
+    slot: usize,
+    open: Arc<AtomicUsize>,
+}
+
+/// Tasks between two looks at the sockets: tokio's default, stated because the cost of a request
+/// depends on it (more tasks a look are fuller batches of events and staler readiness).
+const EVENT_INTERVAL: u32 = 61;
+
+/// Housekeeping that need not happen ten times a second.
+const SWEEP_TICKS: u64 = 10;
+const SHRINK_TICKS: u64 = 50;
+
+/// Runs a worker until it has drained or was cut. `make` builds its state on this thread, because
+/// the state stays here.
+pub fn run(
+    make: impl FnOnce() -> Worker,
+    spread: Spread,
+    handed: mpsc::Receiver<Handed>,
+    commands: mpsc::Receiver<Command>,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
+        let worker = Rc::new(make());
+        let shared = Rc::new(Shared {
+            worker: worker.clone(),
+            spread,
+            sockets: RefCell::default(),
+            idle: Notify::new(),
+        });
+        let tick = spawn_local(tick(worker.clone()));
+        obey(&shared, commands, handed).await;
+        tick.abort();
+        worker.clear();
+        if let Some(log) = worker.log.borrow_mut().as_mut() {
+            log.flush();
+        }
+    });
+    Ok(())
+}
+
+/// Follows commands, and takes connections that other workers pass on, until the worker has nothing
+/// left to do.
+async fn obey(
+    shared: &Rc<Shared>,
+    mut commands: mpsc::Receiver<Command>,
+    mut handed: mpsc::Receiver<Handed>,
+) {
+    let worker = &shared.worker;
+    loop {
+        if worker.phase.get() >= Phase::Draining && worker.connections.get() == 0 {
+            // From here on other workers keep theirs; what was under way before is served.
+            handed.close();
+            match handed.try_recv() {
+                Ok(connection) => take_over(shared, connection),
+                Err(_) => return,
+            }
+        }
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            Some(connection) = handed.recv() => {
+                take_over(shared, connection);
+                continue;
+            }
+            () = shared.idle.notified() => continue,
+        };
+        match command {
+            Some(Command::Listen(listening)) => listen(shared, listening),
+            Some(Command::Drain { last_call }) => drain(shared, last_call),
+            // The control plane is gone: nobody could tell us to stop later.
+            Some(Command::Cut) | None => {
+                for socket in shared.sockets.take() {
+                    socket.accepting.abort();
+                }
+                worker.enter(Phase::Cutting);
+                cut(shared).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the tasks that were told to end; each does so at its next poll.
+async fn cut(shared: &Rc<Shared>) {
+    // Every wait of a connection looks at the phase when it is woken, and all were woken.
+    while shared.worker.connections.get() > 0 {
+        shared.worker.timers.wake_all();
+        tokio::select! {
+            () = shared.idle.notified() => {}
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+/// Begins no new connection, takes what is on its way for the time of the last call, then drains.
+fn drain(shared: &Rc<Shared>, last_call: Duration) {
+    if shared.worker.phase.get() != Phase::Running {
+        return;
+    }
+    shared.worker.enter(Phase::LastCall);
+    for socket in &*shared.sockets.borrow() {
+        socket.acceptor.refuse_new();
+    }
+    let shared = shared.clone();
+    spawn_local(async move {
+        tokio::time::sleep(last_call).await;
+        end_last_call(&shared).await;
+    });
+}
+
+/// Accepts what still waits, closes the listening sockets, drains.
+async fn end_last_call(shared: &Rc<Shared>) {
+    for socket in shared.sockets.take() {
+        // The loop holds the acceptor too: it must be gone when the queue is emptied.
+        socket.accepting.abort();
+        let _ = socket.accepting.await;
+        while let Some((stream, peer)) = socket.acceptor.accept_waiting() {
+            shared.spread.add(shared.worker.index);
+            count_accept(shared, socket.listening.slot);
+            admit(shared, &socket.listening, stream, peer);
+        }
+    }
+    if shared.worker.phase.get() == Phase::LastCall {
+        shared.worker.enter(Phase::Draining);
+        shared.idle.notify_one();
+    }
+}
+
+fn listen(shared: &Rc<Shared>, listening: Listening) {
+    let acceptor = match listening.kind {
+        SocketKind::Tcp => {
+            TcpListener::from_std(std::net::TcpListener::from(listening.fd)).map(Acceptor::Tcp)
+        }
+        SocketKind::Unix => {
+            UnixListener::from_std(std::os::unix::net::UnixListener::from(listening.fd))
+                .map(Acceptor::Unix)
+        }
+    };
+    let acceptor = match acceptor {
+        Ok(acceptor) => Rc::new(acceptor),
+        Err(error) => {
+            tracing::error!(%error, "a bound socket could not be registered; it accepts nothing");
+            return;
+        }
+    };
+    let known = Admitting {
+        slot: listening.slot,
+        open: listening.open,
+    };
+    let task = spawn_local(accept(shared.clone(), acceptor.clone(), known.clone()));
+    shared.sockets.borrow_mut().push(Socket {
+        listening: known,
+        acceptor,
+        accepting: task,
+    });
+}
+
+/// One accept loop.
+async fn accept(shared: Rc<Shared>, acceptor: Rc<Acceptor>, listening: Admitting) {
+    let me = shared.worker.index;
+    loop {
+        let (stream, peer) = match acceptor.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let snapshot = shared.worker.snapshot();
+                if let Some(plan) = snapshot.listener(listening.slot) {
+                    plan.cells.worker(me).accept_errors.inc();
+                }
+                if is_transient(&error) {
+                    continue;
+                }
+                tracing::warn!(%error, "accept failed; trying again shortly");
+                tokio::time::sleep(crate::listener::ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        shared.spread.add(me);
+        count_accept(&shared, listening.slot);
+        match shared.spread.better(me) {
+            Some(to) => pass_on(&shared, &listening, to, stream, peer),
+            None => admit(&shared, &listening, stream, peer),
+        }
+    }
+}
+
+/// Passes a connection that is counted for this worker on to worker `to`, or keeps it.
+fn pass_on(
+    shared: &Rc<Shared>,
+    listening: &Admitting,
+    to: usize,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+) {
+    let me = shared.worker.index;
+    let handed = match Handed::new(stream, peer, listening.slot, listening.open.clone()) {
+        Ok(handed) => handed,
+        Err(error) => {
+            shared.spread.sub(me);
+            return tracing::warn!(%error, "a connection was lost on its way to another worker");
+        }
+    };
+    match shared.spread.hand_over(me, to, handed) {
+        Ok(()) => {
+            if let Some(plan) = shared.worker.snapshot().listener(listening.slot) {
+                plan.cells.worker(me).handoffs.inc();
+            }
+        }
+        Err(kept) => take_over(shared, kept),
+    }
+}
+
+fn count_accept(shared: &Shared, slot: usize) {
+    if let Some(plan) = shared.worker.snapshot().listener(slot) {
+        plan.cells.worker(shared.worker.index).accepts.inc();
+    }
+}
+
+/// Admits a connection that is off any reactor and counted for this worker.
+fn take_over(shared: &Rc<Shared>, handed: Handed) {
+    let peer = handed.peer;
+    let listening = Admitting {
+        slot: handed.slot,
+        open: handed.open.clone(),
+    };
+    match handed.into_stream() {
+        Ok(stream) => admit(shared, &listening, stream, peer),
+        Err(error) => {
+            shared.spread.sub(shared.worker.index);
+            tracing::warn!(%error, "a connection from another worker could not be registered");
+        }
+    }
+}
+
+/// Starts serving a connection that is counted for this worker, or refuses it.
+fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Option<SocketAddr>) {
+    let worker = &shared.worker;
+    let snapshot = worker.snapshot();
+    let Some(plan) = snapshot.listener(listening.slot) else {
+        shared.spread.sub(worker.index);
+        return;
+    };
+    let cells = plan.cells.worker(worker.index);
+    // Relaxed: a count; one connection too many for an instant is no harm.
+    let open = listening.open.fetch_add(1, Ordering::Relaxed);
+    if open >= plan.spec.max_connections as usize {
+        listening.open.fetch_sub(1, Ordering::Relaxed);
+        shared.spread.sub(worker.index);
+        cells.refusals.of(Reason::ConnectionsLimit).inc();
+        return;
+    }
+    cells.connections.inc();
+    worker.cells().connections.inc();
+    worker.connections.set(worker.connections.get() + 1);
+    let timer = worker.timers.timer();
+    timer.arm(worker.clock.now() + plan.header_timeout);
+    let conn = Conn {
+        stream,
+        timer,
+        peer,
+        slot: listening.slot,
+        ended: false,
+    };
+    let guard = Open {
+        shared: shared.clone(),
+        of_listener: listening.open.clone(),
+        cells: plan.cells.clone(),
+    };
+    let worker = worker.clone();
+    spawn_local(async move {
+        serve(conn, worker).await;
+        drop(guard);
+    });
+}
+
+/// Counts a connection for as long as it is open.
+struct Open {
+    shared: Rc<Shared>,
+    of_listener: Arc<AtomicUsize>,
+    cells: Arc<PerWorker<ListenerCells>>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let worker = &self.shared.worker;
+        self.of_listener.fetch_sub(1, Ordering::Relaxed);
+        self.shared.spread.sub(worker.index);
+        self.cells.worker(worker.index).connections.dec();
+        worker.cells().connections.dec();
+        let left = worker.connections.get() - 1;
+        worker.connections.set(left);
+        if left == 0 {
+            self.shared.idle.notify_one();
+        }
+    }
+}
+
+/// The worker's clock: deadlines every tick, log lines at most a tick old, housekeeping.
+async fn tick(worker: Rc<Worker>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = 0u64;
+    loop {
+        interval.tick().await;
+        ticks += 1;
+        let now = worker.clock.now();
+        worker.timers.advance(now);
+        worker.unix_offset.set(worker.clock.unix_offset());
+        if let Some(log) = worker.log.borrow_mut().as_mut()
+            && !log.is_empty()
+        {
+            log.flush();
+        }
+        if ticks.is_multiple_of(SWEEP_TICKS) {
+            worker.sweep(now);
+        }
+        if ticks.is_multiple_of(SHRINK_TICKS) {
+            worker.shrink();
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! What is counted of each named object, as one worker's cells.
+//!
+//! The field docs say when a cell moves; [`families`](super::families) says what is exposed.
+
+use super::cell::{Counter, Gauge, Histogram};
+use crate::telemetry::reason::Reason;
+
+/// Counters by [`Reason`].
+#[derive(Debug)]
+pub struct ByReason([Counter; Reason::ALL.len()]);
+
+/// Class of a response's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CodeClass {
+    /// No response was sent (the client went away, the connection broke).
+    None,
+    /// 1xx: only 101, an upgrade.
+    Informational,
+    /// 2xx.
+    Success,
+    /// 3xx.
+    Redirection,
+    /// 4xx.
+    ClientError,
+    /// 5xx.
+    ServerError,
+}
+
+/// The protocol a client spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Protocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+/// How an attempt at an endpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EndpointOutcome {
+    /// The client or the proxy's own deadline ended it: not the endpoint's fault.
+    Cancelled,
+    /// A response with a 4xx status.
+    ClientError,
+    /// No connection.
+    ConnectError,
+    /// A complete response, not 4xx or 5xx.
+    Ok,
+    /// The connection broke, or the response was not HTTP.
+    Reset,
+    /// A response with a 5xx status.
+    ServerError,
+    /// Nothing came in time.
+    Timeout,
+}
+
+/// Why a connection to an endpoint could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnectFailure {
+    /// Out of local ports, descriptors or memory.
+    Local,
+    /// The endpoint refused it.
+    Refused,
+    /// `connect_timeout` passed.
+    Timeout,
+    /// No network path.
+    Unreachable,
+}
+
+/// Where the connection of an attempt came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PoolOutcome {
+    /// A new connection was made.
+    Fresh,
+    /// An idle one was used.
+    Reused,
+    /// An idle one was found closed at check-out and thrown away (another outcome follows).
+    Stale,
+}
+
+/// Why an idle connection left the pool without being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PoolClose {
+    /// The endpoint closed it, or sent something unasked.
+    Dead,
+    /// `idle_timeout` passed.
+    Expired,
+    /// `max_idle` is reached: it was not kept.
+    Full,
+    /// The endpoint left the upstream, or the process drains.
+    Removed,
+}
+
+/// Why another attempt was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RetryReason {
+    /// No connection.
+    Connect,
+    /// The connection broke before a response.
+    Reset,
+    /// The response's status is in `retry.on`.
+    Status,
+    /// Nothing came within `per_try_timeout`.
+    Timeout,
+}
+
+/// One worker: things that belong to no named object.
+#[derive(Debug, Default)]
+pub struct WorkerCells {
+    /// Client connections this worker serves now.
+    pub connections: Gauge,
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Nanoseconds the worker's runtime was busy (stored from the runtime's own total).
+    pub busy: Counter,
+    /// Times the worker's runtime went to sleep (stored from the runtime's own total).
+    pub parks: Counter,
+    /// I/O buffers in use.
+    pub buffers_in_use: Gauge,
+    /// I/O buffers kept for reuse.
+    pub buffers_spare: Gauge,
+    /// Upgraded connections open.
+    pub tunnels: Gauge,
+    /// Upgrades done.
+    pub tunnels_total: Counter,
+    /// Body and tunnel bytes relayed through a buffer.
+    pub copied_bytes: Counter,
+    /// Body and tunnel bytes moved by splice(2).
+    pub spliced_bytes: Counter,
+    /// Access-log lines formatted (written by `telemetry::access_log`).
+    pub log_lines: Counter,
+    /// Access-log lines dropped because the writer was behind (likewise).
+    pub log_dropped: Counter,
+}
+
+/// One listener.
+#[derive(Debug, Default)]
+pub struct ListenerCells {
+    /// Connections accepted.
+    pub accepts: Counter,
+    /// Failed calls of accept(2): out of descriptors or memory.
+    pub accept_errors: Counter,
+    /// Connections open.
+    pub connections: Gauge,
+    /// Accepted connections given to another worker (counted by the giver).
+    pub handoffs: Counter,
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Connections and requests refused before a route was known, by reason.
+    pub refusals: ByReason,
+    /// Bytes read from clients, heads included.
+    pub received_bytes: Counter,
+    /// Bytes written to clients, heads included.
+    pub sent_bytes: Counter,
+}
+
+/// One route.
+#[derive(Debug, Default)]
+pub struct RouteCells {
+    requests: [[Counter; CodeClass::ALL.len()]; Protocol::ALL.len()],
+    /// Exchanges begun and not ended.
+    pub in_flight: Gauge,
+    /// From the first byte of the request's head to the end of the response.
+    pub duration: Histogram,
+    /// From the first byte of the request's head to the first byte of the response's, written.
+    pub response_start: Histogram,
+    /// Exchanges refused or failed by us, by reason.
+    pub refusals: ByReason,
+    /// Request body bytes received.
+    pub request_body_bytes: Counter,
+    /// Response body bytes sent.
+    pub response_body_bytes: Counter,
+}
+
+/// One upstream. (Requests by outcome are summed from the endpoints, gone ones included.)
+#[derive(Debug, Default)]
+pub struct UpstreamCells {
+    /// Successful connects: from the call to the connection being usable.
+    pub connect_duration: Histogram,
+    connect_failures: [Counter; ConnectFailure::ALL.len()],
+    /// From the request's head being written to the first byte of the response.
+    pub response_start: Histogram,
+    pool: [Counter; PoolOutcome::ALL.len()],
+    pool_closes: [Counter; PoolClose::ALL.len()],
+    /// Requests sent once more because a reused connection turned out to be dead.
+    pub replays: Counter,
+    retries: [Counter; RetryReason::ALL.len()],
+    /// Picks that found no endpoint ready.
+    pub no_endpoint: Counter,
+}
+
+/// One endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointCells {
+    requests: [Counter; EndpointOutcome::ALL.len()],
+    /// Connections open to it, idle ones included.
+    pub connections: Gauge,
+    /// Connections idle in the pool.
+    pub idle_connections: Gauge,
+    /// Connections made.
+    pub connects: Counter,
+    /// Bytes written to it, heads included.
+    pub sent_bytes: Counter,
+    /// Bytes read from it, heads included.
+    pub received_bytes: Counter,
+}
+
+/// The access log's writer thread.
+#[derive(Debug, Default)]
+pub struct LogWriterCells {
+    /// Lines written.
+    pub lines: Counter,
+    /// Bytes written.
+    pub bytes: Counter,
+    /// Lines lost because a write failed.
+    pub lost_lines: Counter,
+    /// Writes, opens and reopens that failed.
+    pub errors: Counter,
+}
+
+// === impl ByReason ===
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl ByReason {
+    /// The counter of `reason`.
+    #[inline]
+    pub fn of(&self, reason: Reason) -> &Counter {
+        &self.0[reason.index()]
+    }
+}
+
+// === impl CodeClass ===
+
+impl CodeClass {
+    /// Every class.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+    ];
+
+    /// The class of a status; 0 and everything outside 100-599 is [`CodeClass::None`].
+    #[inline]
+    pub const fn of(status: u16) -> Self {
+        match status / 100 {
+            1 => Self::Informational,
+            2 => Self::Success,
+            3 => Self::Redirection,
+            4 => Self::ClientError,
+            5 => Self::ServerError,
+            _ => Self::None,
+        }
+    }
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+        }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 2] = [Self::H1, Self::H2];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H1 => "h1",
+            Self::H2 => "h2",
+        }
+    }
+}
+
+// === impl EndpointOutcome ===
+
+impl EndpointOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 7] = [
+        Self::Cancelled,
+        Self::ClientError,
+        Self::ConnectError,
+        Self::Ok,
+        Self::Reset,
+        Self::ServerError,
+        Self::Timeout,
+    ];
+
+    /// The outcome of a complete response with this status.
+    #[inline]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::Ok,
+        }
+    }
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::ClientError => "client_error",
+            Self::ConnectError => "connect_error",
+            Self::Ok => "ok",
+            Self::Reset => "reset",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+// === impl ConnectFailure ===
+
+impl ConnectFailure {
+    /// Every failure.
+    pub const ALL: [Self; 4] = [Self::Local, Self::Refused, Self::Timeout, Self::Unreachable];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+// === impl PoolOutcome ===
+
+impl PoolOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::Reused, Self::Stale];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Reused => "reused",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+// === impl PoolClose ===
+
+impl PoolClose {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Dead, Self::Expired, Self::Full, Self::Removed];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Expired => "expired",
+            Self::Full => "full",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+// === impl RetryReason ===
+
+impl RetryReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Reset, Self::Status, Self::Timeout];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+// === impl RouteCells ===
+
+impl RouteCells {
+    /// Requests by protocol and class of the final status.
+    #[inline]
+    pub fn requests(&self, protocol: Protocol, class: CodeClass) -> &Counter {
+        &self.requests[protocol as usize][class as usize]
+    }
+}
+
+// === impl UpstreamCells ===
+
+impl UpstreamCells {
+    /// Failed connects.
+    #[inline]
+    pub fn connect_failures(&self, failure: ConnectFailure) -> &Counter {
+        &self.connect_failures[failure as usize]
+    }
+
+    /// Where the connections of attempts came from.
+    #[inline]
+    pub fn pool(&self, outcome: PoolOutcome) -> &Counter {
+        &self.pool[outcome as usize]
+    }
+
+    /// Idle connections closed.
+    #[inline]
+    pub fn pool_closes(&self, close: PoolClose) -> &Counter {
+        &self.pool_closes[close as usize]
+    }
+
+    /// Further attempts.
+    #[inline]
+    pub fn retries(&self, reason: RetryReason) -> &Counter {
+        &self.retries[reason as usize]
+    }
+}
+
+// === impl EndpointCells ===
+
+impl EndpointCells {
+    /// Attempts by outcome.
+    #[inline]
+    pub fn requests(&self, outcome: EndpointOutcome) -> &Counter {
+        &self.requests[outcome as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An array is indexed by `as usize`: the order of each `ALL` must be that of its enum.
+    #[test]
+    fn order_of_all_is_order_of_enum() {
+        assert!(
+            CodeClass::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            Protocol::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            EndpointOutcome::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            ConnectFailure::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            PoolOutcome::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            PoolClose::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            RetryReason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+    }
+
+    #[test]
+    fn status_has_its_class() {
+        assert_eq!(CodeClass::of(0), CodeClass::None);
+        assert_eq!(CodeClass::of(101), CodeClass::Informational);
+        assert_eq!(CodeClass::of(204), CodeClass::Success);
+        assert_eq!(CodeClass::of(308), CodeClass::Redirection);
+        assert_eq!(CodeClass::of(499), CodeClass::ClientError);
+        assert_eq!(CodeClass::of(504), CodeClass::ServerError);
+        assert_eq!(CodeClass::of(600), CodeClass::None);
+        assert_eq!(EndpointOutcome::of(302), EndpointOutcome::Ok);
+        assert_eq!(EndpointOutcome::of(404), EndpointOutcome::ClientError);
+        assert_eq!(EndpointOutcome::of(599), EndpointOutcome::ServerError);
+    }
+}

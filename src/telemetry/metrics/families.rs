@@ -1,0 +1,556 @@
+//! The table of all that is exposed: name, labels, meaning, and how it is read from the cells.
+//!
+//! Times are in seconds and sizes in bytes; counters end in `_total`. Sums over any label make
+//! sense, save over the labels of gauges that count workers' or states' shares of different things.
+
+use super::cell::PerWorker;
+use super::cells::{
+    CodeClass, ConnectFailure, EndpointOutcome, ListenerCells, PoolClose, PoolOutcome, Protocol,
+    RetryReason, RouteCells, WorkerCells,
+};
+use super::registry::{Endpoint, Upstream};
+use super::scrape::{Samples, View, gauge_of, sum_of};
+use crate::telemetry::reason::Reason;
+
+/// One family of series.
+#[derive(Debug)]
+pub struct Family {
+    /// The metric's name.
+    pub name: &'static str,
+    /// What its numbers do.
+    pub kind: Kind,
+    /// Names of the labels, those of the object first.
+    pub labels: &'static [&'static str],
+    /// What it means.
+    pub help: &'static str,
+    pub(super) read: Read,
+}
+
+/// What a number does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+/// Of what, and how.
+pub(super) enum Read {
+    Endpoint(fn(&Endpoint, &mut Samples<'_>)),
+    Listener(fn(&PerWorker<ListenerCells>, &mut Samples<'_>)),
+    Route(fn(&PerWorker<RouteCells>, &mut Samples<'_>)),
+    /// How many samples there were.
+    Series,
+    Server(fn(&View, &mut Samples<'_>)),
+    Upstream(fn(&Upstream, &mut Samples<'_>)),
+    Worker(fn(&WorkerCells, &mut Samples<'_>)),
+}
+
+const LISTENER: &[&str] = &["listener"];
+const ROUTE: &[&str] = &["route"];
+const UPSTREAM: &[&str] = &["upstream"];
+const ENDPOINT: &[&str] = &["upstream", "endpoint"];
+const WORKER: &[&str] = &["worker"];
+
+/// Every family, in the order of a scrape.
+pub const FAMILIES: &[Family] = &[
+    // ── the process ──────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_build_info",
+        kind: Kind::Gauge,
+        labels: &["version"],
+        help: "1, labelled with the version of the program.",
+        read: Read::Server(|_, to| to.gauge(&[env!("CARGO_PKG_VERSION")], 1.0)),
+    },
+    Family {
+        name: "isobar_workers",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Worker threads.",
+        read: Read::Server(|view, to| to.gauge(&[], (view.workers.iter().count() - 1) as f64)),
+    },
+    Family {
+        name: "isobar_worker_connections",
+        kind: Kind::Gauge,
+        labels: WORKER,
+        help: "Client connections a worker serves.",
+        read: Read::Worker(|c, to| to.gauge(&[], c.connections.value() as f64)),
+    },
+    Family {
+        name: "isobar_worker_requests_total",
+        kind: Kind::Counter,
+        labels: WORKER,
+        help: "Requests a worker has read.",
+        read: Read::Worker(|c, to| to.counter(&[], c.requests.value())),
+    },
+    Family {
+        name: "isobar_worker_busy_seconds_total",
+        kind: Kind::Counter,
+        labels: WORKER,
+        help: "Time a worker was not asleep.",
+        read: Read::Worker(|c, to| to.seconds(&[], c.busy.value())),
+    },
+    Family {
+        name: "isobar_worker_parks_total",
+        kind: Kind::Counter,
+        labels: WORKER,
+        help: "Times a worker went to sleep for lack of work.",
+        read: Read::Worker(|c, to| to.counter(&[], c.parks.value())),
+    },
+    Family {
+        name: "isobar_buffers",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "I/O buffers of all workers: in_use, or spare (kept for reuse).",
+        read: Read::Server(|view, to| {
+            to.gauge(&["in_use"], gauge_of(&view.workers, |c| &c.buffers_in_use));
+            to.gauge(&["spare"], gauge_of(&view.workers, |c| &c.buffers_spare));
+        }),
+    },
+    Family {
+        name: "isobar_tunnels",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Upgraded connections (WebSocket and the like) open.",
+        read: Read::Server(|view, to| to.gauge(&[], gauge_of(&view.workers, |c| &c.tunnels))),
+    },
+    Family {
+        name: "isobar_tunnels_opened_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Connections upgraded.",
+        read: Read::Server(|view, to| {
+            to.counter(&[], view.workers.sum(|c| c.tunnels_total.value()));
+        }),
+    },
+    Family {
+        name: "isobar_relayed_bytes_total",
+        kind: Kind::Counter,
+        labels: &["way"],
+        help: "Body and tunnel bytes relayed: copy (through a buffer) or splice (in the kernel).",
+        read: Read::Server(|view, to| {
+            to.counter(&["copy"], view.workers.sum(|c| c.copied_bytes.value()));
+            to.counter(&["splice"], view.workers.sum(|c| c.spliced_bytes.value()));
+        }),
+    },
+    Family {
+        name: "isobar_access_log_lines_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Access-log lines: written, dropped (the writer was behind) or lost (a write failed).",
+        read: Read::Server(|view, to| {
+            to.counter(&["written"], view.log_writer.lines.value());
+            to.counter(&["dropped"], view.workers.sum(|c| c.log_dropped.value()));
+            to.counter(&["lost"], view.log_writer.lost_lines.value());
+        }),
+    },
+    Family {
+        name: "isobar_access_log_written_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Bytes written to the access log.",
+        read: Read::Server(|view, to| to.counter(&[], view.log_writer.bytes.value())),
+    },
+    Family {
+        name: "isobar_access_log_errors_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Failed writes and reopens of the access log.",
+        read: Read::Server(|view, to| to.counter(&[], view.log_writer.errors.value())),
+    },
+    // ── listeners ────────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_listener_connections",
+        kind: Kind::Gauge,
+        labels: LISTENER,
+        help: "Client connections open.",
+        read: Read::Listener(|c, to| to.gauge(&[], gauge_of(c, |c| &c.connections))),
+    },
+    Family {
+        name: "isobar_listener_accepts_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Client connections accepted.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.accepts.value()))),
+    },
+    Family {
+        name: "isobar_listener_accept_errors_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Failed accepts: out of file descriptors or memory.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.accept_errors.value()))),
+    },
+    Family {
+        name: "isobar_listener_handoffs_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Accepted connections given to a less loaded worker.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.handoffs.value()))),
+    },
+    Family {
+        name: "isobar_listener_requests_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Requests whose head was read.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.requests.value()))),
+    },
+    Family {
+        name: "isobar_listener_refusals_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Connections and requests refused before a route was known, by reason.",
+        read: Read::Listener(|c, to| {
+            for reason in Reason::ALL {
+                to.counter(&[reason.as_str()], c.sum(|c| c.refusals.of(reason).value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_listener_received_bytes_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Bytes read from clients, heads included.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.received_bytes.value()))),
+    },
+    Family {
+        name: "isobar_listener_sent_bytes_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Bytes written to clients, heads included.",
+        read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.sent_bytes.value()))),
+    },
+    // ── routes ───────────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_http_requests_total",
+        kind: Kind::Counter,
+        labels: &["route", "protocol", "code_class"],
+        help: "Exchanges ended, by the client's protocol and the class of the final status; none: \
+               no response was sent.",
+        read: Read::Route(|c, to| {
+            for protocol in Protocol::ALL {
+                for class in CodeClass::ALL {
+                    let n = c.sum(|c| c.requests(protocol, class).value());
+                    to.counter(&[protocol.as_str(), class.as_str()], n);
+                }
+            }
+        }),
+    },
+    Family {
+        name: "isobar_http_requests_in_flight",
+        kind: Kind::Gauge,
+        labels: ROUTE,
+        help: "Exchanges begun and not ended.",
+        read: Read::Route(|c, to| to.gauge(&[], gauge_of(c, |c| &c.in_flight))),
+    },
+    Family {
+        name: "isobar_http_request_duration_seconds",
+        kind: Kind::Histogram,
+        labels: ROUTE,
+        help: "From the first byte of the request to the last byte of the response.",
+        read: Read::Route(|c, to| to.histogram(&sum_of(c, |c| &c.duration))),
+    },
+    Family {
+        name: "isobar_http_response_start_seconds",
+        kind: Kind::Histogram,
+        labels: ROUTE,
+        help: "From the first byte of the request to the first byte of the response.",
+        read: Read::Route(|c, to| to.histogram(&sum_of(c, |c| &c.response_start))),
+    },
+    Family {
+        name: "isobar_http_refusals_total",
+        kind: Kind::Counter,
+        labels: &["route", "reason"],
+        help: "Exchanges refused or failed by the proxy, by reason; a series begins with its first.",
+        read: Read::Route(|c, to| {
+            for reason in Reason::ALL {
+                // With ten thousand routes the zeros would be most of the answer.
+                match c.sum(|c| c.refusals.of(reason).value()) {
+                    0 => {}
+                    n => to.counter(&[reason.as_str()], n),
+                }
+            }
+        }),
+    },
+    Family {
+        name: "isobar_http_request_body_bytes_total",
+        kind: Kind::Counter,
+        labels: ROUTE,
+        help: "Body bytes received from clients.",
+        read: Read::Route(|c, to| to.counter(&[], c.sum(|c| c.request_body_bytes.value()))),
+    },
+    Family {
+        name: "isobar_http_response_body_bytes_total",
+        kind: Kind::Counter,
+        labels: ROUTE,
+        help: "Body bytes sent to clients.",
+        read: Read::Route(|c, to| to.counter(&[], c.sum(|c| c.response_body_bytes.value()))),
+    },
+    // ── upstreams ────────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_upstream_endpoints",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "Endpoints that are members.",
+        read: Read::Upstream(|u, to| to.gauge(&[], u.endpoints.len() as f64)),
+    },
+    Family {
+        name: "isobar_upstream_requests_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "outcome"],
+        help: "Attempts at all endpoints by outcome, endpoints that have left included.",
+        read: Read::Upstream(|u, to| {
+            for outcome in EndpointOutcome::ALL {
+                to.counter(&[outcome.as_str()], u.requests(outcome));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_upstream_in_flight",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "Exchanges in flight at all endpoints.",
+        read: Read::Upstream(|u, to| to.gauge(&[], u.in_flight() as f64)),
+    },
+    Family {
+        name: "isobar_upstream_connect_duration_seconds",
+        kind: Kind::Histogram,
+        labels: UPSTREAM,
+        help: "Time successful connects took.",
+        read: Read::Upstream(|u, to| to.histogram(&sum_of(u.cells(), |c| &c.connect_duration))),
+    },
+    Family {
+        name: "isobar_upstream_connect_failures_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "reason"],
+        help: "Connects that failed; local: out of ports, descriptors or memory.",
+        read: Read::Upstream(|u, to| {
+            for failure in ConnectFailure::ALL {
+                let n = u.cells().sum(|c| c.connect_failures(failure).value());
+                to.counter(&[failure.as_str()], n);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_upstream_response_start_seconds",
+        kind: Kind::Histogram,
+        labels: UPSTREAM,
+        help: "From the request's head being sent to the first byte of the endpoint's response.",
+        read: Read::Upstream(|u, to| to.histogram(&sum_of(u.cells(), |c| &c.response_start))),
+    },
+    Family {
+        name: "isobar_upstream_pool_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "result"],
+        help: "Check-outs: reused, fresh (a new connection), stale (an idle one found closed; \
+               another follows).",
+        read: Read::Upstream(|u, to| {
+            for outcome in PoolOutcome::ALL {
+                to.counter(
+                    &[outcome.as_str()],
+                    u.cells().sum(|c| c.pool(outcome).value()),
+                );
+            }
+        }),
+    },
+    Family {
+        name: "isobar_upstream_pool_closes_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "reason"],
+        help: "Idle connections closed: dead (by the endpoint), expired, full (max_idle), removed.",
+        read: Read::Upstream(|u, to| {
+            for close in PoolClose::ALL {
+                to.counter(
+                    &[close.as_str()],
+                    u.cells().sum(|c| c.pool_closes(close).value()),
+                );
+            }
+        }),
+    },
+    Family {
+        name: "isobar_upstream_replays_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Requests sent again because a reused connection was dead.",
+        read: Read::Upstream(|u, to| to.counter(&[], u.cells().sum(|c| c.replays.value()))),
+    },
+    Family {
+        name: "isobar_upstream_retries_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "reason"],
+        help: "Further attempts, by what was wrong with the one before.",
+        read: Read::Upstream(|u, to| {
+            for reason in RetryReason::ALL {
+                to.counter(
+                    &[reason.as_str()],
+                    u.cells().sum(|c| c.retries(reason).value()),
+                );
+            }
+        }),
+    },
+    Family {
+        name: "isobar_upstream_no_endpoint_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Picks that found no endpoint ready.",
+        read: Read::Upstream(|u, to| to.counter(&[], u.cells().sum(|c| c.no_endpoint.value()))),
+    },
+    // ── endpoints ────────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_endpoint_requests_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "endpoint", "outcome"],
+        help: "Attempts by outcome.",
+        read: Read::Endpoint(|e, to| {
+            for outcome in EndpointOutcome::ALL {
+                to.counter(
+                    &[outcome.as_str()],
+                    e.cells.sum(|c| c.requests(outcome).value()),
+                );
+            }
+        }),
+    },
+    Family {
+        name: "isobar_endpoint_in_flight",
+        kind: Kind::Gauge,
+        labels: ENDPOINT,
+        help: "Exchanges in flight.",
+        read: Read::Endpoint(|e, to| to.gauge(&[], e.in_flight())),
+    },
+    Family {
+        name: "isobar_endpoint_connections",
+        kind: Kind::Gauge,
+        labels: ENDPOINT,
+        help: "Connections open, idle ones included.",
+        read: Read::Endpoint(|e, to| to.gauge(&[], gauge_of(&e.cells, |c| &c.connections))),
+    },
+    Family {
+        name: "isobar_endpoint_idle_connections",
+        kind: Kind::Gauge,
+        labels: ENDPOINT,
+        help: "Connections idle in the pool.",
+        read: Read::Endpoint(|e, to| to.gauge(&[], gauge_of(&e.cells, |c| &c.idle_connections))),
+    },
+    Family {
+        name: "isobar_endpoint_connects_total",
+        kind: Kind::Counter,
+        labels: ENDPOINT,
+        help: "Connections made.",
+        read: Read::Endpoint(|e, to| to.counter(&[], e.cells.sum(|c| c.connects.value()))),
+    },
+    Family {
+        name: "isobar_endpoint_sent_bytes_total",
+        kind: Kind::Counter,
+        labels: ENDPOINT,
+        help: "Bytes written to the endpoint, heads included.",
+        read: Read::Endpoint(|e, to| to.counter(&[], e.cells.sum(|c| c.sent_bytes.value()))),
+    },
+    Family {
+        name: "isobar_endpoint_received_bytes_total",
+        kind: Kind::Counter,
+        labels: ENDPOINT,
+        help: "Bytes read from the endpoint, heads included.",
+        read: Read::Endpoint(|e, to| to.counter(&[], e.cells.sum(|c| c.received_bytes.value()))),
+    },
+    // ── the process, under the names every Prometheus client uses ────────────────────────────
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "User and system CPU time.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.seconds_total(&[], process.cpu_seconds);
+            }
+        }),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Resident memory.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.gauge(&[], process.resident_bytes as f64);
+            }
+        }),
+    },
+    Family {
+        name: "process_virtual_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Virtual memory.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.gauge(&[], process.virtual_bytes as f64);
+            }
+        }),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Open file descriptors.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.gauge(&[], process.open_fds as f64);
+            }
+        }),
+    },
+    Family {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "The limit of open file descriptors; absent when there is none.",
+        read: Read::Server(|view, to| {
+            if let Some(max) = view.process.as_ref().and_then(|process| process.max_fds) {
+                to.gauge(&[], max as f64);
+            }
+        }),
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Start of the process, in seconds since 1970.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.gauge(&[], process.start_time_seconds);
+            }
+        }),
+    },
+    Family {
+        name: "process_threads",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Threads.",
+        read: Read::Server(|view, to| {
+            if let Some(process) = &view.process {
+                to.gauge(&[], process.threads as f64);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_metrics_series",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Samples of this answer, this one not counted.",
+        read: Read::Series,
+    },
+];
+
+impl std::fmt::Debug for Read {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Endpoint(_) => "Endpoint",
+            Self::Listener(_) => "Listener",
+            Self::Route(_) => "Route",
+            Self::Series => "Series",
+            Self::Server(_) => "Server",
+            Self::Upstream(_) => "Upstream",
+            Self::Worker(_) => "Worker",
+        })
+    }
+}

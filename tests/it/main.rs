@@ -1,0 +1,32 @@
+//! Integration tests: real sockets, port 0.
+
+mod access_log;
+mod balancing;
+mod balancing_sticky;
+mod cli;
+mod config_ui;
+mod deadlines;
+mod drain;
+mod embed;
+mod forwarding;
+mod fuzz_live;
+mod limits;
+mod metrics_seen;
+mod peers_nginx;
+mod pool;
+mod pool_race;
+mod pool_replay;
+mod refusals;
+mod relay_bodies;
+mod relay_client_dies;
+mod relay_duplex;
+mod relay_endpoint_dies;
+mod relay_heads;
+mod relay_interim;
+mod relay_pipeline;
+mod relay_splice;
+mod relay_upgrade;
+mod routing;
+mod routing_actions;
+mod support;
+mod workers;
