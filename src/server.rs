@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{AdminState, Readiness, Ready};
+use crate::admin::AdminState;
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
 use crate::config::{Config, Name};
@@ -32,15 +32,19 @@ use crate::listener::{BindError, Bound, Sharing, Spread, bind};
 use crate::proxy::Worker;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::runtime::access::{self, Access};
-use crate::runtime::compile::{Compiler, Known, of_file};
+use crate::runtime::compile::{Compiler, Known};
 pub use crate::runtime::live::ReloadError;
-use crate::runtime::live::{Live, Parts};
+use crate::runtime::live::{Live, Parts, wanted};
+pub use crate::runtime::operate::{Operations, Order};
+use crate::runtime::readiness::{Readiness, Ready};
 use crate::runtime::sockets::Sockets;
 use crate::runtime::worker::Heir;
 use crate::runtime::workers::{COMMANDS, Workers};
-use crate::runtime::{control, worker};
+use crate::runtime::{control, operate, worker};
 use crate::telemetry::access_log::Target;
+use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store};
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct Server {
     spread: Spread,
     control: Option<JoinHandle<()>>,
     stop: CancellationToken,
+    operations: Operations,
+    orders: Option<mpsc::Receiver<Order>>,
 }
 
 /// A server before it starts: what a configuration file cannot say.
@@ -85,6 +91,9 @@ pub enum StartError {
         /// Why.
         source: BindError,
     },
+    /// The overrides of the process before cannot be read.
+    #[error(transparent)]
+    Overrides(OpenError),
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -106,6 +115,9 @@ pub enum Shutdown {
     /// Some of it was cut when the time was up, or a second request to stop came.
     Cut,
 }
+
+/// Orders that wait for the process: one is enough to end it.
+const ORDERS: usize = 4;
 
 /// How often a drain looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -169,11 +181,16 @@ impl Server {
         })?;
         let mut compiler = Compiler::new(balancers.clone(), registry.clone(), seed);
         let known = Known::new();
-        let snapshot = compiler.compile(config, &prepared.slots, None, &known, of_file);
+        let (store, mut overrides) = stored(config)?;
+        let told = overrides.reconcile(None, config);
+        let snapshot = compiler.compile(config, &prepared.slots, None, &known, |spec| {
+            wanted(spec, &overrides)
+        });
         let published = Arc::new(Published::new(snapshot));
 
         let (spread, handed) = Spread::new(workers);
         let readiness = Arc::new(Readiness::default());
+        let timeline = Timeline::default();
         let stop = CancellationToken::new();
         let mut threads = Workers::default();
         for (index, (log, handed)) in logs.into_iter().zip(handed).enumerate() {
@@ -205,8 +222,21 @@ impl Server {
             sockets,
             workers: threads,
             access,
+            overrides,
+            store,
+            timeline: timeline.clone(),
         });
         let live = Arc::new(Mutex::new(live));
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let operations = Operations::new(operate::Parts {
+            live: live.clone(),
+            published: published.clone(),
+            readiness: readiness.clone(),
+            timeline: timeline.clone(),
+            cells: registry.config(),
+            orders,
+        });
+        record_start(&operations, &timeline, told);
         let mut server = Self {
             live: live.clone(),
             published,
@@ -216,6 +246,8 @@ impl Server {
             spread,
             control: None,
             stop: stop.clone(),
+            operations,
+            orders: Some(taken),
         };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
         let admin = admin.map(std::net::TcpListener::from);
@@ -236,7 +268,7 @@ impl Server {
     /// # Errors
     /// What cannot be had (an address, the log file); then the old configuration serves on.
     pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
-        self.live().reload(config.clone())
+        self.live().reload(config.clone()).map(|_| ())
     }
 
     /// The first address that listener `name` is bound to, with its real port.
@@ -257,6 +289,17 @@ impl Server {
     /// Client connections of each worker.
     pub fn connections(&self) -> Vec<usize> {
         self.spread.loads()
+    }
+
+    /// What operators can ask of this server.
+    pub fn operations(&self) -> Operations {
+        self.operations.clone()
+    }
+
+    /// What operators ask of the process: to drain, to upgrade. `None` = taken already; while nobody
+    /// takes them, such orders are refused.
+    pub fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
     }
 
     /// The metrics.
@@ -358,6 +401,34 @@ impl Builder<'_> {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Opens the overrides of the process before, if there is a place for them.
+fn stored(config: &Config) -> Result<(Option<Store>, Overrides), StartError> {
+    let Some(folder) = &config.process.state_dir else {
+        return Ok((None, Overrides::default()));
+    };
+    let opened = Store::open(folder).map_err(StartError::Overrides)?;
+    if let Some(aside) = &opened.set_aside {
+        tracing::error!("{aside}");
+    }
+    Ok((Some(opened.store), opened.overrides))
+}
+
+/// Puts the start into the timeline, and which overrides of the process before still hold.
+fn record_start(operations: &Operations, timeline: &Timeline, told: Vec<Reconciled>) {
+    let now = operations.started_unix_ms();
+    let state = "started".to_owned();
+    let text = format!("isobar {} started", env!("CARGO_PKG_VERSION"));
+    timeline.record(now, Cause::Start, What::Process { state }, text);
+    for said in told {
+        tracing::info!("{}", said.text);
+        let what = What::Override {
+            upstream: said.upstream.to_string(),
+            endpoint: said.endpoint.to_string(),
+        };
+        timeline.record(now, Cause::Start, what, said.text);
     }
 }
 

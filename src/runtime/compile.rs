@@ -168,18 +168,6 @@ impl Compiler {
     }
 }
 
-/// The members that the file alone asks for.
-pub fn of_file(spec: &config::Upstream) -> Vec<Wanted> {
-    spec.endpoints
-        .iter()
-        .map(|endpoint| Wanted {
-            addr: endpoint.addr.clone(),
-            weight: endpoint.weight,
-            admits: Admits::All,
-        })
-        .collect()
-}
-
 fn plan(action: &Action, upstreams: &HashMap<Name, &Arc<Upstream>>) -> Plan {
     // `lower` made sure that every name exists.
     let find = |name: &Name| {

@@ -58,6 +58,11 @@ impl Leaving {
         self.listeners.is_empty() && self.endpoints.is_empty()
     }
 
+    /// How many listeners and endpoints are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.listeners.len(), self.endpoints.len())
+    }
+
     /// The listener in `slot` goes; `last` is the last configuration that had it.
     pub fn add_listener(
         &mut self,

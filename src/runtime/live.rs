@@ -11,14 +11,19 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::base::clock::{Clock, Nanos};
-use crate::config::{Config, Name};
+use crate::config::{self, Config, Name};
 use crate::listener::BindError;
 use crate::proxy::snapshot::{Published, Snapshot};
+use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::{Object, Registry};
-use crate::upstream::{Endpoint, Seat};
+use crate::upstream::overrides::{
+    AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
+    effective_members,
+};
+use crate::upstream::{Admits, Endpoint, Seat};
 
 use super::access::{self, Access};
-use super::compile::{Compiler, Known, UNROUTED, Wanted, of_file};
+use super::compile::{Compiler, Known, UNROUTED, Wanted};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::worker::{Command, Heir};
@@ -35,10 +40,16 @@ pub struct Live {
     workers: Workers,
     access: Access,
     leaving: Leaving,
+    /// What operators say of endpoints, and where that is kept over a restart.
+    overrides: Overrides,
+    store: Option<Store>,
+    timeline: Timeline,
     /// Replaced configurations: the last owner frees them, and that must not be a worker, which
     /// would stand still for the time it takes to free 10,000 routes.
     replaced: Vec<Arc<Snapshot>>,
     clock: Clock,
+    /// It drains, or has ended: nothing changes any more.
+    is_stopping: bool,
 }
 
 /// Why a change was refused. The old configuration serves on, untouched.
@@ -81,6 +92,23 @@ pub struct Parts {
     pub workers: Workers,
     /// The access log.
     pub access: Access,
+    /// What operators say of endpoints.
+    pub overrides: Overrides,
+    /// Where that is kept.
+    pub store: Option<Store>,
+    /// What happened.
+    pub timeline: Timeline,
+}
+
+/// Why an operator's change was not made.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// It cannot be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It could not be saved, and would be gone after a restart.
+    #[error(transparent)]
+    Save(#[from] SaveError),
 }
 
 // === impl Live ===
@@ -96,9 +124,13 @@ impl Live {
             sockets: parts.sockets,
             workers: parts.workers,
             access: parts.access,
+            overrides: parts.overrides,
+            store: parts.store,
+            timeline: parts.timeline,
             leaving: Leaving::default(),
             replaced: Vec::new(),
             clock: Clock::start(),
+            is_stopping: false,
         }
     }
 
@@ -107,22 +139,37 @@ impl Live {
         &self.config
     }
 
+    /// What operators say of endpoints.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// What was removed and still runs.
+    pub fn leaving(&self) -> &Leaving {
+        &self.leaving
+    }
+
     /// The listening sockets.
     pub fn sockets(&self) -> &Sockets {
         &self.sockets
     }
 
     /// The worker threads.
-    pub fn workers(&mut self) -> &mut Workers {
-        &mut self.workers
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Every endpoint of the configuration served, and those on their way out.
+    pub fn endpoints(&self) -> Known {
+        self.known(&self.published.snapshot.load())
     }
 
     /// Replaces the configuration. All or nothing; nothing that is the same in both is touched.
     ///
     /// # Errors
     /// What cannot be had; then everything is as it was.
-    pub fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
-        if self.workers.is_empty() {
+    pub fn reload(&mut self, config: Config) -> Result<Vec<Reconciled>, ReloadError> {
+        if self.is_stopping {
             return Err(ReloadError::Stopping);
         }
         // 1 all that can fail
@@ -135,6 +182,8 @@ impl Live {
             .prepare(&config.listeners, self.workers.len())
             .map_err(|(name, source)| ReloadError::Listener { name, source })?;
         // 2 build
+        let mut overrides = self.overrides.clone();
+        let reconciled = overrides.reconcile(Some(&self.config), &config);
         let now = self.clock.now();
         let grace = config.process.grace;
         let old = self.published.snapshot.load_full();
@@ -142,7 +191,7 @@ impl Live {
         let next = self
             .compiler
             .compile(&config, &prepared.slots, Some(&old), &known, |spec| {
-                of_file(spec)
+                wanted(spec, &overrides)
             });
         let next = Arc::new(next);
         for slot in &prepared.removed {
@@ -173,11 +222,82 @@ impl Live {
         self.replaced.push(old);
         self.config = Arc::new(config);
         self.retain();
-        Ok(())
+        if self.overrides != overrides {
+            self.overrides = overrides;
+            self.save();
+        }
+        Ok(reconciled)
+    }
+
+    /// Does what an operator asks for: saved first, then in force, then answered.
+    ///
+    /// # Errors
+    /// What cannot be, or cannot be saved; then nothing has changed.
+    pub fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        let cause = Cause::Operator {
+            owner: change.owner.clone(),
+            reason: change.reason.clone(),
+        };
+        let now = self.unix_ms();
+        let mut next = self.overrides.clone();
+        let applied = next.apply(change, &self.config, now)?;
+        if let Some(store) = &self.store {
+            store.save(&next)?;
+        }
+        self.overrides = next;
+        self.republish(&applied.upstream);
+        let what = What::Override {
+            upstream: applied.upstream.to_string(),
+            endpoint: applied.endpoint.to_string(),
+        };
+        tracing::info!("{}", applied.text);
+        self.timeline.record(now, cause, what, applied.text.clone());
+        Ok(applied)
+    }
+
+    /// Ends overrides whose time is over.
+    fn expire(&mut self) {
+        let now = self.unix_ms();
+        if self.overrides.next_expiry().is_none_or(|at| at > now) {
+            return;
+        }
+        let expired = self.overrides.expire(now);
+        self.save();
+        for ended in expired {
+            self.republish(&ended.upstream);
+            let what = What::Override {
+                upstream: ended.upstream.to_string(),
+                endpoint: ended.endpoint.to_string(),
+            };
+            tracing::info!("{}", ended.text);
+            self.timeline.record(now, Cause::Expiry, what, ended.text);
+        }
+    }
+
+    /// Saves the overrides where there is a place for them. What cannot be saved still holds.
+    fn save(&self) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.save(&self.overrides)
+        {
+            tracing::error!(%error, "overrides hold, but would be lost by a restart");
+        }
+    }
+
+    /// Publishes the members that file and operators now ask for.
+    fn republish(&mut self, upstream: &str) {
+        let config = self.config.clone();
+        if let Some(spec) = config.upstreams.iter().find(|u| &*u.name == upstream) {
+            let wanted = wanted(spec, &self.overrides);
+            self.publish(upstream, &wanted);
+        }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.clock.now().wrapping_add(self.clock.unix_offset()) / 1_000_000
     }
 
     /// Publishes members of an upstream without touching anything else.
-    pub fn publish(&mut self, upstream: &str, wanted: &[Wanted]) {
+    fn publish(&mut self, upstream: &str, wanted: &[Wanted]) {
         let snapshot = self.published.snapshot.load_full();
         let Some(upstream) = snapshot
             .upstreams
@@ -213,6 +333,7 @@ impl Live {
     /// what nobody reads any more.
     pub fn advance(&mut self) {
         self.access.tidy();
+        self.expire();
         self.replaced
             .retain(|snapshot| Arc::strong_count(snapshot) > 1);
         if self.leaving.is_empty() {
@@ -241,12 +362,14 @@ impl Live {
     pub fn drain(&mut self, heir: Heir) {
         // Nobody new finds the files; a connection made in the instant of closing would be reset.
         self.sockets.close_all(heir == Heir::Successor);
+        self.is_stopping = true;
         let last_call = LAST_CALL.min(self.config.process.grace / 4);
         self.workers.tell(|_| Command::Drain { last_call, heir });
     }
 
     /// Ends everything now: cuts what is left, joins the workers, writes the last log lines.
     pub fn stop(&mut self) {
+        self.is_stopping = true;
         self.sockets.close_all(false);
         self.workers.tell(|_| Command::Cut);
         self.workers.join();
@@ -326,4 +449,20 @@ impl Live {
             Object::Upstream(name) => names.contains(name),
         });
     }
+}
+
+/// The members that the file and operators together ask for.
+pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
+    effective_members(spec, overrides)
+        .into_iter()
+        .map(|member| Wanted {
+            addr: member.addr,
+            weight: member.weight,
+            admits: match member.state {
+                None => Admits::All,
+                Some(AdminState::Disable) => Admits::Nobody,
+                Some(AdminState::Drain) => Admits::Sticky,
+            },
+        })
+        .collect()
 }

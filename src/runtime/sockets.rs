@@ -252,17 +252,26 @@ impl Sockets {
         Some(slot.connections.load(Ordering::Relaxed))
     }
 
+    /// The addresses that listener `name` is bound to, with their real ports.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.of(name)
+            .map(|open| match open.addr {
+                Some(addr) => addr.to_string(),
+                None => open.bind.to_string(),
+            })
+            .collect()
+    }
+
     /// The IP addresses that listener `name` is bound to.
     pub fn addrs(&self, name: &str) -> Vec<SocketAddr> {
-        let of_name = |open: &&Open| {
+        self.of(name).filter_map(|open| open.addr).collect()
+    }
+
+    fn of(&self, name: &str) -> impl Iterator<Item = &Open> {
+        self.open.iter().filter(move |open| {
             let slot = &self.slots[open.slot];
             slot.is_active && &*slot.name == name
-        };
-        self.open
-            .iter()
-            .filter(of_name)
-            .filter_map(|o| o.addr)
-            .collect()
+        })
     }
 
     /// Every listening address with its sockets, for a successor.
