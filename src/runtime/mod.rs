@@ -3,4 +3,5 @@
 
 pub mod compile;
 pub mod control;
+pub mod privileges;
 pub mod worker;
