@@ -55,7 +55,7 @@ pub enum Bound {
     Tcp {
         /// The address with the real port.
         addr: SocketAddr,
-        /// One a worker, listening.
+        /// At least one a worker, listening; more only when inherited.
         sockets: Vec<std::net::TcpListener>,
     },
     /// Unix: one socket, shared, because SO_REUSEPORT spreads only IP sockets.
@@ -72,6 +72,7 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Or is not ours to remove any more.
     is_removed: AtomicBool,
 }
 
@@ -83,6 +84,13 @@ pub enum Sharing {
     Refused,
     /// This process holds the port already, at an address that overlaps.
     WithOurselves,
+}
+
+/// Who removes the file of an inherited Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileOwner {
+    Isobar,
+    Systemd,
 }
 
 /// Binds `addr` for `workers` workers. Nothing stays bound after an error.
@@ -145,23 +153,103 @@ fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack, sharing: Sharing) -> 
             socket.set_reuse_port(true)?;
             addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         }
-        socket.set_nonblocking(true)?;
-        // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
-        // once, where Nagle would hold a second small write for an ACK.
-        socket.set_tcp_nodelay(true)?;
+        tune(&socket)?;
         sockets.push(socket);
     }
     // Listening starts only when all are bound: no connection meets half a listener.
     for socket in &sockets {
         socket.listen(BACKLOG)?;
-        // A request is acknowledged by its answer, not by a segment of its own. Inherited as well,
-        // but listen(2) clears it, so it comes after. Best effort: it only saves segments.
-        let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+        tune_listening(socket);
     }
     Ok(Bound::Tcp {
         addr,
         sockets: sockets.into_iter().map(Into::into).collect(),
     })
+}
+
+/// Options that connections inherit: set before the socket listens, so that the first one has them.
+fn tune(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
+    // once, where Nagle would hold a second small write for an ACK.
+    socket.set_tcp_nodelay(true)
+}
+
+/// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,
+/// not by a segment of its own. Inherited as well. Best effort: it only saves segments.
+fn tune_listening(socket: &Socket) {
+    let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+}
+
+/// Sockets that listen at `addr` already, made up to `workers`: see
+/// [`Inherited::bind`](super::handover::Inherited::bind).
+pub(super) fn adopt_ip(
+    addr: SocketAddr,
+    inherited: Vec<OwnedFd>,
+    workers: usize,
+) -> io::Result<Bound> {
+    let mut sockets: Vec<Socket> = inherited.into_iter().map(Into::into).collect();
+    for socket in &sockets {
+        tune(socket)?;
+        tune_listening(socket);
+    }
+    let count = sockets.len();
+    if count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for i in count..workers {
+        let another = match share_port(addr, &sockets[0]) {
+            Ok(socket) => socket,
+            // Any error: a handle of an inherited socket serves as well, only less evenly.
+            Err(_) => sockets[i % count].try_clone()?,
+        };
+        sockets.push(another);
+    }
+    Ok(Bound::Tcp {
+        addr,
+        sockets: sockets.into_iter().map(Into::into).collect(),
+    })
+}
+
+/// A new socket at the address of `first`, which listens.
+fn share_port(addr: SocketAddr, first: &Socket) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    first.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(first.only_v6()?)?;
+    }
+    socket.bind(&addr.into())?;
+    tune(&socket)?;
+    socket.listen(BACKLOG)?;
+    tune_listening(&socket);
+    Ok(socket)
+}
+
+/// A Unix socket that listens at `path` already.
+pub(super) fn adopt_unix(
+    path: PathBuf,
+    owner: FileOwner,
+    inherited: Vec<OwnedFd>,
+    workers: usize,
+) -> io::Result<Bound> {
+    let mut sockets: Vec<UnixListener> = inherited.into_iter().map(Into::into).collect();
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+    }
+    let count = sockets.len();
+    if count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for i in count..workers {
+        sockets.push(sockets[i % count].try_clone()?);
+    }
+    let file = SocketFile {
+        path,
+        is_removed: AtomicBool::new(owner == FileOwner::Systemd),
+    };
+    Ok(Bound::Unix { file, sockets })
 }
 
 fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
@@ -192,8 +280,9 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
 // === impl SocketFile ===
 
 impl SocketFile {
-    /// Leaves the file: a successor listens there.
+    /// Leaves the file where it is, whatever happens: another process has the socket now.
     pub fn keep(&self) {
+        // Relaxed: as in `remove`.
         self.is_removed.store(true, Ordering::Relaxed);
     }
 

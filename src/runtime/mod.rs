@@ -7,6 +7,7 @@ pub mod control;
 pub mod leaving;
 pub mod live;
 pub mod operate;
+pub mod privileges;
 pub mod readiness;
 pub mod sockets;
 pub mod views;
