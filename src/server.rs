@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::admin::AdminState;
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
 use crate::config::{Config, Name};
+use crate::listener::handover::{Entry, Inherited, Kind, Manifest};
 use crate::listener::{BindError, Bound, Sharing, Spread, bind};
 use crate::proxy::Worker;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -59,14 +61,23 @@ pub struct Server {
     stop: CancellationToken,
     operations: Operations,
     orders: Option<mpsc::Receiver<Order>>,
+    /// The admin address, for a successor.
+    admin_handle: Option<(String, OwnedFd)>,
+    /// How many processes handed these sockets on before.
+    generation: u64,
 }
 
-/// A server before it starts: what a configuration file cannot say.
+/// See [`Server::log_reopener`].
 #[derive(Clone, Debug)]
+pub struct LogReopener(Arc<Mutex<Live>>);
+
+/// A server before it starts: what a configuration file cannot say.
+#[derive(Debug)]
 #[must_use]
 pub struct Builder<'a> {
     config: &'a Config,
     balancers: BTreeMap<String, Factory>,
+    inherited: Option<Inherited>,
 }
 
 /// Why a server did not start. Nothing is left bound or running.
@@ -138,12 +149,14 @@ impl Server {
         Builder {
             config,
             balancers: BTreeMap::new(),
+            inherited: None,
         }
     }
 
     fn start_with(
         config: &Config,
         balancers: &BTreeMap<String, Factory>,
+        mut inherited: Option<Inherited>,
     ) -> Result<Self, StartError> {
         for name in balancers.keys() {
             if !config.upstreams.iter().any(|u| *u.name == **name) {
@@ -159,14 +172,22 @@ impl Server {
         let clock = Clock::start();
         let seed = random_seed();
         let registry = Arc::new(Registry::new(workers));
+        let generation = inherited
+            .as_ref()
+            .and_then(|inherited| inherited.predecessor())
+            .map_or(0, |(_, generation)| generation + 1);
         let mut sockets = Sockets::default();
         let prepared = sockets
-            .prepare(&config.listeners, workers)
+            .prepare(&config.listeners, workers, inherited.as_mut())
             .map_err(|(name, source)| StartError::Listener { name, source })?;
         let admin = match config.admin.bind {
             Some(addr) => {
                 let addr = crate::base::addr::BindAddr::Ip(addr);
-                Some(bind(&addr, 1, Sharing::Refused).map_err(StartError::Admin)?)
+                let bound = inherited
+                    .as_mut()
+                    .and_then(|inherited| inherited.bind(Kind::AdminTcp, &addr, 1))
+                    .unwrap_or_else(|| bind(&addr, 1, Sharing::Refused));
+                Some(bound.map_err(StartError::Admin)?)
             }
             None => None,
         };
@@ -248,9 +269,18 @@ impl Server {
             stop: stop.clone(),
             operations,
             orders: Some(taken),
+            admin_handle: None,
+            generation,
         };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
         let admin = admin.map(std::net::TcpListener::from);
+        server.admin_handle = match (&admin, config.admin.bind) {
+            (Some(listener), Some(addr)) => {
+                let copy = listener.try_clone().map_err(StartError::Thread)?;
+                Some((addr.to_string(), copy.into()))
+            }
+            _ => None,
+        };
         let state = AdminState {
             registry,
             readiness: readiness.clone(),
@@ -312,6 +342,21 @@ impl Server {
         self.published.snapshot.load_full()
     }
 
+    /// How long a drain may take before it cuts.
+    pub fn grace(&self) -> Duration {
+        self.live().config().process.grace
+    }
+
+    /// The level of the program's own log that the configuration served asks for.
+    pub fn log_level(&self) -> tracing::Level {
+        self.live().config().log.level
+    }
+
+    /// A way to reopen the access log while the server shuts down.
+    pub fn log_reopener(&self) -> LogReopener {
+        LogReopener(self.live.clone())
+    }
+
     /// Opens the access log's file anew (after a rotation).
     pub fn reopen_logs(&self) {
         self.live().reopen_logs();
@@ -325,8 +370,43 @@ impl Server {
     /// the last call can be sending its next request in the very moment of the close, and has to
     /// repeat it (RFC 9112 section 9.3.1).
     pub fn drain(&self) {
+        self.drain_for(Heir::Nobody);
+    }
+
+    fn drain_for(&self, heir: Heir) {
         self.readiness.set(Ready::Draining);
-        self.live().drain(Heir::Nobody);
+        self.live().drain(heir);
+    }
+
+    /// What a successor needs to listen in this one's place: copies of every listening descriptor,
+    /// in the order of the manifest. Until [`Server::thaw`], nothing may change the server.
+    ///
+    /// # Errors
+    /// There are no descriptors left for the copies.
+    pub fn hand_over(&self) -> io::Result<(Manifest, Vec<OwnedFd>)> {
+        let mut live = self.live();
+        let mut entries = Vec::new();
+        let mut descriptors = Vec::new();
+        for (entry, copies) in live.handles()? {
+            entries.push(entry);
+            descriptors.extend(copies);
+        }
+        if let Some((addr, handle)) = &self.admin_handle {
+            entries.push(Entry {
+                kind: Kind::AdminTcp,
+                name: "admin".to_owned(),
+                addr: addr.clone(),
+                count: 1,
+            });
+            descriptors.push(handle.try_clone()?);
+        }
+        live.freeze(true);
+        Ok((Manifest::new(self.generation, entries), descriptors))
+    }
+
+    /// The successor did not start: all goes on here.
+    pub fn thaw(&self) {
+        self.live().freeze(false);
     }
 
     /// Whether every worker has finished.
@@ -340,8 +420,21 @@ impl Server {
     }
 
     /// The same, cutting early once `is_urgent` says so. Blocks.
-    pub fn shutdown_unless(mut self, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
-        self.drain();
+    pub fn shutdown_unless(self, is_urgent: impl FnMut() -> bool) -> Shutdown {
+        self.end(Heir::Nobody, is_urgent)
+    }
+
+    /// The same after a successor has taken the sockets over ([`Server::hand_over`]): accepts
+    /// nothing more, refuses nothing, leaves the files of Unix sockets.
+    pub fn succeed(mut self, is_urgent: impl FnMut() -> bool) -> Shutdown {
+        self.admin_handle = None;
+        // Its admin address is the successor's: what comes there asks for the successor.
+        self.stop.cancel();
+        self.end(Heir::Successor, is_urgent)
+    }
+
+    fn end(mut self, heir: Heir, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
+        self.drain_for(heir);
         let clock = Clock::start();
         let grace = self.live().config().process.grace;
         let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
@@ -373,6 +466,16 @@ impl Server {
     }
 }
 
+// === impl LogReopener ===
+
+impl LogReopener {
+    /// Opens the access log's file anew, if the server still writes one.
+    pub fn reopen(&self) {
+        let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        live.reopen_logs();
+    }
+}
+
 // === impl Builder ===
 
 impl Builder<'_> {
@@ -389,12 +492,18 @@ impl Builder<'_> {
         self
     }
 
+    /// Takes listening sockets from here in the place of new ones: a predecessor's, or systemd's.
+    pub fn inherit(mut self, sockets: Inherited) -> Self {
+        self.inherited = Some(sockets);
+        self
+    }
+
     /// Starts it, as [`Server::start`] does.
     ///
     /// # Errors
     /// Those of [`Server::start`], and [`StartError::UnknownUpstream`].
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start_with(self.config, &self.balancers)
+        Server::start_with(self.config, &self.balancers, self.inherited)
     }
 }
 

@@ -5,6 +5,7 @@
 //! fails before that leaves everything as it was.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use thiserror::Error;
 use crate::base::clock::{Clock, Nanos};
 use crate::config::{self, Config, Name};
 use crate::listener::BindError;
+use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::{Object, Registry};
@@ -50,6 +52,7 @@ pub struct Live {
     clock: Clock,
     /// It drains, or has ended: nothing changes any more.
     is_stopping: bool,
+    is_frozen: bool,
 }
 
 /// Why a change was refused. The old configuration serves on, untouched.
@@ -69,6 +72,9 @@ pub enum ReloadError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
+    /// A successor is starting with the configuration as it is.
+    #[error("an upgrade is under way; try again when it is over")]
+    Upgrading,
 }
 
 /// How long, while draining, what is already on its way may arrive: the end of a handshake, the next
@@ -106,6 +112,9 @@ pub enum ChangeError {
     /// It cannot be.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The server is shutting down, or a successor is starting with things as they are.
+    #[error("the server is draining or being upgraded; try again with its successor")]
+    Busy,
     /// It could not be saved, and would be gone after a restart.
     #[error(transparent)]
     Save(#[from] SaveError),
@@ -131,6 +140,7 @@ impl Live {
             replaced: Vec::new(),
             clock: Clock::start(),
             is_stopping: false,
+            is_frozen: false,
         }
     }
 
@@ -172,6 +182,9 @@ impl Live {
         if self.is_stopping {
             return Err(ReloadError::Stopping);
         }
+        if self.is_frozen {
+            return Err(ReloadError::Upgrading);
+        }
         // 1 all that can fail
         let log = self
             .access
@@ -179,7 +192,7 @@ impl Live {
             .map_err(ReloadError::AccessLog)?;
         let prepared = self
             .sockets
-            .prepare(&config.listeners, self.workers.len())
+            .prepare(&config.listeners, self.workers.len(), None)
             .map_err(|(name, source)| ReloadError::Listener { name, source })?;
         // 2 build
         let mut overrides = self.overrides.clone();
@@ -234,6 +247,9 @@ impl Live {
     /// # Errors
     /// What cannot be, or cannot be saved; then nothing has changed.
     pub fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        if self.is_stopping || self.is_frozen {
+            return Err(ChangeError::Busy);
+        }
         let cause = Cause::Operator {
             owner: change.owner.clone(),
             reason: change.reason.clone(),
@@ -356,6 +372,25 @@ impl Live {
                 .store(Arc::new(self.leaving.snapshots()));
             self.retain();
         }
+    }
+
+    /// The listening sockets for a successor, each with copies of its descriptors.
+    ///
+    /// # Errors
+    /// There are no descriptors left for the copies.
+    pub fn handles(&self) -> io::Result<Vec<(Entry, Vec<OwnedFd>)>> {
+        let handles = self.sockets.handles();
+        handles
+            .map(|(entry, fds)| {
+                let copies = fds.iter().map(|fd| fd.try_clone_to_owned());
+                Ok((entry, copies.collect::<io::Result<_>>()?))
+            })
+            .collect()
+    }
+
+    /// Whether nothing may change for now: a successor is starting with what is.
+    pub fn freeze(&mut self, is_frozen: bool) {
+        self.is_frozen = is_frozen;
     }
 
     /// Stops accepting and lets what is in flight end; see [`crate::server::Server::drain`].

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::addr::BindAddr;
 use crate::config::{Listener, Name};
+use crate::listener::handover::{Entry, Inherited, Kind};
 use crate::listener::{BindError, Bound, Sharing, SocketFile, bind};
 
 use super::worker::{Command, Listening, SocketKind};
@@ -63,7 +64,7 @@ struct Slot {
 // === impl Sockets ===
 
 impl Sockets {
-    /// Binds what `listeners` need and is not bound yet.
+    /// Binds what `listeners` need and is not bound yet; takes it from `inherited` if it is there.
     ///
     /// # Errors
     /// The first address that cannot be had, with the listener's name; nothing stays bound for it.
@@ -71,6 +72,7 @@ impl Sockets {
         &self,
         listeners: &[Listener],
         workers: usize,
+        mut inherited: Option<&mut Inherited>,
     ) -> Result<Prepared, (Name, BindError)> {
         let known: HashMap<&str, usize> = self
             .slots
@@ -96,8 +98,14 @@ impl Sockets {
                 let bound = if is_open {
                     None
                 } else {
-                    let sharing = self.sharing(addr);
-                    let bound = bind(addr, workers, sharing)
+                    let kind = match addr {
+                        BindAddr::Any(_) | BindAddr::Ip(_) => Kind::Tcp,
+                        BindAddr::Unix(_) => Kind::Unix,
+                    };
+                    let bound = inherited
+                        .as_mut()
+                        .and_then(|inherited| inherited.bind(kind, addr, workers))
+                        .unwrap_or_else(|| bind(addr, workers, self.sharing(addr)))
                         .map_err(|source| (listener.name.clone(), source))?;
                     Some(bound)
                 };
@@ -192,23 +200,20 @@ impl Sockets {
         };
         let (sockets, file) = bound.into_parts();
         open.file = file;
-        let mut sockets = sockets.into_iter();
         let connections = self.slots[slot].connections.clone();
-        let (socket, handles) = (open.id, &mut open.handles);
-        workers.tell(|_| {
-            let fd = sockets
-                .next()
-                .expect("invariant: one socket was bound for each worker");
+        // One a worker; a predecessor with more workers leaves more, and none may be closed.
+        for (i, fd) in sockets.into_iter().enumerate() {
             // Without a handle the socket serves; only a successor has to bind it anew.
-            handles.extend(fd.try_clone());
-            Command::Listen(Listening {
-                socket,
+            open.handles.extend(fd.try_clone());
+            let listening = Listening {
+                socket: open.id,
                 fd,
                 kind,
                 slot,
                 connections: connections.clone(),
-            })
-        });
+            };
+            workers.tell_one(i % workers.len().max(1), Command::Listen(listening));
+        }
         self.open.push(open);
     }
 
@@ -275,12 +280,18 @@ impl Sockets {
     }
 
     /// Every listening address with its sockets, for a successor.
-    pub fn handles(
-        &self,
-    ) -> impl Iterator<Item = (&Name, &BindAddr, SocketKind, Vec<BorrowedFd<'_>>)> {
+    pub fn handles(&self) -> impl Iterator<Item = (Entry, Vec<BorrowedFd<'_>>)> {
         self.open.iter().map(|open| {
-            let handles = open.handles.iter().map(AsFd::as_fd).collect();
-            (&self.slots[open.slot].name, &open.bind, open.kind, handles)
+            let entry = Entry {
+                kind: match open.kind {
+                    SocketKind::Tcp => Kind::Tcp,
+                    SocketKind::Unix => Kind::Unix,
+                },
+                name: self.slots[open.slot].name.to_string(),
+                addr: open.bind.to_string(),
+                count: open.handles.len(),
+            };
+            (entry, open.handles.iter().map(AsFd::as_fd).collect())
         })
     }
 }

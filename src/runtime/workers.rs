@@ -2,6 +2,7 @@
 
 use std::io;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -22,6 +23,9 @@ struct WorkerThread {
 /// Commands waiting for a worker. A reload sends one or two a listener that it touches; a worker
 /// takes them between two turns.
 pub const COMMANDS: usize = 1024;
+
+/// How long to wait for a place in a queue that is full: a turn of a worker takes microseconds.
+const FULL: Duration = Duration::from_millis(1);
 
 // === impl Workers ===
 
@@ -44,16 +48,23 @@ impl Workers {
     /// Tells each worker, in order; `command` is called with its index. Waits for a place in the
     /// queue of a worker that is behind, so it must not be called on a worker or inside a runtime.
     pub fn tell(&self, mut command: impl FnMut(usize) -> Command) {
-        for (index, worker) in self.threads.iter().enumerate() {
-            // A worker that is gone has said why in the log.
-            let mut command = command(index);
-            loop {
-                match worker.commands.try_send(command) {
-                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => break,
-                    Err(mpsc::error::TrySendError::Full(back)) => {
-                        command = back;
-                        std::thread::park_timeout(std::time::Duration::from_millis(1));
-                    }
+        for index in 0..self.threads.len() {
+            self.tell_one(index, command(index));
+        }
+    }
+
+    /// Tells the worker of that index, as [`Workers::tell`] does.
+    pub fn tell_one(&self, index: usize, mut command: Command) {
+        let Some(worker) = self.threads.get(index) else {
+            return;
+        };
+        loop {
+            match worker.commands.try_send(command) {
+                // A worker that is gone has said why in the log.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Err(mpsc::error::TrySendError::Full(back)) => {
+                    command = back;
+                    std::thread::park_timeout(FULL);
                 }
             }
         }
