@@ -8,6 +8,7 @@ mod endpoint;
 mod idle_limit;
 mod local;
 mod members;
+pub mod overrides;
 mod pool;
 mod ticket;
 

@@ -434,6 +434,10 @@ fn clip(text: &mut String, max: usize) {
 }
 
 /// 16 digits: JSON's numbers lose integers above 2^53 in most readers.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference to the field"
+)]
 fn hexadecimal<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{hash:016x}"))
 }
