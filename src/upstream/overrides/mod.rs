@@ -48,7 +48,7 @@ use crate::config::{self, Name};
 use crate::telemetry::history::utc;
 
 /// Most endpoints of which something is said: the file of overrides is written whole for each
-/// change, and stays below 30 MB at the longest texts.
+/// change, and stays below 32 MB at the longest texts.
 pub const MAX_ENTRIES: usize = 10_000;
 
 /// Longest owner, in bytes.
@@ -116,7 +116,7 @@ enum Entry {
     Removed(By),
 }
 
-/// An [`Entry`] as answers and the file of overrides have it.
+/// All that is said of one endpoint, as answers and the file of overrides have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorLayer {

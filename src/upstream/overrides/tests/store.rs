@@ -123,7 +123,7 @@ fn format_is_version_1() {
 
 /// The bound that `MAX_ENTRIES` and the largest file read are derived from.
 #[test]
-fn longest_entry_takes_less_than_3000_bytes() {
+fn longest_entry_takes_less_than_3200_bytes() {
     fn said<T>(value: T) -> Said<T> {
         // Quotes double in JSON; control characters, which would grow more, are refused.
         let by = By {
@@ -151,7 +151,7 @@ fn longest_entry_takes_less_than_3000_bytes() {
     let bytes = fs::metadata(folder.path().join("overrides.json"))
         .unwrap()
         .len();
-    assert!(bytes < 3000, "{bytes}");
+    assert!(bytes < 3200, "{bytes}");
     assert_eq!(Store::open(folder.path()).unwrap().overrides, overrides);
 }
 
