@@ -5,7 +5,7 @@
 //! - `reader` and `node` are a typed view of TOML tables and values that records problems and goes
 //!   on; `lower` uses it to build the [`model`].
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
-//! - Units: [`units`]. Problems: [`diagnostic`].
+//! - Units: [`units`]. Problems: [`diagnostic`]. Changes of the files: [`watch`].
 
 use std::fmt;
 use std::io;
@@ -21,6 +21,7 @@ mod schema;
 mod source;
 mod suggest;
 pub mod units;
+pub mod watch;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;
