@@ -16,13 +16,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,30 +27,31 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{AdminState, Readiness, Ready};
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
-use crate::config::{AccessFormat, Config, LogTarget, Name};
-use crate::listener::{BindError, Bound, SocketFile, Spread, bind};
+use crate::config::{Config, Name};
+use crate::listener::{BindError, Bound, Sharing, Spread, bind};
 use crate::proxy::Worker;
-use crate::proxy::snapshot::Snapshot;
-use crate::runtime::worker::{Command, Listening, SocketKind};
-use crate::runtime::{compile, control, worker};
-use crate::telemetry::access_log::{AccessLog, Format, Settings, Target};
+use crate::proxy::snapshot::{Published, Snapshot};
+use crate::runtime::access::{self, Access};
+use crate::runtime::compile::{Compiler, Known, of_file};
+pub use crate::runtime::live::ReloadError;
+use crate::runtime::live::{Live, Parts};
+use crate::runtime::sockets::Sockets;
+use crate::runtime::worker::Heir;
+use crate::runtime::workers::{COMMANDS, Workers};
+use crate::runtime::{control, worker};
+use crate::telemetry::access_log::Target;
 use crate::telemetry::metrics::registry::Registry;
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
 #[derive(Debug)]
 pub struct Server {
-    grace: Duration,
-    listeners: Vec<(Name, Vec<SocketAddr>)>,
-    /// Removed when this goes.
-    files: Vec<SocketFile>,
+    live: Arc<Mutex<Live>>,
+    published: Arc<Published>,
     admin: Option<SocketAddr>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
     spread: Spread,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    workers: Vec<WorkerThread>,
     control: Option<JoinHandle<()>>,
-    access: Option<AccessLog>,
     stop: CancellationToken,
 }
 
@@ -109,22 +107,6 @@ pub enum Shutdown {
     Cut,
 }
 
-#[derive(Debug)]
-struct WorkerThread {
-    commands: mpsc::Sender<Command>,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-/// Commands waiting for a worker: a server sends one a listener and two more.
-const COMMANDS: usize = 1024;
-
-/// What is still written of the access log after the last exchange.
-const LOG_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long, while draining, what is already on its way may arrive: the end of a handshake, the next
-/// request on a connection in use. A round trip across a continent.
-const LAST_CALL: Duration = Duration::from_millis(100);
-
 /// How often a drain looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
@@ -165,68 +147,44 @@ impl Server {
         let clock = Clock::start();
         let seed = random_seed();
         let registry = Arc::new(Registry::new(workers));
-        let snapshot = compile::compile(config, balancers, &registry, seed);
-        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-
-        let mut bound = Vec::new();
-        for (slot, listener) in config.listeners.iter().enumerate() {
-            let open = Arc::new(AtomicUsize::new(0));
-            for addr in &listener.bind {
-                let sockets = bind(addr, workers).map_err(|source| StartError::Listener {
-                    name: listener.name.clone(),
-                    source,
-                })?;
-                bound.push((slot, open.clone(), sockets));
-            }
-        }
+        let mut sockets = Sockets::default();
+        let prepared = sockets
+            .prepare(&config.listeners, workers)
+            .map_err(|(name, source)| StartError::Listener { name, source })?;
         let admin = match config.admin.bind {
             Some(addr) => {
                 let addr = crate::base::addr::BindAddr::Ip(addr);
-                Some(bind(&addr, 1).map_err(StartError::Admin)?)
+                Some(bind(&addr, 1, Sharing::Refused).map_err(StartError::Admin)?)
             }
             None => None,
         };
-        let (access, logs) = match access_settings(config) {
-            Some(settings) => {
-                let (log, ends) = AccessLog::start(&settings, &registry).map_err(|source| {
-                    let to = match &settings.target {
-                        Target::File(path) => path.display().to_string(),
-                        Target::Stderr => "on standard error".to_owned(),
-                        Target::Stdout => "on standard output".to_owned(),
-                    };
-                    StartError::AccessLog { to, source }
-                })?;
-                (Some(log), ends.into_iter().map(Some).collect())
-            }
-            None => (None, (0..workers).map(|_| None).collect::<Vec<_>>()),
-        };
+        let settings = access::settings(config);
+        let (access, logs) = Access::start(settings.clone(), &registry).map_err(|source| {
+            let to = match settings.map(|settings| settings.target) {
+                Some(Target::File(path)) => path.display().to_string(),
+                Some(Target::Stderr) => "on standard error".to_owned(),
+                Some(Target::Stdout) | None => "on standard output".to_owned(),
+            };
+            StartError::AccessLog { to, source }
+        })?;
+        let mut compiler = Compiler::new(balancers.clone(), registry.clone(), seed);
+        let known = Known::new();
+        let snapshot = compiler.compile(config, &prepared.slots, None, &known, of_file);
+        let published = Arc::new(Published::new(snapshot));
 
         let (spread, handed) = Spread::new(workers);
         let readiness = Arc::new(Readiness::default());
         let stop = CancellationToken::new();
-        let mut server = Self {
-            grace: config.process.grace,
-            listeners: Vec::new(),
-            files: Vec::new(),
-            admin: admin.as_ref().and_then(Bound::addr),
-            readiness: readiness.clone(),
-            registry: registry.clone(),
-            spread: spread.clone(),
-            snapshot: snapshot.clone(),
-            workers: Vec::new(),
-            control: None,
-            access,
-            stop: stop.clone(),
-        };
+        let mut threads = Workers::default();
         for (index, (log, handed)) in logs.into_iter().zip(handed).enumerate() {
             let (commands, inbox) = mpsc::channel(COMMANDS);
-            let (spread, snapshot) = (spread.clone(), snapshot.clone());
+            let (spread, published) = (spread.clone(), published.clone());
             let cells = registry.worker_cells();
             let make = move || {
                 Worker::new(
                     index,
                     clock,
-                    snapshot,
+                    published,
                     cells,
                     log,
                     seed.wrapping_add(index as u64 + 1),
@@ -236,35 +194,59 @@ impl Server {
                 .name(format!("isobar-{index}"))
                 .spawn(move || worker::run(make, spread, handed, inbox))
                 .map_err(StartError::Thread)?;
-            server.workers.push(WorkerThread { commands, thread });
+            threads.add(commands, thread);
         }
-        for listener in &config.listeners {
-            server.listeners.push((listener.name.clone(), Vec::new()));
-        }
-        for (slot, open, sockets) in bound {
-            server.listen(slot, &open, sockets);
-        }
+        sockets.commit(prepared, &threads);
+        let live = Live::new(Parts {
+            config: Arc::new(config.clone()),
+            published: published.clone(),
+            registry: registry.clone(),
+            compiler,
+            sockets,
+            workers: threads,
+            access,
+        });
+        let live = Arc::new(Mutex::new(live));
+        let mut server = Self {
+            live: live.clone(),
+            published,
+            admin: admin.as_ref().and_then(Bound::addr),
+            readiness: readiness.clone(),
+            registry: registry.clone(),
+            spread,
+            control: None,
+            stop: stop.clone(),
+        };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
         let admin = admin.map(std::net::TcpListener::from);
         let state = AdminState {
             registry,
             readiness: readiness.clone(),
         };
-        server.control = Some(control::start(admin, state, stop).map_err(StartError::Thread)?);
+        server.control =
+            Some(control::start(admin, state, live, stop).map_err(StartError::Thread)?);
         readiness.set(Ready::Ready);
         Ok(server)
     }
 
+    /// Replaces the configuration while traffic flows. All or nothing: what is the same in both is
+    /// not touched, what is removed drains for `process.grace`. Blocks for the time it takes to
+    /// build the new tables.
+    ///
+    /// # Errors
+    /// What cannot be had (an address, the log file); then the old configuration serves on.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        self.live().reload(config.clone())
+    }
+
     /// The first address that listener `name` is bound to, with its real port.
     pub fn local_addr(&self, name: &str) -> Option<SocketAddr> {
-        let (_, addrs) = self.listeners.iter().find(|(n, _)| &**n == name)?;
-        addrs.first().copied()
+        self.local_addrs(name).first().copied()
     }
 
     /// Every IP address that listener `name` is bound to, in the order of its `bind`.
-    pub fn local_addrs(&self, name: &str) -> &[SocketAddr] {
-        let found = self.listeners.iter().find(|(n, _)| &**n == name);
-        found.map_or(&[], |(_, addrs)| addrs)
+    pub fn local_addrs(&self, name: &str) -> Vec<SocketAddr> {
+        self.live().sockets().addrs(name)
     }
 
     /// The address of metrics and readiness.
@@ -284,14 +266,12 @@ impl Server {
 
     /// The configuration that is served.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        self.published.snapshot.load_full()
     }
 
     /// Opens the access log's file anew (after a rotation).
     pub fn reopen_logs(&self) {
-        if let Some(access) = &self.access {
-            access.reopen();
-        }
+        self.live().reopen_logs();
     }
 
     /// Begins to drain, and returns at once: not ready any more; no connection is begun, those
@@ -303,17 +283,12 @@ impl Server {
     /// repeat it (RFC 9112 section 9.3.1).
     pub fn drain(&self) {
         self.readiness.set(Ready::Draining);
-        for file in &self.files {
-            // Nobody new finds it; a connection made in the instant of closing would be reset.
-            file.remove();
-        }
-        let last_call = LAST_CALL.min(self.grace / 4);
-        self.tell(|| Command::Drain { last_call });
+        self.live().drain(Heir::Nobody);
     }
 
     /// Whether every worker has finished.
     pub fn is_drained(&self) -> bool {
-        self.workers.iter().all(|w| w.thread.is_finished())
+        self.live().workers().have_ended()
     }
 
     /// Drains for at most `process.grace`, then cuts. Blocks.
@@ -325,7 +300,8 @@ impl Server {
     pub fn shutdown_unless(mut self, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
         self.drain();
         let clock = Clock::start();
-        let deadline = clock.now() + crate::base::clock::nanos(self.grace);
+        let grace = self.live().config().process.grace;
+        let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {
             if is_urgent() || clock.now() >= deadline {
@@ -338,57 +314,18 @@ impl Server {
         ended
     }
 
-    fn listen(&mut self, slot: usize, open: &Arc<AtomicUsize>, bound: Bound) {
-        let kind = match &bound {
-            Bound::Tcp { addr, .. } => {
-                self.listeners[slot].1.push(*addr);
-                SocketKind::Tcp
-            }
-            Bound::Unix { .. } => SocketKind::Unix,
-        };
-        let (sockets, file) = bound.into_parts();
-        self.files.extend(file);
-        for (worker, fd) in self.workers.iter().zip(sockets) {
-            let fd: OwnedFd = fd;
-            let listening = Listening {
-                fd,
-                kind,
-                slot,
-                open: open.clone(),
-            };
-            // A worker that is gone has said why; its share of connections is refused.
-            let _ = worker.commands.blocking_send(Command::Listen(listening));
-        }
-    }
-
-    fn tell(&self, command: impl Fn() -> Command) {
-        for worker in &self.workers {
-            // A full queue or a finished worker: it is ending already.
-            let _ = worker.commands.try_send(command());
-        }
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic while it was held leaves a configuration that is published whole: go on with it.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts what is left, ends the threads, writes the last log lines.
     fn stop(&mut self) {
         self.readiness.set(Ready::Draining);
-        self.tell(|| Command::Cut);
-        for worker in self.workers.drain(..) {
-            drop(worker.commands);
-            match worker.thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-                Err(_) => tracing::error!("a worker panicked; its connections were lost"),
-            }
-        }
+        self.live().stop();
         self.stop.cancel();
         if let Some(control) = self.control.take() {
             let _ = control.join();
-        }
-        self.files.clear();
-        if let Some(access) = self.access.take()
-            && let Err(error) = access.shutdown(LOG_PATIENCE)
-        {
-            tracing::warn!(%error, "the last lines of the access log may be missing");
         }
     }
 }
@@ -422,24 +359,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn access_settings(config: &Config) -> Option<Settings> {
-    let access = config.log.access.as_ref()?;
-    Some(Settings {
-        format: match access.format {
-            AccessFormat::Combined => Format::Combined,
-            AccessFormat::Common => Format::Common,
-            AccessFormat::Json => Format::Json,
-            AccessFormat::Text => Format::Text,
-        },
-        target: match &access.to {
-            LogTarget::File(path) => Target::File(path.clone()),
-            LogTarget::Stderr => Target::Stderr,
-            LogTarget::Stdout => Target::Stdout,
-        },
-        sample: access.sample,
-    })
 }
 
 /// A seed that differs between processes: std's own per-process random keys, hashed.

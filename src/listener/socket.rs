@@ -75,21 +75,31 @@ pub struct SocketFile {
     is_removed: AtomicBool,
 }
 
+/// With whom the port of a new socket may be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// With nobody: a port that another program holds, even one that allows sharing, is an error
+    /// and not half of our traffic lost to it.
+    Refused,
+    /// This process holds the port already, at an address that overlaps.
+    WithOurselves,
+}
+
 /// Binds `addr` for `workers` workers. Nothing stays bound after an error.
-pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+pub fn bind(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bound, BindError> {
     let bound = match addr {
         BindAddr::Any(port) => {
             let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
-            match bind_ip(v6, workers, Stack::Dual) {
+            match bind_ip(v6, workers, Stack::Dual, sharing) {
                 // No IPv6 on this machine.
                 Err(e) if is_no_v6(&e) => {
                     let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
-                    bind_ip(v4, workers, Stack::Own)
+                    bind_ip(v4, workers, Stack::Own, sharing)
                 }
                 bound => bound,
             }
         }
-        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own),
+        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own, sharing),
         BindAddr::Unix(path) => bind_unix(path.clone(), workers),
     };
     bound.map_err(|source| match source.kind() {
@@ -117,7 +127,7 @@ fn is_no_v6(error: &io::Error) -> bool {
     )
 }
 
-fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack) -> io::Result<Bound> {
+fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack, sharing: Sharing) -> io::Result<Bound> {
     let mut addr = addr;
     let mut sockets: Vec<Socket> = Vec::with_capacity(workers);
     for i in 0..workers.max(1) {
@@ -126,13 +136,12 @@ fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack) -> io::Result<Bound> 
         if addr.is_ipv6() {
             socket.set_only_v6(stack == Stack::Own)?;
         }
-        if i > 0 {
+        if i > 0 || sharing == Sharing::WithOurselves {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&addr.into())?;
         if i == 0 {
-            // The first socket binds WITHOUT the option: a port that another program holds, even
-            // one that allows sharing, is an error and not half of our traffic lost to it.
+            // The first socket binds WITHOUT the option (see `Sharing::Refused`).
             socket.set_reuse_port(true)?;
             addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         }
@@ -183,6 +192,11 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
 // === impl SocketFile ===
 
 impl SocketFile {
+    /// Leaves the file: a successor listens there.
+    pub fn keep(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
+    }
+
     /// Removes the file: nobody new finds the socket.
     pub fn remove(&self) {
         // Relaxed: the flag guards itself only.
@@ -231,7 +245,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_of_one_port() {
-        let bound = bind(&local(), 3).unwrap();
+        let bound = bind(&local(), 3, Sharing::Refused).unwrap();
         let Bound::Tcp { addr, sockets } = &bound else {
             panic!("not TCP")
         };
@@ -241,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_even_if_its_holder_would_share() {
-        let held = bind(&local(), 2).unwrap();
-        let again = bind(&BindAddr::Ip(held.addr().unwrap()), 2);
+        let held = bind(&local(), 2, Sharing::Refused).unwrap();
+        let again = bind(&BindAddr::Ip(held.addr().unwrap()), 2, Sharing::Refused);
         assert!(matches!(again, Err(BindError::InUse { .. })), "{again:?}");
     }
 
@@ -251,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes");
         std::fs::write(&path, "mine").unwrap();
-        assert!(bind(&BindAddr::Unix(path.clone()), 1).is_err());
+        assert!(bind(&BindAddr::Unix(path.clone()), 1, Sharing::Refused).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
 
@@ -262,8 +276,11 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left by a dead process");
         let addr = BindAddr::Unix(path.clone());
-        let live = bind(&addr, 2).unwrap();
-        assert!(matches!(bind(&addr, 1), Err(BindError::InUse { .. })));
+        let live = bind(&addr, 2, Sharing::Refused).unwrap();
+        assert!(matches!(
+            bind(&addr, 1, Sharing::Refused),
+            Err(BindError::InUse { .. })
+        ));
         assert!(path.exists());
         drop(live);
         assert!(!path.exists());

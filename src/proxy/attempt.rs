@@ -370,7 +370,7 @@ async fn dial(
         now,
         nanos(upstream.shared.spec.connect_timeout),
     );
-    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || worker.is_cutting())).await;
+    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || conn.is_cutting())).await;
     let after = worker.clock.now();
     let elapsed = after.saturating_sub(now);
     match connected {
@@ -471,7 +471,7 @@ async fn await_head(
         if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
             return Poll::Ready(Awaited::Failed(Reason::ClientGone));
         }
-        if worker.is_cutting() {
+        if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Awaited::Failed(Reason::Draining));
         }
         let turn = if upload.waits_for_client() {

@@ -115,7 +115,9 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
     let mut pipeline = Pipeline::default();
     let mut has_answered = false;
     loop {
-        let snapshot = worker.snapshot();
+        let Some(snapshot) = worker.snapshot_for(conn.slot) else {
+            return Next::Close;
+        };
         let Some(listener) = snapshot.listener(conn.slot) else {
             return Next::Close;
         };
@@ -269,7 +271,7 @@ async fn read_head(
                         conn.timer.arm(started + listener.header_timeout);
                         armed = true;
                     }
-                    if worker.is_cutting() {
+                    if conn.is_cutting() {
                         return Poll::Ready(Head::Closed);
                     }
                     if conn.timer.has_expired(cx) {
@@ -355,7 +357,7 @@ async fn exchange(
             body,
             content_type,
         } => {
-            let keep = keep_after_answer(s, worker);
+            let keep = keep_after_answer(s, conn);
             let edits_type = plan.response_headers.replaces(b"content-type");
             let answer = Answer {
                 status: *status,
@@ -392,7 +394,7 @@ async fn exchange(
                 &s.head,
                 buf,
             );
-            let keep = keep_after_answer(s, worker);
+            let keep = keep_after_answer(s, conn);
             let answer = Answer {
                 status: *status,
                 content_type: None,
@@ -449,9 +451,9 @@ pub(super) enum Keep {
 }
 
 /// After an answer that did not read the body the connection stays only if there was none.
-pub(super) fn keep_after_answer(s: &Scratch, worker: &Worker) -> Keep {
+pub(super) fn keep_after_answer(s: &Scratch, conn: &Conn) -> Keep {
     let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
-    if no_body && s.head.keep_alive && worker.phase.get() == worker::Phase::Running {
+    if no_body && s.head.keep_alive && conn.life.get() == worker::Phase::Running {
         Keep::Yes
     } else {
         Keep::No
@@ -466,7 +468,7 @@ pub(super) async fn refuse(
     x: &mut Exchange,
     reason: Reason,
 ) -> After {
-    let keep = keep_after_answer(s, worker);
+    let keep = keep_after_answer(s, conn);
     fail(conn, worker, s, x, reason, None, keep).await
 }
 
@@ -581,7 +583,7 @@ pub(super) async fn send(
                         conn.timer.arm(total.map_or(idle, |total| total.min(idle)));
                         armed_at = rest.len();
                     }
-                    if worker.is_cutting() {
+                    if conn.is_cutting() {
                         return Poll::Ready(Err(Reason::Draining));
                     }
                     if conn.timer.has_expired(cx) {

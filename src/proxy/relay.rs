@@ -75,7 +75,7 @@ pub(super) async fn relay(
         || !request_read
         || body == ResponseFraming::UntilClose
         || conn.ended && s.inbound.len() == upload.flow.cursor()
-        || worker.phase.get() != worker::Phase::Running;
+        || conn.life.get() != worker::Phase::Running;
     let cx = ResponseContext {
         edits: &plan.response_headers,
         body,
@@ -152,7 +152,7 @@ pub(super) async fn relay(
         if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
             return Poll::Ready(Err(Reason::ClientGone));
         }
-        if worker.is_cutting() {
+        if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Err(Reason::Draining));
         }
         let moved = download.progress + upload.flow.progress;

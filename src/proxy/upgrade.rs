@@ -93,7 +93,7 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
         if up.done && down.done {
             return Poll::Ready(None);
         }
-        if worker.is_cutting() {
+        if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Some(Reason::Draining));
         }
         let moved = up.flow.progress + down.flow.progress;

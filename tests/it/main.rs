@@ -26,6 +26,7 @@ mod relay_interim;
 mod relay_pipeline;
 mod relay_splice;
 mod relay_upgrade;
+mod reload;
 mod routing;
 mod routing_actions;
 mod support;

@@ -142,7 +142,7 @@ fn shorthand_names(draft: &Draft<'_>, report: &Report) {
 /// No two listeners may want one address.
 fn binds(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
     let all: Vec<_> = main
-        .admin_bind
+        .admin_binds
         .iter()
         .chain(draft.listeners.iter().flat_map(|l| &l.binds))
         .collect();
