@@ -127,7 +127,8 @@ pub struct Listener {
     pub max_headers: usize,
     /// Largest request body: 413. `None` = no limit.
     pub max_body_bytes: Option<u64>,
-    /// Requests that may wait in one connection's buffer; the connection closes after that many.
+    /// Requests that may wait in one connection's buffer at once; with more behind it, the last of
+    /// that many closes the connection.
     pub max_pipelined: u32,
     /// Whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,

@@ -32,6 +32,7 @@ use super::respond;
 use super::snapshot::RoutePlan;
 use super::splice::Side;
 use super::stick::{Cookie, Key};
+use super::trailers::Trailers;
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
@@ -51,8 +52,8 @@ const RESPONSE_LIMITS: Limits = Limits {
 
 /// The request on its way.
 #[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) flow: Flow,
+pub(super) struct Upload<'p> {
+    pub(super) flow: Flow<'p>,
     /// Nothing more will be sent: it is complete, or the endpoint stopped reading.
     pub(super) stopped: bool,
     /// It stopped before its end.
@@ -70,6 +71,15 @@ pub(super) struct Deadlines {
     pub(super) client_idle: Nanos,
     /// No progress of the endpoint.
     pub(super) endpoint_idle: Nanos,
+}
+
+/// Who is to move next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The client is to send its body, or to read its response.
+    Client,
+    /// The endpoint is to read, or to answer.
+    Endpoint,
 }
 
 enum Awaited {
@@ -111,7 +121,13 @@ pub(super) async fn forward(
         RequestBody::Length(n) => (Reader::Length(n), Framing::Raw, n <= in_hand),
         RequestBody::Chunked => {
             let decoder = ChunkDecoder::new(&x.listener().limits);
-            (Reader::Chunked(decoder), Framing::Chunked, false)
+            let trailers = Trailers::of_request(
+                &plan.request_headers,
+                x.listener().spec.forwarding.request_id.as_ref(),
+                &s.head.fields,
+                s.inbound.filled(),
+            );
+            (Reader::Chunked(decoder, trailers), Framing::Chunked, false)
         }
     };
     let max_body = x.listener().spec.max_body_bytes.unwrap_or(u64::MAX);
@@ -225,8 +241,8 @@ pub(super) async fn forward(
             if s.head.version == Version::Http11 {
                 s.to_client.clear();
                 headers::write_interim(&mut s.to_client, &s.reply, s.response.filled());
-                if !send(conn, worker, &s.to_client, x).await {
-                    break Awaited::Failed(Reason::ClientGone);
+                if let Err(reason) = send(conn, worker, &s.to_client, x).await {
+                    break Awaited::Failed(reason);
                 }
             }
             s.response.consume(s.reply.head_len());
@@ -392,12 +408,12 @@ async fn await_head(
     conn: &mut Conn,
     worker: &Worker,
     s: &mut Scratch,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     connection: &mut Connection,
     deadlines: Deadlines,
 ) -> Awaited {
     let limits = RESPONSE_LIMITS;
-    let mut progress = (upload.flow.progress, upload.flow.waits);
+    let mut progress = (upload.flow.progress, Turn::Endpoint);
     s.reply.reset();
     poll_fn(|cx| {
         // The request.
@@ -458,18 +474,23 @@ async fn await_head(
         if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Awaited::Failed(Reason::Draining));
         }
-        if progress != (upload.flow.progress, upload.flow.waits) {
-            progress = (upload.flow.progress, upload.flow.waits);
-            let waits_for_client = upload.waits_for_client();
-            let patience = if waits_for_client {
-                deadlines.client_idle
-            } else {
-                deadlines.endpoint_idle
-            };
-            arm(conn, deadlines, worker.clock.now(), patience);
+        let turn = if upload.waits_for_client() {
+            Turn::Client
+        } else {
+            Turn::Endpoint
+        };
+        if progress != (upload.flow.progress, turn) {
+            progress = (upload.flow.progress, turn);
+            arm(
+                conn,
+                deadlines,
+                worker.clock.now(),
+                deadlines.patience(turn),
+            );
         }
         if conn.timer.has_expired(cx) {
-            return Poll::Ready(Awaited::Failed(expired(worker, deadlines, upload)));
+            let reason = deadlines.expired(worker.clock.now(), turn);
+            return Poll::Ready(Awaited::Failed(reason));
         }
         Poll::Pending
     })
@@ -490,25 +511,36 @@ pub(super) fn is_client_gone(cx: &mut Context<'_>, conn: &mut Conn, inbound: &mu
     false
 }
 
-impl Upload {
-    /// Whether it is the client's turn: not while it may wait for the endpoint's 100.
-    fn waits_for_client(&self) -> bool {
-        let is_invited = !self.awaits_100 || self.flow.body_bytes > 0;
-        !self.stopped && self.flow.waits == Side::Read && is_invited
+// === impl Deadlines ===
+
+impl Deadlines {
+    /// How long no progress is borne.
+    pub(super) fn patience(&self, turn: Turn) -> Nanos {
+        match turn {
+            Turn::Client => self.client_idle,
+            Turn::Endpoint => self.endpoint_idle,
+        }
+    }
+
+    /// Whose time is up, when the timer has expired at `now`.
+    pub(super) fn expired(&self, now: Nanos, turn: Turn) -> Reason {
+        if self.total.is_some_and(|total| now >= total) {
+            return Reason::Deadline;
+        }
+        match turn {
+            Turn::Client => Reason::ClientIdle,
+            Turn::Endpoint => Reason::EndpointIdle,
+        }
     }
 }
 
-/// Whose time is up.
-pub(super) fn expired(worker: &Worker, deadlines: Deadlines, upload: &Upload) -> Reason {
-    if deadlines
-        .total
-        .is_some_and(|total| worker.clock.now() >= total)
-    {
-        Reason::Deadline
-    } else if upload.waits_for_client() {
-        Reason::ClientIdle
-    } else {
-        Reason::EndpointIdle
+// === impl Upload ===
+
+impl Upload<'_> {
+    /// Whether it is the client's turn: not while it may wait for the endpoint's 100.
+    pub(super) fn waits_for_client(&self) -> bool {
+        let is_invited = !self.awaits_100 || self.flow.body_bytes > 0;
+        !self.stopped && self.flow.waits == Side::Read && is_invited
     }
 }
 
@@ -518,7 +550,7 @@ async fn failed(
     worker: &Worker,
     s: &mut Scratch,
     x: &mut Exchange,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     reason: Reason,
     now: Nanos,
 ) -> After {
@@ -555,7 +587,7 @@ async fn failed(
 }
 
 /// The client's connection stays if its request was read to its end.
-pub(super) fn keep_unless_broken(s: &mut Scratch, upload: &Upload) -> Keep {
+pub(super) fn keep_unless_broken(s: &mut Scratch, upload: &Upload<'_>) -> Keep {
     let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
     if no_body && s.head.keep_alive && !upload.broken {
         Keep::Yes
@@ -576,7 +608,7 @@ fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
     ticket.observe(outcome, elapsed, now);
 }
 
-pub(super) fn account_upload(x: &mut Exchange, upload: &Upload) {
+pub(super) fn account_upload(x: &mut Exchange, upload: &Upload<'_>) {
     x.body_in = upload.flow.body_bytes;
     x.received += upload.flow.body_bytes;
 }
@@ -603,9 +635,14 @@ async fn upgrade(
     s.to_client.clear();
     headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
     x.status = 101;
-    if !send(conn, worker, &s.to_client, x).await {
-        x.reason = Some(Reason::ClientGone);
-        return After::Then(Next::Close);
+    if let Err(reason) = send(conn, worker, &s.to_client, x).await {
+        x.reason = Some(reason);
+        connection.stream.reset_on_close();
+        if let Some(ticket) = &x.ticket {
+            let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+            endpoint.requests(EndpointOutcome::Cancelled).inc();
+        }
+        return After::Then(Next::Reset);
     }
     s.response.consume(s.reply.head_len());
     s.response.compact();

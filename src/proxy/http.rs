@@ -28,6 +28,7 @@ use crate::upstream::Connection;
 use super::exchange::Exchange;
 use super::forwarded;
 use super::h1::{Conn, Next};
+use super::pipeline::{Depth, Pipeline};
 use super::respond::{self, Answer};
 use super::snapshot::{ListenerPlan, Plan};
 use super::target;
@@ -111,8 +112,7 @@ pub(super) async fn exchanger(jobs: Jobs<Conn, (Conn, Next)>, worker: Rc<Worker>
 
 /// Serves the requests that are at hand.
 async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
-    // Requests answered since bytes last came from the socket: what waits in the buffer.
-    let mut pipelined = 0;
+    let mut pipeline = Pipeline::default();
     let mut has_answered = false;
     loop {
         let Some(snapshot) = worker.snapshot_for(conn.slot) else {
@@ -122,7 +122,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
             return Next::Close;
         };
         // 1 the head
-        let head = read_head(conn, worker, s, listener, &mut pipelined).await;
+        let head = read_head(conn, worker, s, listener).await;
         let now = worker.clock.now();
         let peer = conn.peer;
         let after = match head {
@@ -150,15 +150,16 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 // The head before it, perhaps of another connection, says nothing of this one.
                 s.head.method = Method::GET;
                 s.head.version = Version::Http11;
-                answer_error(conn, worker, s, &mut x, reason, detail, Keep::No).await;
+                let is_told = answer_error(conn, worker, s, &mut x, reason, detail, Keep::No).await;
                 x.record(worker, peer, None, worker.clock.now());
-                return Next::Linger;
+                return if is_told { Next::Linger } else { Next::Reset };
             }
             Head::Ready { started } => {
                 // 2 begin
-                pipelined += 1;
                 has_answered = true;
-                let close_after = pipelined >= listener.spec.max_pipelined;
+                let max = listener.spec.max_pipelined;
+                let depth = pipeline.begin(&s.head, s.inbound.len(), max);
+                let close_after = depth == Depth::Exceeded;
                 if close_after {
                     // So that the answer says it, and the client asks for the rest elsewhere.
                     s.head.keep_alive = false;
@@ -184,6 +185,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                         idle_timeout,
                     }));
                 }
+                let received = x.received;
                 // 8 record
                 x.record(
                     worker,
@@ -194,6 +196,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 match after {
                     After::KeepAlive { used } => {
                         s.inbound.consume(used);
+                        pipeline.end(received, s.inbound.len());
                         if close_after {
                             if !s.inbound.is_empty() {
                                 let cells = listener.cells.worker(worker.index);
@@ -224,7 +227,6 @@ async fn read_head(
     worker: &Worker,
     s: &mut Scratch,
     listener: &ListenerPlan,
-    pipelined: &mut u32,
 ) -> Head {
     s.inbound.compact();
     s.head.reset();
@@ -259,7 +261,7 @@ async fn read_head(
             }
             match conn.stream.poll_read(cx, &mut s.inbound) {
                 Poll::Ready(Ok(0)) => conn.ended = true,
-                Poll::Ready(Ok(_)) => *pipelined = 0,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Head::Closed),
                 Poll::Pending if s.inbound.is_empty() => return Poll::Ready(Head::Idle),
                 Poll::Pending => {
@@ -363,7 +365,7 @@ async fn exchange(
                 location: None,
                 body,
                 reason: None,
-                request_id: b"",
+                request_id: None,
                 close: keep == Keep::No,
                 is_head: s.head.method == Method::HEAD,
                 keep_alive_10: s.head.version == Version::Http10,
@@ -399,7 +401,7 @@ async fn exchange(
                 location: Some(s.text.as_bytes()),
                 body: b"",
                 reason: None,
-                request_id: b"",
+                request_id: None,
                 close: keep == Keep::No,
                 is_head: s.head.method == Method::HEAD,
                 keep_alive_10: s.head.version == Version::Http10,
@@ -484,8 +486,9 @@ pub(super) async fn fail(
     if reason == Reason::ClientGone {
         return After::Then(Next::Close);
     }
-    answer_error(conn, worker, s, x, reason, detail, keep).await;
+    let is_told = answer_error(conn, worker, s, x, reason, detail, keep).await;
     match keep {
+        _ if !is_told => After::Then(Next::Reset),
         Keep::Yes => After::KeepAlive {
             used: s.head.head_len(),
         },
@@ -493,6 +496,7 @@ pub(super) async fn fail(
     }
 }
 
+/// Whether the client was told.
 async fn answer_error(
     conn: &mut Conn,
     worker: &Worker,
@@ -501,16 +505,17 @@ async fn answer_error(
     reason: Reason,
     detail: Option<Refusal>,
     keep: Keep,
-) {
+) -> bool {
     respond::error_text(reason, detail, &mut s.text);
     let status = respond::status_of(reason);
+    let name = x.listener().spec.forwarding.request_id.as_ref();
     let answer = Answer {
         status,
         content_type: Some(b"text/plain; charset=utf-8"),
         location: None,
         body: s.text.as_bytes(),
         reason: Some(reason),
-        request_id: x.request_id(),
+        request_id: name.map(|name| (name, x.request_id())),
         close: keep == Keep::No,
         is_head: s.head.method == Method::HEAD,
         keep_alive_10: s.head.version == Version::Http10,
@@ -519,9 +524,11 @@ async fn answer_error(
     let body_len = answer.body_len();
     respond::write_answer(&mut s.to_client, &answer, |_| {});
     x.status = status.as_u16();
-    if send(conn, worker, &s.to_client, x).await {
+    let is_told = send(conn, worker, &s.to_client, x).await.is_ok();
+    if is_told {
         x.body_out = body_len;
     }
+    is_told
 }
 
 /// Sends an answer of ours that is no error.
@@ -534,9 +541,10 @@ async fn finish_answer(
     keep: Keep,
 ) -> After {
     x.first_byte_at = Some(worker.clock.now());
-    if !send(conn, worker, &s.to_client, x).await {
-        x.reason = Some(Reason::ClientGone);
-        return After::Then(Next::Close);
+    if let Err(reason) = send(conn, worker, &s.to_client, x).await {
+        x.reason = Some(reason);
+        // What is in the kernel's hands is not waited for either.
+        return After::Then(Next::Reset);
     }
     x.body_out = body_len;
     match keep {
@@ -547,29 +555,50 @@ async fn finish_answer(
     }
 }
 
-/// Writes `bytes` to the client before the listener's idle time-out; false = the client is gone.
-pub(super) async fn send(conn: &mut Conn, worker: &Worker, bytes: &[u8], x: &mut Exchange) -> bool {
+/// Writes `bytes` to the client. The listener's idle time-out is for each step forward, as it is for
+/// a body that is relayed; the route's deadline, if it has one, is for all.
+///
+/// # Errors
+/// Why the client did not get them all.
+pub(super) async fn send(
+    conn: &mut Conn,
+    worker: &Worker,
+    bytes: &[u8],
+    x: &mut Exchange,
+) -> Result<(), Reason> {
     let mut rest = bytes;
-    let mut armed = false;
+    let mut armed_at = usize::MAX;
+    // One that has passed does not keep the client from being told so.
+    let total = x.route().and_then(|r| Some(x.started + r.timeout?));
+    let total = total.filter(|&total| worker.clock.now() < total);
     let sent = poll_fn(|cx| {
         while !rest.is_empty() {
             match conn.stream.poll_write(cx, rest) {
                 Poll::Ready(Ok(n)) if n > 0 => rest = &rest[n..],
-                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Ready(_) => return Poll::Ready(Err(Reason::ClientGone)),
                 Poll::Pending => {
-                    if !armed {
-                        conn.timer
-                            .arm(worker.clock.now() + x.listener().idle_timeout);
-                        armed = true;
+                    let now = worker.clock.now();
+                    if armed_at != rest.len() {
+                        let idle = now + x.listener().idle_timeout;
+                        conn.timer.arm(total.map_or(idle, |total| total.min(idle)));
+                        armed_at = rest.len();
                     }
-                    if conn.is_cutting() || conn.timer.has_expired(cx) {
-                        return Poll::Ready(false);
+                    if conn.is_cutting() {
+                        return Poll::Ready(Err(Reason::Draining));
+                    }
+                    if conn.timer.has_expired(cx) {
+                        let is_late = total.is_some_and(|total| now >= total);
+                        return Poll::Ready(Err(if is_late {
+                            Reason::Deadline
+                        } else {
+                            Reason::ClientIdle
+                        }));
                     }
                     return Poll::Pending;
                 }
             }
         }
-        Poll::Ready(true)
+        Poll::Ready(Ok(()))
     })
     .await;
     x.sent += (bytes.len() - rest.len()) as u64;
@@ -602,8 +631,8 @@ fn expand(
         left = &left[open..];
         let Some(close) = left.find('}') else { break };
         match &left[..=close] {
-            "{rest}" => out.push_str(rest),
-            "{path}" => out.push_str(path),
+            "{rest}" => push_path(out, rest),
+            "{path}" => push_path(out, path),
             "{host}" => out.push_str(head.host(buf).unwrap_or_default()),
             "{query}" => {
                 if let Some(query) = head.query(buf) {
@@ -624,6 +653,16 @@ fn expand(
         let spare = rest.len() - rest.trim_start_matches(['/', '\\']).len();
         out.replace_range(1..=spare, "");
     }
+}
+
+/// A path begins with a slash or is empty, so that what follows a template's host can never make
+/// that host longer (`https://example.com{rest}` with `.evil.example`). Routing already gives no
+/// other rest, but OPTIONS may ask for `*`.
+fn push_path(out: &mut String, path: &str) {
+    if !path.is_empty() && !path.starts_with('/') {
+        out.push('/');
+    }
+    out.push_str(path);
 }
 
 /// The view of a head that routing has.

@@ -7,12 +7,14 @@ mod forwarded;
 mod h1;
 mod headers;
 mod http;
+mod pipeline;
 mod relay;
 mod respond;
 pub mod snapshot;
 mod splice;
 mod stick;
 mod target;
+mod trailers;
 mod upgrade;
 mod worker;
 

@@ -12,7 +12,7 @@ use crate::telemetry::reason::Reason;
 use crate::upstream::{Connection, LocalUpstream};
 
 use super::attempt::{
-    Deadlines, Upload, account_upload, arm, expired, is_client_gone, keep_unless_broken,
+    Deadlines, Turn, Upload, account_upload, arm, is_client_gone, keep_unless_broken,
 };
 use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
@@ -22,6 +22,7 @@ use super::http::{After, Scratch, fail};
 use super::respond;
 use super::snapshot::RoutePlan;
 use super::splice::Side;
+use super::trailers::Trailers;
 use super::worker::{self, Worker};
 
 /// Relays the response whose head is in `s.reply`, to its end.
@@ -36,7 +37,7 @@ pub(super) async fn relay(
     x: &mut Exchange,
     plan: &RoutePlan,
     upstream: &Rc<LocalUpstream>,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     mut connection: Connection,
     deadlines: Deadlines,
     cookie: Option<Vec<u8>>,
@@ -49,7 +50,9 @@ pub(super) async fn relay(
         ResponseBody::None => (Reader::Done, Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Length(n) => (Reader::Length(n), Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Chunked => {
-            let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()));
+            let trailers =
+                Trailers::of_response(&plan.response_headers, &s.reply.fields, s.response.filled());
+            let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()), trailers);
             if is_11 {
                 (reader, Framing::Chunked, ResponseFraming::Chunked)
             } else {
@@ -153,22 +156,23 @@ pub(super) async fn relay(
             return Poll::Ready(Err(Reason::Draining));
         }
         let moved = download.progress + upload.flow.progress;
-        if progress != Some((moved, download.waits)) {
-            progress = Some((moved, download.waits));
-            let patience = match download.waits {
-                Side::Read => deadlines.endpoint_idle,
-                Side::Write => deadlines.client_idle,
-            };
-            arm(conn, deadlines, worker.clock.now(), patience);
+        // An endpoint that has answered before it has the whole request may be waiting for the rest.
+        let turn = match download.waits {
+            Side::Write => Turn::Client,
+            Side::Read if upload.waits_for_client() => Turn::Client,
+            Side::Read => Turn::Endpoint,
+        };
+        if progress != Some((moved, turn)) {
+            progress = Some((moved, turn));
+            arm(
+                conn,
+                deadlines,
+                worker.clock.now(),
+                deadlines.patience(turn),
+            );
         }
         if conn.timer.has_expired(cx) {
-            return Poll::Ready(Err(
-                match (expired(worker, deadlines, upload), download.waits) {
-                    (Reason::Deadline, _) => Reason::Deadline,
-                    (_, Side::Write) => Reason::ClientIdle,
-                    (_, Side::Read) => Reason::EndpointIdle,
-                },
-            ));
+            return Poll::Ready(Err(deadlines.expired(worker.clock.now(), turn)));
         }
         Poll::Pending
     })

@@ -1,6 +1,6 @@
 //! Responses that isobar makes itself: the only place that picks a status.
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use crate::http1::Refusal;
 use crate::telemetry::reason::Reason;
@@ -21,8 +21,8 @@ pub(super) struct Answer<'a> {
     pub body: &'a [u8],
     /// What failed, for Proxy-Status.
     pub reason: Option<Reason>,
-    /// The request's id, told with errors so that a user can quote it.
-    pub request_id: &'a [u8],
+    /// The request's id and the field that bears it, told with errors so that a user can quote it.
+    pub request_id: Option<(&'a HeaderName, &'a [u8])>,
     /// Whether the connection closes.
     pub close: bool,
     /// Whether it answers HEAD.
@@ -89,11 +89,12 @@ pub(super) fn write_answer(
         // RFC 9209: who speaks and what went wrong, for people and for the next proxy.
         out.extend_from_slice(b"Proxy-Status: isobar; error=");
         out.extend_from_slice(reason.proxy_error().as_bytes());
-        out.extend_from_slice(b"; details=");
+        // Section 2.1.4: a String, in quotes; our words hold nothing to escape.
+        out.extend_from_slice(b"; details=\"");
         out.extend_from_slice(reason.as_str().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        if !answer.request_id.is_empty() {
-            field(out, "X-Request-Id", answer.request_id);
+        out.extend_from_slice(b"\"\r\n");
+        if let Some((name, id)) = answer.request_id {
+            field(out, name.as_str(), id);
         }
         if reason == Reason::MethodRefused {
             field(
@@ -236,7 +237,7 @@ mod tests {
                 location: None,
                 body: b"body",
                 reason: None,
-                request_id: b"",
+                request_id: None,
                 close: false,
                 is_head,
                 keep_alive_10: false,

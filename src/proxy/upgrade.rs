@@ -43,7 +43,7 @@ pub(super) struct Tunnel {
 
 /// One direction.
 struct Half {
-    flow: Flow,
+    flow: Flow<'static>,
     buffer: Buffer,
     out: Vec<u8>,
     done: bool,
