@@ -30,7 +30,7 @@ use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
 use crate::config::{Config, Name};
 use crate::listener::handover::{Entry, Inherited, Kind, Manifest};
-use crate::listener::{BindError, Bound, Sharing, Spread, bind};
+use crate::listener::{BindError, Bound, Spread, bind};
 use crate::proxy::Worker;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::runtime::access::{self, Access};
@@ -186,7 +186,7 @@ impl Server {
                 let bound = inherited
                     .as_mut()
                     .and_then(|inherited| inherited.bind(Kind::AdminTcp, &addr, 1))
-                    .unwrap_or_else(|| bind(&addr, 1, Sharing::Refused));
+                    .unwrap_or_else(|| bind(&addr, 1));
                 Some(bound.map_err(StartError::Admin)?)
             }
             None => None,

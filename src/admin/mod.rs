@@ -14,7 +14,6 @@ mod answer;
 
 mod serve;
 
-
 pub use serve::{AdminState, serve};
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ fn serve(loaded: Result<Loaded, Problems>, watch: bool) -> u8 {
             let running = start(&loaded, inherited, watch)?;
             Ok((loaded, running))
         });
-    let (loaded, mut running) = match started {
+    let (loaded, running) = match started {
         Ok(started) => started,
         Err((text, code)) => {
             if let Some(predecessor) = predecessor {
@@ -203,10 +203,7 @@ fn start(
 }
 
 /// Sockets that systemd bound for us.
-fn activated(
-    env: &dyn Fn(&str) -> Option<String>,
-    pid: u32,
-) -> Result<Option<Inherited>, String> {
+fn activated(env: &dyn Fn(&str) -> Option<String>, pid: u32) -> Result<Option<Inherited>, String> {
     let descriptors = systemd::listen_fds(env, pid).map_err(|e| format!("error: {e}"))?;
     if descriptors.is_empty() {
         return Ok(None);

@@ -275,7 +275,7 @@ fn clip(text: &str) -> String {
 }
 
 /// Text of a file on its way to a terminal: no control characters (a tab is one space wide).
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\t' => ' ',

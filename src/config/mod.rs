@@ -5,6 +5,8 @@
 //! - `reader` and `node` are a typed view of TOML tables and values that records problems and goes
 //!   on; `lower` uses it to build the [`model`].
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
+//! - [`effective`] writes a checked configuration out again, every default filled in; [`diff`]
+//!   tells what differs between two.
 //! - Units: [`units`]. Problems: [`diagnostic`]. Changes of the files: [`watch`].
 
 use std::fmt;
@@ -12,6 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub mod diagnostic;
+pub mod diff;
+pub mod effective;
 mod include;
 mod lower;
 pub mod model;

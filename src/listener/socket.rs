@@ -77,12 +77,9 @@ pub struct SocketFile {
 }
 
 /// With whom the port of a new socket may be shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// With nobody: a port that another program holds, even one that allows sharing, is an error
-    /// and not half of our traffic lost to it.
+#[derive(Clone, Copy, PartialEq)]
+enum Sharing {
     Refused,
-    /// This process holds the port already, at an address that overlaps.
     WithOurselves,
 }
 
@@ -93,8 +90,24 @@ pub(super) enum FileOwner {
     Systemd,
 }
 
-/// Binds `addr` for `workers` workers. Nothing stays bound after an error.
-pub fn bind(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bound, BindError> {
+/// Binds `addr` for `workers` workers. Nothing stays bound after an error. A port that another
+/// program holds, even one that allows sharing, is an error and not half of our traffic lost to it.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::Refused)
+}
+
+/// The same where this process holds the port already, at an address that overlaps.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::WithOurselves)
+}
+
+fn bind_sharing(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bound, BindError> {
     let bound = match addr {
         BindAddr::Any(port) => {
             let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
@@ -334,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_a_socket_of_one_port() {
-        let bound = bind(&local(), 3, Sharing::Refused).unwrap();
+        let bound = bind(&local(), 3).unwrap();
         let Bound::Tcp { addr, sockets } = &bound else {
             panic!("not TCP")
         };
@@ -344,8 +357,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_even_if_its_holder_would_share() {
-        let held = bind(&local(), 2, Sharing::Refused).unwrap();
-        let again = bind(&BindAddr::Ip(held.addr().unwrap()), 2, Sharing::Refused);
+        let held = bind(&local(), 2).unwrap();
+        let again = bind(&BindAddr::Ip(held.addr().unwrap()), 2);
         assert!(matches!(again, Err(BindError::InUse { .. })), "{again:?}");
     }
 
@@ -354,7 +367,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes");
         std::fs::write(&path, "mine").unwrap();
-        assert!(bind(&BindAddr::Unix(path.clone()), 1, Sharing::Refused).is_err());
+        assert!(bind(&BindAddr::Unix(path.clone()), 1).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     }
 
@@ -365,11 +378,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "left by a dead process");
         let addr = BindAddr::Unix(path.clone());
-        let live = bind(&addr, 2, Sharing::Refused).unwrap();
-        assert!(matches!(
-            bind(&addr, 1, Sharing::Refused),
-            Err(BindError::InUse { .. })
-        ));
+        let live = bind(&addr, 2).unwrap();
+        assert!(matches!(bind(&addr, 1), Err(BindError::InUse { .. })));
         assert!(path.exists());
         drop(live);
         assert!(!path.exists());

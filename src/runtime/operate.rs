@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::base::clock::{Clock, Nanos};
-use crate::config::diff::{Change as ConfigChange, Diff, Object, Verbosity, diff};
+use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Verbosity, diff};
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::proxy::snapshot::Published;
@@ -272,7 +272,10 @@ impl Operations {
                     hash: plan.hash,
                 };
                 let counts = plan.diff.summary();
-                tracing::info!(hash = format_args!("{:016x}", plan.hash), "reloaded: {counts}");
+                tracing::info!(
+                    hash = format_args!("{:016x}", plan.hash),
+                    "reloaded: {counts}"
+                );
                 let what = What::Config {
                     counts: counts.clone(),
                 };
@@ -293,7 +296,9 @@ impl Operations {
             }
             Err(failure) => {
                 let text = failure.to_string();
-                tracing::error!("the configuration was not reloaded, the old one serves on\n{text}");
+                tracing::error!(
+                    "the configuration was not reloaded, the old one serves on\n{text}"
+                );
                 source.last_error = Some(FailureView {
                     at_unix_ms: now,
                     text: text.clone(),
@@ -362,7 +367,7 @@ impl Operations {
             .iter()
             .filter_map(|item| match &item.change {
                 ConfigChange::NeedsRestart { what } => {
-                    Some(what.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    Some(what.iter().map(move |field| restart(&item.object, field)))
                 }
                 _ => None,
             })
@@ -390,6 +395,18 @@ impl Operations {
     fn source(&self) -> MutexGuard<'_, Source> {
         self.0.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `process.workers: 2 -> 4`
+fn restart(object: &Object, field: &FieldChange) -> String {
+    let table = match object {
+        Object::Admin => "admin",
+        Object::Log => "log",
+        _ => "process",
+    };
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+    let (old, new) = (shown(&field.old), shown(&field.new));
+    format!("{table}.{}: {old} -> {new}", field.path)
 }
 
 /// What serving `loaded` would do now.

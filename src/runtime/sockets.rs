@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::addr::BindAddr;
 use crate::config::{Listener, Name};
 use crate::listener::handover::{Entry, Inherited, Kind};
-use crate::listener::{BindError, Bound, Sharing, SocketFile, bind};
+use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside};
 
 use super::worker::{Command, Listening, SocketKind};
 use super::workers::Workers;
@@ -105,7 +105,13 @@ impl Sockets {
                     let bound = inherited
                         .as_mut()
                         .and_then(|inherited| inherited.bind(kind, addr, workers))
-                        .unwrap_or_else(|| bind(addr, workers, self.sharing(addr)))
+                        .unwrap_or_else(|| {
+                            if self.overlaps(addr) {
+                                bind_beside(addr, workers)
+                            } else {
+                                bind(addr, workers)
+                            }
+                        })
                         .map_err(|source| (listener.name.clone(), source))?;
                     Some(bound)
                 };
@@ -127,22 +133,14 @@ impl Sockets {
 
     /// Whether an address of ours may be in the way of `addr`: `0.0.0.0:80` and `10.0.0.1:80` may
     /// be open at once, for as long as it takes to close the one that goes.
-    fn sharing(&self, addr: &BindAddr) -> Sharing {
+    fn overlaps(&self, addr: &BindAddr) -> bool {
         let port = match addr {
             BindAddr::Any(port) => *port,
             BindAddr::Ip(ip) => ip.port(),
-            BindAddr::Unix(_) => return Sharing::Refused,
+            BindAddr::Unix(_) => return false,
         };
-        let is_ours = port != 0
-            && self
-                .open
-                .iter()
-                .any(|open| open.addr.is_some_and(|a| a.port() == port));
-        if is_ours {
-            Sharing::WithOurselves
-        } else {
-            Sharing::Refused
-        }
+        let has_port = |open: &Open| open.addr.is_some_and(|a| a.port() == port);
+        port != 0 && self.open.iter().any(has_port)
     }
 
     /// Makes it so: tells the workers which sockets are new and which change hands, and returns

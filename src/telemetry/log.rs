@@ -49,7 +49,9 @@ impl LevelSwitch {
     /// Shows events at `level` and above from now on.
     pub fn set(&self, level: Level) {
         // It fails only when the subscriber is gone, and with it the log.
-        let _ = self.0.modify(|filter| *filter = LevelFilter::from_level(level));
+        let _ = self
+            .0
+            .modify(|filter| *filter = LevelFilter::from_level(level));
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cell::PerWorker;
 use super::cells::{
-    ConfigCells, EndpointCells, EndpointOutcome, ListenerCells, LogWriterCells, RouteCells, UpstreamCells,
-    WorkerCells,
+    ConfigCells, EndpointCells, EndpointOutcome, ListenerCells, LogWriterCells, RouteCells,
+    UpstreamCells, WorkerCells,
 };
 use crate::base::load::Load;
 

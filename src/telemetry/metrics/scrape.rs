@@ -11,7 +11,9 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::cell::{BOUNDS, HistogramSum, PerWorker};
-use super::cells::{ListenerCells, ConfigCells, LogWriterCells, RouteCells, UpstreamCells, WorkerCells};
+use super::cells::{
+    ConfigCells, ListenerCells, LogWriterCells, RouteCells, UpstreamCells, WorkerCells,
+};
 use super::families::{FAMILIES, Family, Kind, Read};
 use super::process::ProcessStats;
 use super::registry::{ByName, Endpoint, Registry, Upstream};
