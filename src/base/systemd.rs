@@ -196,9 +196,12 @@ fn announced(
     let names = env("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').map(str::to_owned);
     let named = names.chain(std::iter::repeat(String::new())).take(count);
-    let or_unknown = |name: String| match name.is_empty() {
-        true => "unknown".to_owned(),
-        false => name,
+    let or_unknown = |name: String| {
+        if name.is_empty() {
+            "unknown".to_owned()
+        } else {
+            name
+        }
     };
     Ok(Some(named.map(or_unknown).collect()))
 }
