@@ -25,6 +25,11 @@ const MAX_DESCRIPTORS: usize = 253;
 /// A manager that does not read is not waited for longer: it is busy, and so are we.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Variables that speak of one process, to be taken out of the environment of a successor: its
+/// watchdog would not be fed, because `WATCHDOG_PID` is the predecessor's.
+pub const OF_ONE_PROCESS: [&str; 4] =
+    ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"];
+
 /// What systemd gave cannot be used.
 #[derive(Debug, Error)]
 pub enum SystemdError {

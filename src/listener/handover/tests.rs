@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::base::addr::BindAddr;
 use crate::listener::{Bound, bind};
 
 /// Far more than anything here takes.
