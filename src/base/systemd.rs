@@ -25,6 +25,11 @@ const MAX_DESCRIPTORS: usize = 253;
 /// A manager that does not read is not waited for longer: it is busy, and so are we.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Variables that speak of one process, to be taken out of the environment of a successor: its
+/// watchdog would not be fed, because `WATCHDOG_PID` is the predecessor's.
+pub const OF_ONE_PROCESS: [&str; 4] =
+    ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"];
+
 /// What systemd gave cannot be used.
 #[derive(Debug, Error)]
 pub enum SystemdError {
@@ -196,9 +201,12 @@ fn announced(
     let names = env("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').map(str::to_owned);
     let named = names.chain(std::iter::repeat(String::new())).take(count);
-    let or_unknown = |name: String| match name.is_empty() {
-        true => "unknown".to_owned(),
-        false => name,
+    let or_unknown = |name: String| {
+        if name.is_empty() {
+            "unknown".to_owned()
+        } else {
+            name
+        }
     };
     Ok(Some(named.map(or_unknown).collect()))
 }

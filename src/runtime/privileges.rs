@@ -85,13 +85,13 @@ pub fn drop_to(user: &str) -> Result<Dropped, PrivilegesError> {
     };
     let is = Uid::effective();
     if !is.is_root() {
-        return match is == found.uid {
-            true => Ok(Dropped::Already),
-            false => Err(PrivilegesError::NotRoot {
-                user: named(),
-                uid: is.as_raw(),
-            }),
-        };
+        if is == found.uid {
+            return Ok(Dropped::Already);
+        }
+        return Err(PrivilegesError::NotRoot {
+            user: named(),
+            uid: is.as_raw(),
+        });
     }
     become_user(&found).map_err(|source| PrivilegesError::Refused {
         user: named(),

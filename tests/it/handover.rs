@@ -18,6 +18,8 @@ use isobar::listener::handover::{
     send,
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::support::DEADLINE;
 
 /// What the child process is asked to do; absent in an ordinary run of the tests.
@@ -69,6 +71,7 @@ fn child() {
     match std::env::var(ROLE).as_deref() {
         Ok("serve") => serve(),
         Ok("fail") => fail(),
+        Ok("limited") => limited(),
         Ok("activated") => activated(),
         Ok("vanish") => drop(from_stdin().unwrap()),
         Ok(other) => panic!("no role {other}"),
@@ -101,6 +104,16 @@ fn fail() {
     drop(receive(&stream, DEADLINE).unwrap());
     let why = Message::Failed("isobar.toml:1: no".to_owned());
     say(&stream, &why, DEADLINE).unwrap();
+}
+
+/// Has not room for all of the descriptors, and says so.
+fn limited() {
+    let stream = from_stdin().unwrap();
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(16);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let error = receive(&stream, DEADLINE).unwrap_err();
+    say(&stream, &Message::Failed(error.to_string()), DEADLINE).unwrap();
 }
 
 /// Does what `serve` does, with a socket that systemd would have given.
@@ -175,6 +188,19 @@ fn successor_that_fails_says_why_and_leaves_the_socket_alone() {
     assert!(matches!(end, Err(HandoverError::Closed)), "{end:?}");
     let _client = TcpStream::connect(addr).unwrap();
     listener.accept().unwrap();
+}
+
+#[test]
+fn successor_without_room_for_all_descriptors_takes_none() {
+    let (listener, addr) = local();
+    let (_successor, stream) = start("limited");
+    let mut manifest = manifest(addr);
+    manifest.sockets[0].count = 20;
+    send(&stream, &manifest, &[listener.as_fd(); 20], DEADLINE).unwrap();
+    match hear(&stream, DEADLINE).unwrap() {
+        Message::Failed(why) => assert!(why.contains("raise the limit of open files"), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -238,9 +238,10 @@ mod tests {
         for order in [[true, false], [false, true]] {
             let mut folders = Folders::default();
             for is_file in order {
-                match is_file {
-                    true => folders.add_file(&at.join("isobar.toml")),
-                    false => folders.add_pattern(&at.join("*.toml")),
+                if is_file {
+                    folders.add_file(&at.join("isobar.toml"));
+                } else {
+                    folders.add_pattern(&at.join("*.toml"));
                 }
             }
             assert!(folders.concerns(&at.join("new.toml")));

@@ -2,8 +2,8 @@
 //!
 //! Whatever way they are saved: editors write a new file and rename it, tools truncate and write,
 //! Kubernetes swaps a symlink to a folder (`..data`). So folders are watched, not files, those of
-//! every symlink on the way too ([`folders`]), and what counts is the text: once the folders have
-//! been quiet for a moment ([`decide`]), the configuration is read as [`load`](super::load) reads it,
+//! every symlink on the way too (`folders`), and what counts is the text: once the folders have
+//! been quiet for a moment (`decide`), the configuration is read as [`load`](super::load) reads it,
 //! and a change is reported if its hash is another one. A file half written may be reported: the
 //! reload refuses it, and the rest of it is the next change.
 //!

@@ -7,7 +7,8 @@
 //! ```text
 //! predecessor                                successor
 //!   starts it, ISOBAR_HANDOVER=1, one end
-//!   of a socketpair as its standard input
+//!   of a socketpair as its standard input,
+//!   without `systemd::OF_ONE_PROCESS`
 //!   send: manifest, descriptors      ---->   receive: each descriptor is checked
 //!                                            loads its configuration, `Inherited::bind`s, serves
 //!   (waits; gives up after a time)   <----   `Ready`, or `Failed` with the reason
@@ -42,6 +43,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::base::addr::BindAddr;
 
 pub use inherited::Inherited;
 use wire::{Tag, Wire};
@@ -85,7 +88,7 @@ pub struct Entry {
     pub kind: Kind,
     /// Of the listener; for messages only, the address is what counts.
     pub name: String,
-    /// As configured ([`BindAddr`](crate::base::addr::BindAddr) displayed).
+    /// As configured ([`BindAddr`] displayed).
     pub addr: String,
     /// How many: one a worker, one altogether for a Unix socket.
     pub count: usize,
@@ -131,7 +134,7 @@ pub enum HandoverError {
         after: Duration,
     },
     /// The system refused.
-    #[error("the handover's stream")]
+    #[error("the stream of the handover failed")]
     Io(#[source] io::Error),
     /// The other side does not speak this protocol.
     #[error("not understood: {what}")]
@@ -173,6 +176,26 @@ pub enum HandoverError {
         /// The version there.
         theirs: u32,
     },
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// That of an admin address.
+    pub fn of_admin(addr: &BindAddr) -> Self {
+        match addr {
+            BindAddr::Any(_) | BindAddr::Ip(_) => Self::AdminTcp,
+            BindAddr::Unix(_) => Self::AdminUnix,
+        }
+    }
+
+    /// That of an address of a listener of streams.
+    pub fn of_listener(addr: &BindAddr) -> Self {
+        match addr {
+            BindAddr::Any(_) | BindAddr::Ip(_) => Self::Tcp,
+            BindAddr::Unix(_) => Self::Unix,
+        }
+    }
 }
 
 // === impl Manifest ===

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::base::addr::BindAddr;
 use crate::listener::{Bound, bind};
 
 /// Far more than anything here takes.
@@ -19,7 +18,7 @@ fn pair() -> (UnixStream, UnixStream) {
     UnixStream::pair().unwrap()
 }
 
-fn entry(kind: Kind, addr: impl ToString, count: usize) -> Entry {
+fn entry(kind: Kind, addr: impl std::fmt::Display + Copy, count: usize) -> Entry {
     Entry {
         kind,
         name: "web".to_owned(),
@@ -100,11 +99,11 @@ fn every_kind_arrives_at_its_address() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp_addr = udp.local_addr().unwrap();
     let sockets = vec![
-        entry(Kind::Unix, BindAddr::Unix(path.clone()), 1),
+        entry(Kind::Unix, &BindAddr::Unix(path.clone()), 1),
         entry(Kind::Tcp, tcp_addr, 2),
         entry(Kind::Udp, udp_addr, 1),
         entry(Kind::AdminTcp, admin_addr, 1),
-        entry(Kind::AdminUnix, BindAddr::Unix(control.clone()), 1),
+        entry(Kind::AdminUnix, &BindAddr::Unix(control.clone()), 1),
     ];
     let fds = [
         unix.as_fd(),
@@ -151,7 +150,7 @@ fn port_that_the_kernel_chose_goes_with_port_zero() {
     let held = bind(&BindAddr::Any(0), 1).unwrap();
     let addr = held.addr().unwrap();
     let (fds, _) = held.into_parts();
-    let sockets = vec![entry(Kind::Tcp, BindAddr::Any(0), 1)];
+    let sockets = vec![entry(Kind::Tcp, &BindAddr::Any(0), 1)];
     let mut inherited = hand(sockets, &[fds[0].as_fd()]).unwrap();
     assert!(inherited.take(Kind::Tcp, &BindAddr::Any(1)).is_none());
     let bound = inherited.bind(Kind::Tcp, &BindAddr::Any(0), 1);
@@ -207,7 +206,7 @@ fn socket_of_another_address_is_refused() {
     let why = format!("the socket is bound to {addr}");
     refused(entry(Kind::Tcp, other, 1), listener.as_fd(), &why);
     refused(
-        entry(Kind::Tcp, format!(":{}", addr.port()), 1),
+        entry(Kind::Tcp, &BindAddr::Any(addr.port()), 1),
         listener.as_fd(),
         &why,
     );
@@ -461,9 +460,10 @@ fn workers_without_an_inherited_socket_get_new_ones_of_the_same_port() {
             } => {
                 assert_eq!(bound, addr);
                 assert_eq!(sockets.len(), 4);
-                let to = match addr.ip().is_unspecified() {
-                    true => SocketAddr::new([127, 0, 0, 1].into(), addr.port()),
-                    false => addr,
+                let to = if addr.ip().is_unspecified() {
+                    SocketAddr::new([127, 0, 0, 1].into(), addr.port())
+                } else {
+                    addr
                 };
                 each_accepts(to, &sockets);
             }
