@@ -293,18 +293,18 @@ impl Server {
 
     /// Drains for at most `process.grace`, then cuts. Blocks.
     pub fn shutdown(self) -> Shutdown {
-        self.shutdown_unless(|| false)
+        self.shutdown_unless(|_| false)
     }
 
     /// The same, cutting early once `is_urgent` says so. Blocks.
-    pub fn shutdown_unless(mut self, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
+    pub fn shutdown_unless(mut self, mut is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.drain();
         let clock = Clock::start();
         let grace = self.live().config().process.grace;
         let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {
-            if is_urgent() || clock.now() >= deadline {
+            if is_urgent(&self) || clock.now() >= deadline {
                 ended = Shutdown::Cut;
                 break;
             }

@@ -90,16 +90,23 @@ fn serve(loaded: &Loaded) -> u8 {
         server.reopen_logs();
     }
     tracing::info!(grace = ?loaded.config.process.grace, "draining; a second signal cuts");
-    let mut again = || {
-        runtime.block_on(async {
+    let again = |server: &Server| {
+        let told = runtime.block_on(async {
             tokio::select! {
                 biased; // the signal is what is asked for; ready() only makes the question short
-                told = signals.next() => matches!(told, Told::Stop),
-                () = std::future::ready(()) => false,
+                told = signals.next() => Some(told),
+                () = std::future::ready(()) => None,
             }
-        })
+        });
+        match told {
+            // Exchanges in flight still write their lines, and rotation does not wait for them.
+            Some(Told::Reopen) => server.reopen_logs(),
+            Some(Told::Stop) => return true,
+            None => {}
+        }
+        false
     };
-    match server.shutdown_unless(&mut again) {
+    match server.shutdown_unless(again) {
         Shutdown::Clean => {
             tracing::info!("drained");
             OK

@@ -72,7 +72,8 @@ const REQUEST_ID_LEN: usize = 32;
 // === impl Exchange ===
 
 impl Exchange {
-    /// An exchange whose first byte was seen at `started` and whose head is complete at `now`.
+    /// An exchange whose first byte was seen at `started` and whose head is complete, or refused, at
+    /// `now`.
     pub(super) fn begin(
         worker: &Worker,
         snapshot: Rc<Held>,
@@ -85,6 +86,17 @@ impl Exchange {
             listener.cells.worker(worker.index).requests.inc();
         }
         worker.cells().requests.inc();
+        Self::new(snapshot, slot, peer, started, now)
+    }
+
+    /// The same for what is no request: nothing is counted but its end.
+    pub(super) fn new(
+        snapshot: Rc<Held>,
+        slot: usize,
+        peer: Option<SocketAddr>,
+        started: Nanos,
+        now: Nanos,
+    ) -> Self {
         Self {
             snapshot,
             slot,

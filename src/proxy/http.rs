@@ -134,7 +134,20 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 }
                 return Next::Idle;
             }
-            Head::Closed => return Next::Close,
+            Head::Closed => {
+                // Half a head is no exchange, but somebody should know. (Old browsers send a line's
+                // end behind a body, which is none.)
+                if s.inbound.filled().iter().any(|b| !b"\r\n".contains(b)) {
+                    let reason = if conn.is_cutting() {
+                        Reason::Draining
+                    } else {
+                        Reason::ClientGone
+                    };
+                    let cells = listener.cells.worker(worker.index);
+                    cells.refusals.of(reason).inc();
+                }
+                return Next::Close;
+            }
             Head::Refused {
                 reason,
                 detail,

@@ -15,8 +15,10 @@ mod splice;
 mod stick;
 mod target;
 mod trailers;
+mod turn_away;
 mod upgrade;
 mod worker;
 
 pub use h1::{Conn, serve};
+pub use turn_away::turn_away;
 pub use worker::{Phase, Worker};
