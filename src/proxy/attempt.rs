@@ -298,7 +298,10 @@ pub(super) async fn forward(
         return upgrade(conn, worker, s, x, plan, connection, deadlines).await;
     }
     // 7 relay the response
-    let cookie = cookie.and_then(|c| c.to_set(x));
+    s.cookie.clear();
+    if let Some(cookie) = cookie {
+        cookie.write_set(x, &mut s.cookie);
+    }
     relay::relay(
         conn,
         worker,
@@ -309,7 +312,6 @@ pub(super) async fn forward(
         &mut upload,
         connection,
         deadlines,
-        cookie,
     )
     .await
 }

@@ -54,6 +54,10 @@ pub(super) struct Scratch {
     pub(super) path: String,
     /// Text of answers of ours.
     pub(super) text: String,
+    /// The hash key, where it is no part of the head.
+    pub(super) key: Vec<u8>,
+    /// The `Set-Cookie` value that goes with the response; empty = none.
+    pub(super) cookie: Vec<u8>,
 }
 
 /// How a request ended, for its connection.
@@ -704,6 +708,8 @@ impl Scratch {
             response: Buffer::none(),
             path: String::new(),
             text: String::new(),
+            key: Vec::new(),
+            cookie: Vec::new(),
         }
     }
 

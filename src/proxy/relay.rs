@@ -40,7 +40,6 @@ pub(super) async fn relay(
     upload: &mut Upload<'_>,
     mut connection: Connection,
     deadlines: Deadlines,
-    cookie: Option<Vec<u8>>,
 ) -> After {
     x.phase = Phase::Response;
     let is_11 = s.head.version == Version::Http11;
@@ -83,7 +82,7 @@ pub(super) async fn relay(
         keep_alive_10: !is_11,
         upgrade: false,
         via: x.listener().spec.forwarding.via.as_deref(),
-        cookie: cookie.as_deref(),
+        cookie: (!s.cookie.is_empty()).then_some(&*s.cookie),
     };
     s.to_client.clear();
     headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
