@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use http::HeaderName;
+
 use crate::base::clock::Nanos;
 use crate::http1::{FieldId, RequestHead, Version};
 use crate::telemetry::access_log::{Ending, Entry, Phase, Timings};
@@ -126,6 +128,12 @@ impl Exchange {
     /// The request's id.
     pub(super) fn request_id(&self) -> &[u8] {
         &self.request_id[..self.request_id_len]
+    }
+
+    /// The request's id with the name of the field that bears it; `None` = the listener has none.
+    pub(super) fn named_id(&self) -> Option<(&HeaderName, &[u8])> {
+        let name = self.listener().spec.forwarding.request_id.as_ref()?;
+        Some((name, self.request_id()))
     }
 
     /// Takes over the id that a trusted proxy gave, if it is a plain word, or makes one.

@@ -6,7 +6,7 @@ use crate::http1::FieldId;
 
 use super::exchange::Exchange;
 use super::forwarded::{Client, push_ip};
-use super::http::Scratch;
+use super::scratch::Scratch;
 
 /// The hash key of an exchange.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::config::HeaderEdits;
 use crate::telemetry::reason::Reason;
 
 use super::exchange::Exchange;
@@ -35,26 +36,15 @@ pub fn turn_away(
     let now = worker.clock.now();
     let mut x = Exchange::new(snapshot, conn.slot, conn.peer, now, now);
     x.reason = Some(Reason::ConnectionsLimit);
-    let name = x.listener().spec.forwarding.request_id.clone();
-    if name.is_some() {
+    if x.named_id().is_some() {
         x.set_request_id(None, worker);
     }
     let mut text = String::new();
     respond::error_text(Reason::ConnectionsLimit, None, &mut text);
-    let answer = Answer {
-        status: respond::status_of(Reason::ConnectionsLimit),
-        content_type: Some(b"text/plain; charset=utf-8"),
-        location: None,
-        body: text.as_bytes(),
-        reason: Some(Reason::ConnectionsLimit),
-        request_id: name.as_ref().map(|name| (name, x.request_id())),
-        close: true,
-        is_head: false,
-        keep_alive_10: false,
-    };
+    let answer = Answer::error(Reason::ConnectionsLimit, &text, x.named_id());
     let (status, body_len) = (answer.status.as_u16(), answer.body_len());
     let mut out = Vec::with_capacity(512);
-    respond::write_answer(&mut out, &answer, |_| {});
+    respond::write_answer(&mut out, &answer, &HeaderEdits::default());
     // The buffer of a new socket is empty: either all of it fits, or the client has gone.
     let is_told = conn.stream.write_now(&out).is_ok_and(|n| n == out.len());
     if is_told {
