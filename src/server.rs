@@ -67,10 +67,6 @@ pub struct Server {
     generation: u64,
 }
 
-/// See [`Server::log_reopener`].
-#[derive(Clone, Debug)]
-pub struct LogReopener(Arc<Mutex<Live>>);
-
 /// A server before it starts: what a configuration file cannot say.
 #[derive(Debug)]
 #[must_use]
@@ -352,11 +348,6 @@ impl Server {
         self.live().config().log.level
     }
 
-    /// A way to reopen the access log while the server shuts down.
-    pub fn log_reopener(&self) -> LogReopener {
-        LogReopener(self.live.clone())
-    }
-
     /// Opens the access log's file anew (after a rotation).
     pub fn reopen_logs(&self) {
         self.live().reopen_logs();
@@ -416,31 +407,31 @@ impl Server {
 
     /// Drains for at most `process.grace`, then cuts. Blocks.
     pub fn shutdown(self) -> Shutdown {
-        self.shutdown_unless(|| false)
+        self.shutdown_unless(|_| false)
     }
 
     /// The same, cutting early once `is_urgent` says so. Blocks.
-    pub fn shutdown_unless(self, is_urgent: impl FnMut() -> bool) -> Shutdown {
+    pub fn shutdown_unless(self, is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.end(Heir::Nobody, is_urgent)
     }
 
     /// The same after a successor has taken the sockets over ([`Server::hand_over`]): accepts
     /// nothing more, refuses nothing, leaves the files of Unix sockets.
-    pub fn succeed(mut self, is_urgent: impl FnMut() -> bool) -> Shutdown {
+    pub fn succeed(mut self, is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.admin_handle = None;
         // Its admin address is the successor's: what comes there asks for the successor.
         self.stop.cancel();
         self.end(Heir::Successor, is_urgent)
     }
 
-    fn end(mut self, heir: Heir, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
+    fn end(mut self, heir: Heir, mut is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.drain_for(heir);
         let clock = Clock::start();
         let grace = self.live().config().process.grace;
         let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {
-            if is_urgent() || clock.now() >= deadline {
+            if is_urgent(&self) || clock.now() >= deadline {
                 ended = Shutdown::Cut;
                 break;
             }
@@ -463,16 +454,6 @@ impl Server {
         if let Some(control) = self.control.take() {
             let _ = control.join();
         }
-    }
-}
-
-// === impl LogReopener ===
-
-impl LogReopener {
-    /// Opens the access log's file anew, if the server still writes one.
-    pub fn reopen(&self) {
-        let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        live.reopen_logs();
     }
 }
 

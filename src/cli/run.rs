@@ -285,8 +285,7 @@ impl Running {
         } = self;
         // Nobody waits for an order any more.
         ears.orders = None;
-        let reopen = server.log_reopener();
-        let urgent = || {
+        let urgent = |server: &Server| {
             loop {
                 let told = runtime.block_on(async {
                     tokio::select! {
@@ -297,7 +296,7 @@ impl Running {
                 });
                 match told {
                     Some(Told::Stop) => return true,
-                    Some(Told::Reopen) => reopen.reopen(),
+                    Some(Told::Reopen) => server.reopen_logs(),
                     Some(Told::Reload(_) | Told::Upgrade) => {
                         tracing::warn!("draining: it is too late for that");
                     }

@@ -113,7 +113,7 @@ pub struct Listener {
     pub name: Name,
     /// At least one.
     pub bind: Vec<BindAddr>,
-    /// Connections above this are closed at once and counted.
+    /// Connections above this are answered 503, closed and counted.
     pub max_connections: u32,
     /// From the first byte of a head (or the accept) to its end: 408 after.
     pub header_timeout: Duration,

@@ -6,33 +6,35 @@
 //! a new connection, if it is idempotent and all that was sent can be sent again, or if nothing
 //! was sent. A request that is neither never reaches an endpoint twice.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::StatusCode;
 
 use crate::balance::Outcome;
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
-use crate::http1::{ChunkDecoder, Limits, Progress, RequestBody, Version};
+use crate::http1::{ChunkDecoder, RequestBody, Version};
 use crate::telemetry::access_log::Phase;
-use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome, RetryReason};
+use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Reuse, Ticket, connect};
+use crate::upstream::{LocalUpstream, Reuse};
 
+use super::answer::{fail, refuse, send};
+use super::await_head::{Awaited, await_head};
 use super::body::{Flow, Framing, Reader};
+use super::dial::dial;
 use super::exchange::Exchange;
 use super::forwarded::Client;
-use super::h1::{Conn, Next};
+use super::h1::Conn;
 use super::headers::{self, RequestContext};
-use super::http::{After, Keep, Scratch, fail, refuse, send};
+use super::http::After;
 use super::relay;
-use super::respond;
+use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
-use super::splice::Side;
 use super::stick::{Cookie, Key};
 use super::trailers::Trailers;
+use super::upgrade;
+use super::upload::{Deadlines, Upload, account_upload, arm, keep_unless_broken};
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
@@ -41,54 +43,6 @@ const INTERIMS_MAX: u32 = 32;
 
 /// Endpoints tried for one exchange while connects fail.
 const ATTEMPTS: usize = 3;
-
-/// Bounds of a response head: twice what a request may have by default, because endpoints are
-/// ours and set large cookies; still bounded, because they may be broken.
-const RESPONSE_LIMITS: Limits = Limits {
-    max_head_bytes: 64 * 1024,
-    max_fields: 256,
-    max_target_bytes: 0,
-};
-
-/// The request on its way.
-#[derive(Debug)]
-pub(super) struct Upload<'p> {
-    pub(super) flow: Flow<'p>,
-    /// Nothing more will be sent: it is complete, or the endpoint stopped reading.
-    pub(super) stopped: bool,
-    /// It stopped before its end.
-    pub(super) broken: bool,
-    /// The client waits for the endpoint's 100 before it sends the body.
-    pub(super) awaits_100: bool,
-}
-
-/// The deadlines of an exchange.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
-    /// Of the whole exchange.
-    pub(super) total: Option<Nanos>,
-    /// No progress of the client.
-    pub(super) client_idle: Nanos,
-    /// No progress of the endpoint.
-    pub(super) endpoint_idle: Nanos,
-}
-
-/// Who is to move next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// The client is to send its body, or to read its response.
-    Client,
-    /// The endpoint is to read, or to answer.
-    Endpoint,
-}
-
-enum Awaited {
-    /// A response head; interim ones are told apart by their status.
-    Head,
-    /// The connection broke before the first byte of a response.
-    Broken,
-    Failed(Reason),
-}
 
 /// Forwards the request whose head and plan are known, and relays the response.
 #[expect(
@@ -295,10 +249,13 @@ pub(super) async fn forward(
         // The tunnel begins behind the request's body.
         s.inbound.close_gap(head_len, upload.flow.cursor());
         account_upload(x, &upload);
-        return upgrade(conn, worker, s, x, plan, connection, deadlines).await;
+        return upgrade::begin(conn, worker, s, x, plan, connection, deadlines).await;
     }
     // 7 relay the response
-    let cookie = cookie.and_then(|c| c.to_set(x));
+    s.cookie.clear();
+    if let Some(cookie) = cookie {
+        cookie.write_set(x, &mut s.cookie);
+    }
     relay::relay(
         conn,
         worker,
@@ -309,7 +266,6 @@ pub(super) async fn forward(
         &mut upload,
         connection,
         deadlines,
-        cookie,
     )
     .await
 }
@@ -341,207 +297,6 @@ fn write_head(
         request_id: x.request_id(),
     };
     headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
-}
-
-/// Arms the connection's timer for `patience` from `now`, or the total deadline if that is sooner.
-#[inline]
-pub(super) fn arm(conn: &Conn, deadlines: Deadlines, now: Nanos, patience: Nanos) {
-    let at = now.saturating_add(patience);
-    conn.timer
-        .arm(deadlines.total.map_or(at, |total| total.min(at)));
-}
-
-/// Makes a new connection to the ticket's endpoint.
-async fn dial(
-    conn: &Conn,
-    worker: &Worker,
-    x: &mut Exchange,
-    upstream: &LocalUpstream,
-    ticket: &Ticket,
-    deadlines: Deadlines,
-    now: Nanos,
-) -> Result<Connection, Reason> {
-    x.phase = Phase::Connect;
-    let cells = upstream.shared.cells.worker(worker.index);
-    let endpoint = &ticket.endpoint().shared;
-    arm(
-        conn,
-        deadlines,
-        now,
-        nanos(upstream.shared.spec.connect_timeout),
-    );
-    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || conn.is_cutting())).await;
-    let after = worker.clock.now();
-    let elapsed = after.saturating_sub(now);
-    match connected {
-        Ok(stream) => {
-            x.connected_at = Some(after);
-            cells.pool(PoolOutcome::Fresh).inc();
-            cells.connect_duration.observe(elapsed);
-            Ok(Connection::new(stream, endpoint.clone(), worker.index))
-        }
-        Err(error) => {
-            let mut reason = respond::connect_failed(&error);
-            if reason == Reason::ConnectTimeout && deadlines.total.is_some_and(|t| after >= t) {
-                reason = Reason::Deadline;
-            }
-            let failure = match reason {
-                Reason::ConnectRefused => ConnectFailure::Refused,
-                Reason::ConnectTimeout => ConnectFailure::Timeout,
-                _ => ConnectFailure::Unreachable,
-            };
-            cells.connect_failures(failure).inc();
-            endpoint
-                .cells
-                .worker(worker.index)
-                .requests(EndpointOutcome::ConnectError)
-                .inc();
-            ticket.observe(Outcome::Failed, elapsed, after);
-            tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
-            Err(reason)
-        }
-    }
-}
-
-/// Sends what there is of the request and waits for the head of a response, both at once.
-async fn await_head(
-    conn: &mut Conn,
-    worker: &Worker,
-    s: &mut Scratch,
-    upload: &mut Upload<'_>,
-    connection: &mut Connection,
-    deadlines: Deadlines,
-) -> Awaited {
-    let limits = RESPONSE_LIMITS;
-    let mut progress = (upload.flow.progress, Turn::Endpoint);
-    s.reply.reset();
-    poll_fn(|cx| {
-        // The request.
-        if !upload.stopped {
-            let polled = upload.flow.poll(
-                cx,
-                &mut conn.stream,
-                &mut s.inbound,
-                &mut connection.stream,
-                &mut s.to_endpoint,
-                &worker.pipes,
-            );
-            match polled {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => upload.stopped = true,
-                Poll::Ready(Err(error)) => {
-                    if let Some(reason) = respond::upload_failed(&error) {
-                        return Poll::Ready(Awaited::Failed(reason));
-                    }
-                    upload.stopped = true;
-                    upload.broken = true;
-                }
-            }
-        }
-        // The response.
-        loop {
-            if !s.response.is_empty() {
-                match s.reply.parse(s.response.filled(), &limits, &s.head.method) {
-                    Ok(Progress::Complete) => return Poll::Ready(Awaited::Head),
-                    Ok(Progress::Partial) => {}
-                    Err(refusal) => {
-                        tracing::debug!(%refusal, "response head refused");
-                        return Poll::Ready(Awaited::Failed(respond::response_refused(refusal)));
-                    }
-                }
-            }
-            if s.response.is_none() {
-                // Wait without a buffer.
-                match connection.stream.poll_readable(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(())) => s.response = worker.buffers.take(),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken),
-                }
-            }
-            if s.response.spare().is_empty() {
-                s.response.grow(s.response.capacity() * 2); // bounded by RESPONSE_LIMITS
-            }
-            match connection.stream.poll_read(cx, &mut s.response) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(_) if s.response.is_empty() => return Poll::Ready(Awaited::Broken),
-                Poll::Ready(_) => return Poll::Ready(Awaited::Failed(Reason::ResponseIncomplete)),
-            }
-        }
-        if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
-            return Poll::Ready(Awaited::Failed(Reason::ClientGone));
-        }
-        if conn.is_cutting() || connection.is_cut() {
-            return Poll::Ready(Awaited::Failed(Reason::Draining));
-        }
-        let turn = if upload.waits_for_client() {
-            Turn::Client
-        } else {
-            Turn::Endpoint
-        };
-        if progress != (upload.flow.progress, turn) {
-            progress = (upload.flow.progress, turn);
-            arm(
-                conn,
-                deadlines,
-                worker.clock.now(),
-                deadlines.patience(turn),
-            );
-        }
-        if conn.timer.has_expired(cx) {
-            let reason = deadlines.expired(worker.clock.now(), turn);
-            return Poll::Ready(Awaited::Failed(reason));
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Looks after a client whose request has been read: what it pipelines is read as far as there is
-/// room, its end is remembered (half-closing is its right), its reset ends the exchange.
-pub(super) fn is_client_gone(cx: &mut Context<'_>, conn: &mut Conn, inbound: &mut Buffer) -> bool {
-    while !conn.ended && !inbound.spare().is_empty() {
-        match conn.stream.poll_read(cx, inbound) {
-            Poll::Pending => break,
-            Poll::Ready(Ok(0)) => conn.ended = true,
-            Poll::Ready(Ok(_)) => {}
-            Poll::Ready(Err(_)) => return true,
-        }
-    }
-    false
-}
-
-// === impl Deadlines ===
-
-impl Deadlines {
-    /// How long no progress is borne.
-    pub(super) fn patience(&self, turn: Turn) -> Nanos {
-        match turn {
-            Turn::Client => self.client_idle,
-            Turn::Endpoint => self.endpoint_idle,
-        }
-    }
-
-    /// Whose time is up, when the timer has expired at `now`.
-    pub(super) fn expired(&self, now: Nanos, turn: Turn) -> Reason {
-        if self.total.is_some_and(|total| now >= total) {
-            return Reason::Deadline;
-        }
-        match turn {
-            Turn::Client => Reason::ClientIdle,
-            Turn::Endpoint => Reason::EndpointIdle,
-        }
-    }
-}
-
-// === impl Upload ===
-
-impl Upload<'_> {
-    /// Whether it is the client's turn: not while it may wait for the endpoint's 100.
-    pub(super) fn waits_for_client(&self) -> bool {
-        let is_invited = !self.awaits_100 || self.flow.body_bytes > 0;
-        !self.stopped && self.flow.waits == Side::Read && is_invited
-    }
 }
 
 /// Ends an exchange that broke before a response was begun.
@@ -586,16 +341,6 @@ async fn failed(
     fail(conn, worker, s, x, reason, None, keep).await
 }
 
-/// The client's connection stays if its request was read to its end.
-pub(super) fn keep_unless_broken(s: &mut Scratch, upload: &Upload<'_>) -> Keep {
-    let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
-    if no_body && s.head.keep_alive && !upload.broken {
-        Keep::Yes
-    } else {
-        Keep::No
-    }
-}
-
 /// Tells the policy how fast the head came: a server error counts as slow, never as fast.
 fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
     let Some(ticket) = &x.ticket else { return };
@@ -606,50 +351,4 @@ fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
         Outcome::Ok
     };
     ticket.observe(outcome, elapsed, now);
-}
-
-pub(super) fn account_upload(x: &mut Exchange, upload: &Upload<'_>) {
-    x.body_in = upload.flow.body_bytes;
-    x.received += upload.flow.body_bytes;
-}
-
-/// Answers 101 and hands both connections over to a tunnel.
-async fn upgrade(
-    conn: &mut Conn,
-    worker: &Rc<Worker>,
-    s: &mut Scratch,
-    x: &mut Exchange,
-    plan: &RoutePlan,
-    connection: Connection,
-    deadlines: Deadlines,
-) -> After {
-    let cx = headers::ResponseContext {
-        edits: &plan.response_headers,
-        body: headers::ResponseFraming::UntilClose,
-        close: false,
-        keep_alive_10: false,
-        upgrade: true,
-        via: x.listener().spec.forwarding.via.as_deref(),
-        cookie: None,
-    };
-    s.to_client.clear();
-    headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
-    x.status = 101;
-    if let Err(reason) = send(conn, worker, &s.to_client, x).await {
-        x.reason = Some(reason);
-        connection.stream.reset_on_close();
-        if let Some(ticket) = &x.ticket {
-            let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
-            endpoint.requests(EndpointOutcome::Cancelled).inc();
-        }
-        return After::Then(Next::Reset);
-    }
-    s.response.consume(s.reply.head_len());
-    s.response.compact();
-    let outbound = std::mem::replace(&mut s.response, Buffer::none());
-    After::Tunnel {
-        connection,
-        outbound,
-        idle_timeout: deadlines.client_idle.max(deadlines.endpoint_idle),
-    }
 }

@@ -119,18 +119,23 @@ async fn wait(conn: &Conn) -> bool {
 }
 
 /// Ends our direction and reads what the client still sends, for a while.
-async fn linger(mut conn: Conn, worker: Rc<Worker>) {
+pub(super) async fn linger(mut conn: Conn, worker: Rc<Worker>) {
     conn.stream.shutdown_write();
     let end = worker.clock.now() + nanos(LINGER_TIME);
     conn.timer.arm(worker.clock.now() + nanos(LINGER_IDLE));
-    let mut buffer = worker.buffers.take();
     poll_fn(|cx| {
         loop {
             if conn.timer.has_expired(cx) || conn.is_cutting() {
                 return Poll::Ready(());
             }
-            buffer.clear();
-            match conn.stream.poll_read(cx, &mut buffer) {
+            // Most wait for the end alone: no buffer is held meanwhile.
+            if conn.stream.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut buffer = worker.buffers.take();
+            let polled = conn.stream.poll_read(cx, &mut buffer);
+            worker.buffers.put(buffer);
+            match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {
                     let idle = worker.clock.now() + nanos(LINGER_IDLE);
@@ -141,5 +146,4 @@ async fn linger(mut conn: Conn, worker: Rc<Worker>) {
         }
     })
     .await;
-    worker.buffers.put(buffer);
 }

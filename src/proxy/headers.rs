@@ -243,7 +243,7 @@ fn write_pair(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_edits(out: &mut Vec<u8>, edits: &HeaderEdits) {
+pub(super) fn write_edits(out: &mut Vec<u8>, edits: &HeaderEdits) {
     for (name, value) in edits.set.iter().chain(&edits.add) {
         write_pair(out, name, HeaderValue::as_bytes(value));
     }

@@ -17,6 +17,7 @@ use crate::upstream::{LocalUpstream, Upstream};
 use super::h1::{Conn, Next};
 use super::snapshot::{Held, Published};
 use super::splice::Pipes;
+use super::turn_away::TurnedAway;
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub struct Worker {
     pub unix_offset: Cell<u64>,
     /// Client connections it serves.
     pub connections: Cell<usize>,
+    pub(super) turned_away: TurnedAway,
     published: Arc<Published>,
     /// By slot of the listener: what its connections on this worker do.
     lives: RefCell<Vec<Life>>,
@@ -56,6 +58,8 @@ pub struct Worker {
     /// The version of the snapshot that the last sweep looked at.
     swept: Cell<u64>,
     exchangers: RefCell<Vec<Coroutine<Conn, (Conn, Next)>>>,
+    /// Exchangers at work.
+    exchanging: Cell<usize>,
 }
 
 /// What the connections of one listener do on one worker. A listener that a reload removes goes
@@ -115,6 +119,7 @@ impl Worker {
             log: RefCell::new(log),
             cells,
             connections: Cell::new(0),
+            turned_away: TurnedAway::default(),
             unix_offset: Cell::new(clock.unix_offset()),
             current: RefCell::new(Rc::new(Held(snapshot))),
             published,
@@ -122,6 +127,7 @@ impl Worker {
             swept: Cell::new(0),
             upstreams: RefCell::new(Vec::new()),
             exchangers: RefCell::new(Vec::new()),
+            exchanging: Cell::new(0),
         }
     }
 
@@ -198,11 +204,13 @@ impl Worker {
         self: &Rc<Self>,
         make: impl FnOnce() -> Coroutine<Conn, (Conn, Next)>,
     ) -> Coroutine<Conn, (Conn, Next)> {
+        self.exchanging.set(self.exchanging.get() + 1);
         self.exchangers.borrow_mut().pop().unwrap_or_else(make)
     }
 
     /// Takes an exchanger back whose job has ended.
     pub(super) fn put_exchanger(&self, exchanger: Coroutine<Conn, (Conn, Next)>) {
+        self.exchanging.set(self.exchanging.get() - 1);
         let mut exchangers = self.exchangers.borrow_mut();
         if exchangers.len() < KEEP {
             exchangers.push(exchanger);
@@ -224,6 +232,19 @@ impl Worker {
         } else {
             self.buffers.put(buffer);
         }
+    }
+
+    /// Tells the metrics what is not counted as it happens: how many buffers there are, those of
+    /// exchangers included, and what the runtime has counted itself.
+    pub fn report(&self, busy: Nanos, parks: u64) {
+        let cells = self.cells();
+        cells.busy.store(busy);
+        cells.parks.store(parks);
+        let in_use = self.buffers.lent() + self.bulk.lent() + self.exchanging.get();
+        cells.buffers_in_use.set(in_use as u64);
+        let kept = self.buffers.spare() + self.bulk.spare();
+        let spare = kept + self.exchangers.borrow().len();
+        cells.buffers_spare.set(spare as u64);
     }
 
     /// Housekeeping, once a second: dead and old idle connections go, spare memory shrinks.

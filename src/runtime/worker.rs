@@ -13,14 +13,14 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::base::clock::nanos;
 use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
-use crate::proxy::{Conn, Phase, Worker, serve};
+use crate::proxy::{Conn, Phase, Worker, serve, turn_away};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::ListenerCells;
-use crate::telemetry::reason::Reason;
 
 /// What the control plane tells a worker.
 #[derive(Debug)]
@@ -428,24 +428,14 @@ fn take_over(shared: &Rc<Shared>, handed: Handed) {
 fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Option<SocketAddr>) {
     let worker = &shared.worker;
     let snapshot = worker.snapshot_for(listening.slot);
-    let Some(plan) = snapshot.as_ref().and_then(|s| s.listener(listening.slot)) else {
+    let Some((held, plan)) = snapshot
+        .as_ref()
+        .and_then(|held| Some((held, held.listener(listening.slot)?)))
+    else {
         shared.spread.sub(worker.index);
         return;
     };
-    let cells = plan.cells.worker(worker.index);
-    // Relaxed: a count; one connection too many for an instant is no harm.
-    let open = listening.open.fetch_add(1, Ordering::Relaxed);
-    if open >= plan.spec.max_connections as usize {
-        listening.open.fetch_sub(1, Ordering::Relaxed);
-        shared.spread.sub(worker.index);
-        cells.refusals.of(Reason::ConnectionsLimit).inc();
-        return;
-    }
-    cells.connections.inc();
-    worker.cells().connections.inc();
-    worker.connections.set(worker.connections.get() + 1);
     let timer = worker.timers.timer();
-    timer.arm(worker.clock.now() + plan.header_timeout);
     let conn = Conn {
         stream,
         timer,
@@ -454,6 +444,20 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         life: worker.life(listening.slot),
         ended: false,
     };
+    // Relaxed: a count; one connection too many for an instant is no harm.
+    let open = listening.open.fetch_add(1, Ordering::Relaxed);
+    if open >= plan.spec.max_connections as usize {
+        listening.open.fetch_sub(1, Ordering::Relaxed);
+        shared.spread.sub(worker.index);
+        if let Some(lingering) = turn_away(conn, worker, held.clone()) {
+            spawn_local(lingering);
+        }
+        return;
+    }
+    plan.cells.worker(worker.index).connections.inc();
+    worker.cells().connections.inc();
+    worker.connections.set(worker.connections.get() + 1);
+    conn.timer.arm(worker.clock.now() + plan.header_timeout);
     let guard = Open {
         shared: shared.clone(),
         of_listener: listening.open.clone(),
@@ -492,6 +496,7 @@ impl Drop for Open {
 async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let runtime = tokio::runtime::Handle::current().metrics();
     let mut ticks = 0u64;
     loop {
         interval.tick().await;
@@ -499,6 +504,9 @@ async fn tick(worker: Rc<Worker>) {
         let now = worker.clock.now();
         worker.timers.advance(now);
         worker.unix_offset.set(worker.clock.unix_offset());
+        // A current-thread runtime has one worker, number 0.
+        let busy = runtime.worker_total_busy_duration(0);
+        worker.report(nanos(busy), runtime.worker_park_count(0));
         if let Some(log) = worker.log.borrow_mut().as_mut()
             && !log.is_empty()
         {

@@ -125,7 +125,7 @@ pub struct WorkerCells {
     pub busy: Counter,
     /// Times the worker's runtime went to sleep (stored from the runtime's own total).
     pub parks: Counter,
-    /// I/O buffers in use.
+    /// I/O buffers in use, those of exchangers at work included.
     pub buffers_in_use: Gauge,
     /// I/O buffers kept for reuse.
     pub buffers_spare: Gauge,

@@ -90,7 +90,7 @@ pub const FAMILIES: &[Family] = &[
         name: "isobar_worker_busy_seconds_total",
         kind: Kind::Counter,
         labels: WORKER,
-        help: "Time a worker was not asleep.",
+        help: "Time a worker spent on its tasks; the rest it slept or asked the kernel for events.",
         read: Read::Worker(|c, to| to.seconds(&[], c.busy.value())),
     },
     Family {
