@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
-use crate::base::coroutine::Coroutine;
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
 use crate::telemetry::access_log::WorkerLog;
@@ -16,7 +15,7 @@ use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::WorkerCells;
 use crate::upstream::{LocalUpstream, Upstream};
 
-use super::h1::{Conn, Next};
+use super::h1::Exchanger;
 use super::snapshot::{Held, Snapshot};
 use super::splice::Pipes;
 
@@ -53,7 +52,7 @@ pub struct Worker {
     published: Arc<ArcSwap<Snapshot>>,
     current: RefCell<Rc<Held>>,
     upstreams: RefCell<Vec<Option<Rc<LocalUpstream>>>>,
-    exchangers: RefCell<Vec<Coroutine<Conn, (Conn, Next)>>>,
+    exchangers: RefCell<Vec<Exchanger>>,
 }
 
 /// What the process is doing.
@@ -151,16 +150,13 @@ impl Worker {
         local
     }
 
-    /// An exchanger: the reusable future that serves requests.
-    pub(super) fn take_exchanger(
-        self: &Rc<Self>,
-        make: impl FnOnce() -> Coroutine<Conn, (Conn, Next)>,
-    ) -> Coroutine<Conn, (Conn, Next)> {
+    /// An exchanger: an idle one, or what `make` makes.
+    pub(super) fn take_exchanger(self: &Rc<Self>, make: impl FnOnce() -> Exchanger) -> Exchanger {
         self.exchangers.borrow_mut().pop().unwrap_or_else(make)
     }
 
     /// Takes an exchanger back whose job has ended.
-    pub(super) fn put_exchanger(&self, exchanger: Coroutine<Conn, (Conn, Next)>) {
+    pub(super) fn put_exchanger(&self, exchanger: Exchanger) {
         let mut exchangers = self.exchangers.borrow_mut();
         if exchangers.len() < KEEP {
             exchangers.push(exchanger);
