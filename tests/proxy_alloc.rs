@@ -231,9 +231,11 @@ fn idle_memory(web: SocketAddr) {
     println!(
         "idle connection, of {many}: {heap:.0} bytes of heap, {private:.0} bytes of private memory"
     );
-    // The goal of 1.2 KiB is for the release build (bench/README.md). Here heap bytes are exact;
-    // pages depend on the system's allocator and on debug sizes: twice that.
-    assert!(heap <= 1_229.0, "{heap} bytes of heap");
+    // 256 bytes each are the task and the reactor's registration, some 50 the deadline; what a few
+    // tables and log buffers add weighs more among few. The goal of 1.2 KiB is for the release build
+    // (bench/README.md): pages depend on the system's allocator.
+    let most = if many == 5_000 { 768.0 } else { 1_229.0 };
+    assert!(heap <= most, "{heap} bytes of heap");
     assert!(private <= 2_458.0, "{private} bytes of private memory");
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// A reusable future that turns jobs into results.
 pub struct Coroutine<J, R> {
@@ -44,19 +44,21 @@ impl<J: 'static, R: 'static> Coroutine<J, R> {
         Self { future, slot }
     }
 
-    /// Runs one job to its end. Not cancel-safe: if the returned future is dropped before its end,
-    /// the coroutine holds a half-done job and must be dropped too.
-    pub fn run(&mut self, job: J) -> impl Future<Output = R> {
+    /// Hands over a job, which the next polls of [`Coroutine::poll_result`] run.
+    pub fn begin(&mut self, job: J) {
         *self.slot.job.borrow_mut() = Some(job);
-        poll_fn(|cx| {
-            // The body loops for ever, so its own readiness says nothing.
-            let _ = self.future.as_mut().poll(cx);
-            self.slot
-                .result
-                .borrow_mut()
-                .take()
-                .map_or(Poll::Pending, Poll::Ready)
-        })
+    }
+
+    /// Runs the job that was begun. Not cancel-safe: whoever stops polling before the result comes
+    /// has a coroutine with a half-done job and must drop it.
+    pub fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<R> {
+        // The body loops for ever, so its own readiness says nothing.
+        let _ = self.future.as_mut().poll(cx);
+        self.slot
+            .result
+            .borrow_mut()
+            .take()
+            .map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -102,8 +104,9 @@ mod tests {
                 jobs.finish(sum);
             }
         });
-        assert_eq!(coroutine.run(1).await, 1);
-        assert_eq!(coroutine.run(2).await, 3);
-        assert_eq!(coroutine.run(40).await, 43);
+        for (job, sum) in [(1, 1), (2, 3), (40, 43)] {
+            coroutine.begin(job);
+            assert_eq!(poll_fn(|cx| coroutine.poll_result(cx)).await, sum);
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::base::systemd::{self, Notifier};
 use crate::config::watch::Watch;
 use crate::config::{self, Loaded, Problems};
 use crate::listener::handover::Inherited;
-use crate::runtime::privileges;
+use crate::runtime::privileges::{self, PrivilegesError};
 use crate::server::{Order, Server, Shutdown, StartError};
 use crate::telemetry::history::Trigger;
 use crate::telemetry::log::{self, LevelSwitch, LogFormat};
@@ -97,7 +97,14 @@ fn serve(loaded: Result<Loaded, Problems>, watch: bool) -> u8 {
             inherited,
             predecessor,
         }) => (Some(inherited), Some(predecessor)),
-        None => (None, None),
+        // Before anything else is opened: these descriptors are known by their numbers.
+        None => match activated() {
+            Ok(inherited) => (inherited, None),
+            Err(why) => {
+                say(&format!("error: {why}"));
+                return FAILED;
+            }
+        },
     };
     let started = loaded
         .map_err(|problems| {
@@ -145,14 +152,11 @@ fn start(
     // An embedding program may have its own subscriber; ours then stays away.
     let level = log::init(loaded.config.log.level, LogFormat::Text).ok();
     raise_descriptor_limit();
+    take_small_pages();
     let env = |name: &str| std::env::var(name).ok();
     let pid = std::process::id();
     let notifier = Notifier::new(&env).map_err(|e| io("NOTIFY_SOCKET", &e))?;
     let watchdog = systemd::watchdog_interval(&env, pid).map_err(|e| io("WATCHDOG_USEC", &e))?;
-    let inherited = match inherited {
-        Some(inherited) => Some(inherited),
-        None => activated(&env, pid).map_err(|text| (text, FAILED))?,
-    };
     // Signals first: one that comes while the listeners are being bound is not lost.
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -171,7 +175,11 @@ fn start(
         .start()
         .map_err(|error| (not_started(&error), FAILED))?;
     if let Some(user) = &loaded.config.process.user {
-        privileges::drop_to(user).map_err(|error| (format!("error: {error}"), FAILED))?;
+        match privileges::drop_to(user) {
+            Ok(_) => {}
+            Err(error @ PrivilegesError::NotRoot { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err((format!("error: {error}"), FAILED)),
+        }
     }
     ears.orders = server.take_orders();
     let main = loaded
@@ -203,12 +211,13 @@ fn start(
 }
 
 /// Sockets that systemd bound for us.
-fn activated(env: &dyn Fn(&str) -> Option<String>, pid: u32) -> Result<Option<Inherited>, String> {
-    let descriptors = systemd::listen_fds(env, pid).map_err(|e| format!("error: {e}"))?;
+fn activated() -> Result<Option<Inherited>, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let descriptors = systemd::listen_fds(&env, std::process::id()).map_err(|e| e.to_string())?;
     if descriptors.is_empty() {
         return Ok(None);
     }
-    let inherited = Inherited::activated(descriptors).map_err(|e| format!("error: {e}"))?;
+    let inherited = Inherited::activated(descriptors).map_err(|e| e.to_string())?;
     Ok(Some(inherited))
 }
 
@@ -364,6 +373,14 @@ fn raise_descriptor_limit() {
         maximum: limit.maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);
+}
+
+/// A huge page is resident as a whole whatever is used of it, and memory grows by 2 MiB at a time;
+/// the heap of a proxy is a few MiB, for which small pages cost no time that could be measured.
+/// (The allocator asks for none itself: its feature `no_thp`. This is for systems that give them
+/// unasked.)
+fn take_small_pages() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 // === impl Ears ===

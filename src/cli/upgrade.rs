@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::base::systemd;
 use crate::listener::handover::{self, Inherited, Message};
 use crate::server::Server;
 
@@ -53,6 +54,9 @@ pub(super) fn start(server: &Server) -> Result<Successor, String> {
         .hand_over()
         .map_err(|e| format!("the listening sockets cannot be copied: {e}"))?;
     let mut command = Command::new(&program);
+    for name in systemd::OF_ONE_PROCESS {
+        command.env_remove(name);
+    }
     command
         .args(args)
         .env(handover::ENV, "1")

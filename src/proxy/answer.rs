@@ -31,7 +31,7 @@ pub(super) enum Keep {
 /// After an answer that did not read the body the connection stays only if there was none.
 pub(super) fn keep_after_answer(s: &Scratch, conn: &Conn) -> Keep {
     let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
-    if no_body && s.head.keep_alive && conn.life.get() == worker::Phase::Running {
+    if no_body && s.head.keep_alive && conn.life.phase() == worker::Phase::Running {
         Keep::Yes
     } else {
         Keep::No

@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::base::clock::nanos;
@@ -15,6 +16,9 @@ use super::http;
 use super::upgrade::{self, Tunnel};
 use super::worker::{Life, Phase, Worker};
 
+/// The reusable future that serves requests.
+pub(super) type Exchanger = Coroutine<Conn, (Conn, Next)>;
+
 /// One client connection. It is all that an idle connection costs beside its task and socket, so
 /// it holds no buffer.
 #[derive(Debug)]
@@ -25,10 +29,8 @@ pub struct Conn {
     pub timer: Timer,
     /// The other end; `None` on Unix sockets.
     pub peer: Option<SocketAddr>,
-    /// The listener it belongs to.
-    pub slot: usize,
-    /// Whether its listener serves, drains or is cut on this worker.
-    pub life: Life,
+    /// Its listener, and whether that serves, drains or is cut on this worker.
+    pub life: Rc<Life>,
     /// The client has ended its direction: no request will follow.
     pub ended: bool,
 }
@@ -65,57 +67,118 @@ impl Conn {
     /// Whether what is left of its listener must end now.
     #[inline]
     pub fn is_cutting(&self) -> bool {
-        self.life.get() == Phase::Cutting
+        self.life.phase() == Phase::Cutting
     }
 }
 
-/// Serves one connection to its end.
-pub async fn serve(mut conn: Conn, worker: Rc<Worker>) {
-    loop {
-        if !wait(&conn).await {
-            return;
-        }
-        let mut exchanger = worker.take_exchanger(|| {
-            let worker = worker.clone();
-            Coroutine::new(|jobs| http::exchanger(jobs, worker))
-        });
-        let (back, next) = exchanger.run(conn).await;
-        worker.put_exchanger(exchanger);
-        conn = back;
-        match next {
-            Next::Idle => {}
-            Next::Close => return,
-            Next::Linger => return Box::pin(linger(conn, worker)).await,
-            Next::Reset => return conn.stream.reset_on_close(),
-            Next::Tunnel(tunnel) => {
-                let tunnel = upgrade::run(conn, *tunnel, worker.clone());
-                if let Some(conn) = Box::pin(tunnel).await {
-                    Box::pin(linger(conn, worker)).await;
+/// The task of a connection.
+///
+/// Written by hand: the compiler's state machine keeps an argument beside the variable that it is
+/// moved into, at each level of calls, and an idle connection would be three times its size.
+struct Serving<G> {
+    state: State,
+    worker: Rc<Worker>,
+    _guard: G,
+}
+
+enum State {
+    /// Waiting without a buffer for the first bytes of a request.
+    Waiting(Conn),
+    /// Requests are at hand; the exchanger has the connection.
+    Exchanging(Exchanger),
+    /// Lingering, or a tunnel.
+    Ending(Pin<Box<dyn Future<Output = ()>>>),
+    Ended,
+}
+
+/// Serves one connection to its end; `guard` is dropped with it.
+pub fn serve<G: Unpin>(conn: Conn, worker: Rc<Worker>, guard: G) -> impl Future<Output = ()> {
+    Serving {
+        state: State::Waiting(conn),
+        worker,
+        _guard: guard,
+    }
+}
+
+// === impl Serving ===
+
+impl<G: Unpin> Future for Serving<G> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                State::Waiting(conn) => {
+                    let is_readable = ready!(poll_wait(cx, conn));
+                    match std::mem::replace(&mut this.state, State::Ended) {
+                        State::Waiting(conn) if is_readable => this.begin(conn),
+                        _ => {}
+                    }
                 }
-                return;
+                State::Exchanging(exchanger) => {
+                    let (conn, next) = ready!(exchanger.poll_result(cx));
+                    this.follow(conn, next);
+                }
+                State::Ending(ending) => {
+                    ready!(ending.as_mut().poll(cx));
+                    this.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(()),
             }
         }
     }
 }
 
+impl<G> Serving<G> {
+    /// Lends the connection to an exchanger.
+    fn begin(&mut self, conn: Conn) {
+        let mut exchanger = self.worker.take_exchanger(|| {
+            let worker = self.worker.clone();
+            Coroutine::new(|jobs| http::exchanger(jobs, worker))
+        });
+        exchanger.begin(conn);
+        self.state = State::Exchanging(exchanger);
+    }
+
+    /// Goes on with a connection whose requests were served.
+    fn follow(&mut self, conn: Conn, next: Next) {
+        let worker = self.worker.clone();
+        let state = match next {
+            Next::Idle => State::Waiting(conn),
+            Next::Close => State::Ended,
+            Next::Linger => State::Ending(Box::pin(linger(conn, worker))),
+            Next::Reset => {
+                conn.stream.reset_on_close();
+                State::Ended
+            }
+            Next::Tunnel(tunnel) => State::Ending(Box::pin(async move {
+                if let Some(conn) = upgrade::run(conn, *tunnel, worker.clone()).await {
+                    linger(conn, worker).await;
+                }
+            })),
+        };
+        if let State::Exchanging(exchanger) = std::mem::replace(&mut self.state, state) {
+            self.worker.put_exchanger(exchanger);
+        }
+    }
+}
+
 /// Waits for bytes; false = close. Holds nothing while it waits.
-async fn wait(conn: &Conn) -> bool {
-    poll_fn(|cx| {
-        if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
-            return Poll::Ready(ready.is_ok());
-        }
-        if conn.timer.has_expired(cx) || conn.is_cutting() {
-            return Poll::Ready(false);
-        }
-        // A request that is already here is still answered while draining; silence is not. The
-        // kernel itself is asked: closing with bytes unread resets the connection, and the reactor
-        // may not have told us of them yet (if there are any, it is about to).
-        if conn.life.get() == Phase::Draining && !conn.stream.is_stale_now() {
-            return Poll::Ready(false);
-        }
-        Poll::Pending
-    })
-    .await
+fn poll_wait(cx: &mut Context<'_>, conn: &Conn) -> Poll<bool> {
+    if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
+        return Poll::Ready(ready.is_ok());
+    }
+    if conn.timer.has_expired(cx) || conn.is_cutting() {
+        return Poll::Ready(false);
+    }
+    // A request that is already here is still answered while draining; silence is not. The
+    // kernel itself is asked: closing with bytes unread resets the connection, and the reactor
+    // may not have told us of them yet (if there are any, it is about to).
+    if conn.life.phase() == Phase::Draining && !conn.stream.is_stale_now() {
+        return Poll::Ready(false);
+    }
+    Poll::Pending
 }
 
 /// Ends our direction and reads what the client still sends, for a while.

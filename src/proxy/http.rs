@@ -80,10 +80,10 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
     let mut pipeline = Pipeline::default();
     let mut has_answered = false;
     loop {
-        let Some(snapshot) = worker.snapshot_for(conn.slot) else {
+        let Some(snapshot) = worker.snapshot_for(conn.life.slot) else {
             return Next::Close;
         };
-        let Some(listener) = snapshot.listener(conn.slot) else {
+        let Some(listener) = snapshot.listener(conn.life.slot) else {
             return Next::Close;
         };
         // 1 the head
@@ -119,7 +119,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 started,
             } => {
                 let mut x =
-                    Exchange::begin(worker, snapshot.clone(), conn.slot, peer, started, now);
+                    Exchange::begin(worker, snapshot.clone(), conn.life.slot, peer, started, now);
                 x.reason = Some(reason);
                 x.received = s.inbound.len() as u64;
                 if listener.spec.forwarding.request_id.is_some() {
@@ -143,7 +143,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                     s.head.keep_alive = false;
                 }
                 let mut x =
-                    Exchange::begin(worker, snapshot.clone(), conn.slot, peer, started, now);
+                    Exchange::begin(worker, snapshot.clone(), conn.life.slot, peer, started, now);
                 x.received = s.head.head_len() as u64;
                 let after = exchange(conn, worker, s, &mut x).await;
                 if let After::Tunnel {
@@ -209,7 +209,7 @@ async fn exchange(
     // 3 who and what
     x.phase = Phase::Route;
     let snapshot = x.snapshot.clone();
-    let Some(listener) = snapshot.listener(conn.slot) else {
+    let Some(listener) = snapshot.listener(conn.life.slot) else {
         return After::Then(Next::Close);
     };
     let buf = s.inbound.filled();

@@ -76,7 +76,7 @@ pub(super) async fn relay(
         || !request_read
         || body == ResponseFraming::UntilClose
         || conn.ended && s.inbound.len() == upload.flow.cursor()
-        || conn.life.get() != worker::Phase::Running;
+        || conn.life.phase() != worker::Phase::Running;
     let cx = ResponseContext {
         edits: &plan.response_headers,
         body,

@@ -34,7 +34,7 @@ pub fn turn_away(
     snapshot: Rc<Held>,
 ) -> Option<impl Future<Output = ()> + use<>> {
     let now = worker.clock.now();
-    let mut x = Exchange::new(snapshot, conn.slot, conn.peer, now, now);
+    let mut x = Exchange::new(snapshot, conn.life.slot, conn.peer, now, now);
     x.reason = Some(Reason::ConnectionsLimit);
     if x.named_id().is_some() {
         x.set_request_id(None, worker);

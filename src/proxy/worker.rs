@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
-use crate::base::coroutine::Coroutine;
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
 use crate::telemetry::access_log::WorkerLog;
@@ -14,7 +13,7 @@ use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::WorkerCells;
 use crate::upstream::{LocalUpstream, Upstream};
 
-use super::h1::{Conn, Next};
+use super::h1::Exchanger;
 use super::snapshot::{Held, Published};
 use super::splice::Pipes;
 use super::turn_away::TurnedAway;
@@ -52,19 +51,24 @@ pub struct Worker {
     pub(super) turned_away: TurnedAway,
     published: Arc<Published>,
     /// By slot of the listener: what its connections on this worker do.
-    lives: RefCell<Vec<Life>>,
+    lives: RefCell<Vec<Rc<Life>>>,
     current: RefCell<Rc<Held>>,
     upstreams: RefCell<Vec<Option<Rc<LocalUpstream>>>>,
     /// The version of the snapshot that the last sweep looked at.
     swept: Cell<u64>,
-    exchangers: RefCell<Vec<Coroutine<Conn, (Conn, Next)>>>,
+    exchangers: RefCell<Vec<Exchanger>>,
     /// Exchangers at work.
     exchanging: Cell<usize>,
 }
 
 /// What the connections of one listener do on one worker. A listener that a reload removes goes
 /// through the phases by itself; the worker's own phase takes all of them along.
-pub(crate) type Life = Rc<Cell<Phase>>;
+#[derive(Debug)]
+pub struct Life {
+    /// The listener.
+    pub slot: usize,
+    phase: Cell<Phase>,
+}
 
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +96,21 @@ const BULK_MAX: usize = 64;
 
 /// Idle buffers and exchangers kept: enough for the concurrency of one worker's bursts.
 const KEEP: usize = 256;
+
+// === impl Life ===
+
+impl Life {
+    /// What the connections do.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Moves on to `phase`, never back.
+    fn enter(&self, phase: Phase) {
+        self.phase.set(self.phase.get().max(phase));
+    }
+}
 
 // === impl Worker ===
 
@@ -191,25 +210,25 @@ impl Worker {
     }
 
     /// What the connections of the listener in `slot` do.
-    pub fn life(&self, slot: usize) -> Life {
+    pub fn life(&self, slot: usize) -> Rc<Life> {
         let mut lives = self.lives.borrow_mut();
-        while lives.len() <= slot {
-            lives.push(Rc::new(Cell::new(self.phase.get())));
+        for slot in lives.len()..=slot {
+            lives.push(Rc::new(Life {
+                slot,
+                phase: Cell::new(self.phase.get()),
+            }));
         }
         lives[slot].clone()
     }
 
-    /// An exchanger: the reusable future that serves requests.
-    pub(super) fn take_exchanger(
-        self: &Rc<Self>,
-        make: impl FnOnce() -> Coroutine<Conn, (Conn, Next)>,
-    ) -> Coroutine<Conn, (Conn, Next)> {
+    /// An exchanger: an idle one, or what `make` makes.
+    pub(super) fn take_exchanger(self: &Rc<Self>, make: impl FnOnce() -> Exchanger) -> Exchanger {
         self.exchanging.set(self.exchanging.get() + 1);
         self.exchangers.borrow_mut().pop().unwrap_or_else(make)
     }
 
     /// Takes an exchanger back whose job has ended.
-    pub(super) fn put_exchanger(&self, exchanger: Coroutine<Conn, (Conn, Next)>) {
+    pub(super) fn put_exchanger(&self, exchanger: Exchanger) {
         self.exchanging.set(self.exchanging.get() - 1);
         let mut exchangers = self.exchangers.borrow_mut();
         if exchangers.len() < KEEP {
@@ -291,15 +310,14 @@ impl Worker {
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         for life in &*self.lives.borrow() {
-            life.set(life.get().max(phase));
+            life.enter(phase);
         }
         self.timers.wake_all();
     }
 
     /// Moves the connections of the listener in `slot` on to `phase` and wakes them to notice.
     pub fn enter_listener(&self, slot: usize, phase: Phase) {
-        let life = self.life(slot);
-        life.set(life.get().max(phase));
+        self.life(slot).enter(phase);
         self.timers.wake_all();
     }
 }

@@ -440,7 +440,6 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         stream,
         timer,
         peer,
-        slot: listening.slot,
         life: worker.life(listening.slot),
         ended: false,
     };
@@ -463,11 +462,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         of_listener: listening.open.clone(),
         cells: plan.cells.clone(),
     };
-    let worker = worker.clone();
-    spawn_local(async move {
-        serve(conn, worker).await;
-        drop(guard);
-    });
+    spawn_local(serve(conn, worker.clone(), guard));
 }
 
 /// Counts a connection for as long as it is open.
