@@ -5,6 +5,7 @@
 //! - `reader` and `node` are a typed view of TOML tables and values that records problems and goes
 //!   on; `lower` uses it to build the [`model`].
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
+//! - [`effective`] writes a checked configuration out again, every default filled in.
 //! - Units: [`units`]. Problems: [`diagnostic`].
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub mod diagnostic;
+pub mod effective;
 mod include;
 mod lower;
 pub mod model;
