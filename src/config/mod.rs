@@ -5,7 +5,8 @@
 //! - `reader` and `node` are a typed view of TOML tables and values that records problems and goes
 //!   on; `lower` uses it to build the [`model`].
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
-//! - [`effective`] writes a checked configuration out again, every default filled in.
+//! - [`effective`] writes a checked configuration out again, every default filled in; [`diff`]
+//!   tells what differs between two.
 //! - Units: [`units`]. Problems: [`diagnostic`].
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub mod diagnostic;
+pub mod diff;
 pub mod effective;
 mod include;
 mod lower;
