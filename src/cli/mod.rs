@@ -37,8 +37,8 @@ struct Cli {
 enum Command {
     /// Check configuration files: every problem at once, with its place and what to do.
     #[command(
-        after_help = "Exit codes: 0 every file is valid, 1 at least one is not, 2 a file \
-                            cannot be read."
+        after_help = "Exit codes: 0 every file is valid, 1 at least one is not (or has warnings, with \
+                            --deny-warnings), 2 a file cannot be read."
     )]
     Check {
         /// Files to check, each with what it includes.
@@ -47,6 +47,9 @@ enum Command {
         /// How problems are written.
         #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
         format: OutputFormat,
+        /// Take warnings for errors: exit code 1.
+        #[arg(long)]
+        deny_warnings: bool,
     },
     /// Serve a configuration file, or the endpoints given by --to.
     #[command(after_help = "\
@@ -96,12 +99,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let stdout = &mut std::io::stdout().lock() as &mut dyn Write;
     ExitCode::from(match cli.command {
-        Command::Check { files, format } => {
+        Command::Check {
+            files,
+            format,
+            deny_warnings,
+        } => {
             let format = match format {
                 OutputFormat::Json => check::Format::Json,
                 OutputFormat::Text => check::Format::Text,
             };
-            check::check(&files, format, stdout)
+            let warnings = if deny_warnings {
+                check::Warnings::Denied
+            } else {
+                check::Warnings::Allowed
+            };
+            check::check(&files, format, warnings, stdout)
         }
         Command::Run {
             file: Some(file),

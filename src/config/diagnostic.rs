@@ -320,6 +320,11 @@ impl Report {
         self.errors.get() > 0
     }
 
+    /// Whether no more errors are kept: what only makes them better may be left out.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.get() >= MAX_PROBLEMS
+    }
+
     /// All problems: by position, files in the order of their first problem.
     pub(super) fn into_sorted(self) -> Vec<Diagnostic> {
         let mut found = self.found.into_inner();

@@ -65,11 +65,14 @@ pub fn effective(config: &Config) -> Table {
     root.put("routes", Value::Array(routes.collect()));
     let mut named = Table::new();
     for u in upstreams {
+        let endpoints = u.endpoints.iter().map(|e| {
+            let mut table = Table::new();
+            table.put("address", e.addr.to_string());
+            table.extend(endpoint(e));
+            Value::Table(table)
+        });
         let mut table = Table::new();
-        table.put(
-            "endpoints",
-            u.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-        );
+        table.put("endpoints", Value::Array(endpoints.collect()));
         table.extend(upstream(u));
         named.put(&u.name, table);
     }

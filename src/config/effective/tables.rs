@@ -291,11 +291,10 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     table
 }
 
-/// One of `endpoints`.
+/// One of `endpoints`, without its address.
 pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
-    let Endpoint { addr, weight } = endpoint;
+    let Endpoint { addr: _, weight } = endpoint;
     let mut table = Table::new();
-    table.put("address", addr.to_string());
     table.put("weight", *weight);
     table
 }
