@@ -170,7 +170,7 @@ impl Server {
         let registry = Arc::new(Registry::new(workers));
         let generation = inherited
             .as_ref()
-            .and_then(|inherited| inherited.predecessor())
+            .and_then(Inherited::predecessor)
             .map_or(0, |(_, generation)| generation + 1);
         let mut sockets = Sockets::default();
         let prepared = sockets

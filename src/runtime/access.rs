@@ -52,13 +52,13 @@ impl Access {
         if settings == self.settings {
             return Ok(Next(None));
         }
-        let (log, ends) = open(settings.as_ref(), registry)?;
-        Ok(Next(Some((settings, log, ends))))
+        let opened = open(settings.as_ref(), registry)?;
+        Ok(Next(Some((settings, opened))))
     }
 
     /// Makes the workers write the new log.
     pub fn switch(&mut self, next: Next, workers: &Workers) {
-        let Some((settings, log, ends)) = next.0 else {
+        let Some((settings, (log, ends))) = next.0 else {
             return;
         };
         self.settings = settings;
@@ -100,7 +100,10 @@ impl Access {
 
 /// A log that is open and not yet written.
 #[derive(Debug)]
-pub struct Next(Option<(Option<Settings>, Option<AccessLog>, Vec<Option<WorkerLog>>)>);
+pub struct Next(Option<(Option<Settings>, Opened)>);
+
+/// A log, and an end of it for each worker.
+type Opened = (Option<AccessLog>, Vec<Option<WorkerLog>>);
 
 /// What `config` wants of the access log.
 pub fn settings(config: &Config) -> Option<Settings> {
@@ -121,10 +124,7 @@ pub fn settings(config: &Config) -> Option<Settings> {
     })
 }
 
-fn open(
-    settings: Option<&Settings>,
-    registry: &Registry,
-) -> io::Result<(Option<AccessLog>, Vec<Option<WorkerLog>>)> {
+fn open(settings: Option<&Settings>, registry: &Registry) -> io::Result<Opened> {
     Ok(match settings {
         Some(settings) => {
             let (log, ends) = AccessLog::start(settings, registry)?;

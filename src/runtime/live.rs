@@ -5,7 +5,7 @@
 //! fails before that leaves everything as it was.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,12 @@ pub enum ReloadError {
         /// Why.
         source: BindError,
     },
+    /// A file that was cut off is more likely than a wish to serve nothing.
+    #[error(
+        "the new configuration has no listener, so nothing would be served: is the file complete? \
+         to serve nothing, stop the process"
+    )]
+    NoListener,
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
@@ -184,6 +190,9 @@ impl Live {
         }
         if self.is_frozen {
             return Err(ReloadError::Upgrading);
+        }
+        if config.listeners.is_empty() && !self.config.listeners.is_empty() {
+            return Err(ReloadError::NoListener);
         }
         // 1 all that can fail
         let log = self
@@ -382,7 +391,7 @@ impl Live {
         let handles = self.sockets.handles();
         handles
             .map(|(entry, fds)| {
-                let copies = fds.iter().map(|fd| fd.try_clone_to_owned());
+                let copies = fds.iter().map(BorrowedFd::try_clone_to_owned);
                 Ok((entry, copies.collect::<io::Result<_>>()?))
             })
             .collect()

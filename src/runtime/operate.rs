@@ -488,6 +488,10 @@ fn unix_ms(clock: Clock) -> u64 {
     clock.now().wrapping_add(clock.unix_offset()) / 1_000_000
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference to the field"
+)]
 fn hexadecimal<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{hash:016x}"))
 }

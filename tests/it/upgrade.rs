@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -174,7 +175,7 @@ fn upgrades_under_load_lose_no_request() {
         line.upgrade();
         let due = least * n / upgrades;
         eventually("requests between two upgrades", || {
-            served.load(Ordering::Relaxed) >= due || clients.iter().any(|c| c.is_finished())
+            served.load(Ordering::Relaxed) >= due || clients.iter().any(JoinHandle::is_finished)
         });
     }
     stop.store(true, Ordering::Relaxed);

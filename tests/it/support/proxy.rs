@@ -69,7 +69,7 @@ impl Proxy {
 
     /// Every address that the listener of that name listens on, in the order of its `bind`.
     pub fn listeners(&self, name: &str) -> Vec<SocketAddr> {
-        self.server().local_addrs(name).to_vec()
+        self.server().local_addrs(name)
     }
 
     /// Replaces its configuration while it runs.
