@@ -4,6 +4,7 @@ mod banner;
 mod check;
 mod run;
 mod schema;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -52,7 +53,8 @@ enum Command {
     },
     /// Serve a configuration file, or the endpoints given by --to.
     #[command(after_help = "\
-Signals: TERM, QUIT, INT drain and end (a second one cuts); USR1 reopens log files.
+Signals: TERM, QUIT, INT drain and end (a second one cuts); HUP reloads the configuration; USR1
+reopens log files; USR2 replaces the binary without losing a request.
 
 Exit codes: 0 drained, 1 invalid configuration, could not start, or cut, 2 usage or I/O.")]
     Run {
@@ -65,6 +67,9 @@ Exit codes: 0 drained, 1 invalid configuration, could not start, or cut, 2 usage
         /// Without a file: an endpoint, such as 127.0.0.1:3000; once for each.
         #[arg(long, value_name = "ADDRESS")]
         to: Vec<String>,
+        /// Reload by itself when a file of the configuration changes, as `process.watch = true`.
+        #[arg(long, conflicts_with = "to")]
+        watch: bool,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -111,12 +116,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             check::check(&files, format, warnings, stdout)
         }
         Command::Run {
-            file: Some(file), ..
-        } => run::file(&file),
+            file: Some(file),
+            watch,
+            ..
+        } => run::file(&file, watch),
         Command::Run {
             file: None,
             listen,
             to,
+            ..
         } => run::to(&listen, &to),
         Command::Schema => schema::schema(stdout),
     })

@@ -63,6 +63,16 @@ pub(super) fn gather(main: Source, report: &Report) -> Vec<Source> {
     sources
 }
 
+/// Where the files are that `source` includes, or would be if they were there: paths with `*` in the
+/// last part, if anywhere. None while its syntax is wrong.
+pub(super) fn places(source: &Source) -> Vec<PathBuf> {
+    // Problems are reported when the files are read.
+    let report = Report::default();
+    let patterns = patterns(source, &report);
+    let place = |(pattern, at): (String, At<'_>)| at.source.folder().join(pattern);
+    patterns.into_iter().map(place).collect()
+}
+
 /// The strings of `include`.
 fn patterns<'a>(source: &'a Source, report: &Report) -> Vec<(String, At<'a>)> {
     let (document, errors) = DeTable::parse_recoverable(&source.text);

@@ -7,7 +7,7 @@
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
 //! - [`effective`] writes a checked configuration out again, every default filled in; [`diff`]
 //!   tells what differs between two.
-//! - Units: [`units`]. Problems: [`diagnostic`].
+//! - Units: [`units`]. Problems: [`diagnostic`]. Changes of the files: [`watch`].
 
 use std::fmt;
 use std::io;
@@ -25,6 +25,7 @@ mod schema;
 mod source;
 mod suggest;
 pub mod units;
+pub mod watch;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;

@@ -113,7 +113,7 @@ pub struct Listener {
     pub name: Name,
     /// At least one.
     pub bind: Vec<BindAddr>,
-    /// Connections above this are closed at once and counted.
+    /// Connections above this are answered 503, closed and counted.
     pub max_connections: u32,
     /// From the first byte of a head (or the accept) to its end: 408 after.
     pub header_timeout: Duration,
@@ -127,7 +127,8 @@ pub struct Listener {
     pub max_headers: usize,
     /// Largest request body: 413. `None` = no limit.
     pub max_body_bytes: Option<u64>,
-    /// Requests that may wait in one connection's buffer; the connection closes after that many.
+    /// Requests that may wait in one connection's buffer at once; with more behind it, the last of
+    /// that many closes the connection.
     pub max_pipelined: u32,
     /// Whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,

@@ -215,7 +215,7 @@ struct Listener {
     upstream: Option<String>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
     trusted_proxies: Option<OneOrMore>,
-    /// Connections above this are closed at once and counted.
+    /// Connections above this are answered 503, closed and counted.
     #[schemars(range(min = 1), extend("default" = 20000))]
     max_connections: Option<u32>,
     /// From the first byte of a request head to its end: 408 after.

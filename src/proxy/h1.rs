@@ -13,7 +13,7 @@ use crate::base::timer::Timer;
 
 use super::http;
 use super::upgrade::{self, Tunnel};
-use super::worker::{Phase, Worker};
+use super::worker::{Life, Phase, Worker};
 
 /// One client connection. It is all that an idle connection costs beside its task and socket, so
 /// it holds no buffer.
@@ -27,6 +27,8 @@ pub struct Conn {
     pub peer: Option<SocketAddr>,
     /// The listener it belongs to.
     pub slot: usize,
+    /// Whether its listener serves, drains or is cut on this worker.
+    pub life: Life,
     /// The client has ended its direction: no request will follow.
     pub ended: bool,
 }
@@ -57,10 +59,20 @@ const LINGER_IDLE: Duration = Duration::from_secs(2);
 /// gigabyte at 400 Mbit/s.
 const LINGER_TIME: Duration = Duration::from_secs(10);
 
+// === impl Conn ===
+
+impl Conn {
+    /// Whether what is left of its listener must end now.
+    #[inline]
+    pub fn is_cutting(&self) -> bool {
+        self.life.get() == Phase::Cutting
+    }
+}
+
 /// Serves one connection to its end.
 pub async fn serve(mut conn: Conn, worker: Rc<Worker>) {
     loop {
-        if !wait(&conn, &worker).await {
+        if !wait(&conn).await {
             return;
         }
         let mut exchanger = worker.take_exchanger(|| {
@@ -87,18 +99,18 @@ pub async fn serve(mut conn: Conn, worker: Rc<Worker>) {
 }
 
 /// Waits for bytes; false = close. Holds nothing while it waits.
-async fn wait(conn: &Conn, worker: &Worker) -> bool {
+async fn wait(conn: &Conn) -> bool {
     poll_fn(|cx| {
         if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
             return Poll::Ready(ready.is_ok());
         }
-        if conn.timer.has_expired(cx) || worker.is_cutting() {
+        if conn.timer.has_expired(cx) || conn.is_cutting() {
             return Poll::Ready(false);
         }
         // A request that is already here is still answered while draining; silence is not. The
         // kernel itself is asked: closing with bytes unread resets the connection, and the reactor
         // may not have told us of them yet (if there are any, it is about to).
-        if worker.phase.get() == Phase::Draining && !conn.stream.is_stale_now() {
+        if conn.life.get() == Phase::Draining && !conn.stream.is_stale_now() {
             return Poll::Ready(false);
         }
         Poll::Pending
@@ -107,18 +119,23 @@ async fn wait(conn: &Conn, worker: &Worker) -> bool {
 }
 
 /// Ends our direction and reads what the client still sends, for a while.
-async fn linger(mut conn: Conn, worker: Rc<Worker>) {
+pub(super) async fn linger(mut conn: Conn, worker: Rc<Worker>) {
     conn.stream.shutdown_write();
     let end = worker.clock.now() + nanos(LINGER_TIME);
     conn.timer.arm(worker.clock.now() + nanos(LINGER_IDLE));
-    let mut buffer = worker.buffers.take();
     poll_fn(|cx| {
         loop {
-            if conn.timer.has_expired(cx) || worker.is_cutting() {
+            if conn.timer.has_expired(cx) || conn.is_cutting() {
                 return Poll::Ready(());
             }
-            buffer.clear();
-            match conn.stream.poll_read(cx, &mut buffer) {
+            // Most wait for the end alone: no buffer is held meanwhile.
+            if conn.stream.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut buffer = worker.buffers.take();
+            let polled = conn.stream.poll_read(cx, &mut buffer);
+            worker.buffers.put(buffer);
+            match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {
                     let idle = worker.clock.now() + nanos(LINGER_IDLE);
@@ -129,5 +146,4 @@ async fn linger(mut conn: Conn, worker: Rc<Worker>) {
         }
     })
     .await;
-    worker.buffers.put(buffer);
 }
