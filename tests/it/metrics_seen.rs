@@ -224,8 +224,8 @@ fn refused_connects_are_counted_where_they_happen() {
     let nobody = Refusing::new();
     let proxy = Proxy::over(&[nobody.addr], "");
     assert_eq!(Client::get(proxy.addr(), "/").status(), 502);
-    let attempts = proxy
-        .metric("isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"refused\"}");
+    let attempts =
+        proxy.metric("isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"refused\"}");
     assert!(attempts >= 1.0);
     // An exchange is recorded when its answer is out, so the client may be quicker.
     for (series, value) in [
