@@ -34,7 +34,7 @@ use super::snapshot::RoutePlan;
 use super::stick::{Cookie, Key};
 use super::trailers::Trailers;
 use super::upgrade;
-use super::upload::{Deadlines, Upload, account_upload, arm, keep_unless_broken};
+use super::upload::{Deadlines, Turn, Upload, account_upload, arm, keep_unless_broken};
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
@@ -319,6 +319,10 @@ async fn failed(
         | Reason::AmbiguousFraming
         | Reason::HeadTooLarge
         | Reason::TooManyFields => (EndpointOutcome::Cancelled, Outcome::Cancelled),
+        // All the time was the client's, and it still was its turn.
+        Reason::Deadline if upload.turn() == Turn::Client => {
+            (EndpointOutcome::Cancelled, Outcome::Cancelled)
+        }
         Reason::Deadline | Reason::EndpointIdle => (EndpointOutcome::Timeout, Outcome::Failed),
         _ => (EndpointOutcome::Reset, Outcome::Failed),
     };

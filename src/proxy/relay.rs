@@ -179,10 +179,15 @@ pub(super) async fn relay(
         .add(download.body_bytes + upload.flow.body_bytes - spliced);
     if let Some(ticket) = &x.ticket {
         let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+        let turn = match download.waits {
+            Side::Write => Turn::Client,
+            Side::Read => upload.turn(),
+        };
         let outcome = match ended {
             Ok(()) => EndpointOutcome::of(x.status),
             Err(Reason::BadResponse | Reason::ResponseIncomplete) => EndpointOutcome::Reset,
-            Err(Reason::EndpointIdle | Reason::Deadline) => EndpointOutcome::Timeout,
+            Err(Reason::EndpointIdle) => EndpointOutcome::Timeout,
+            Err(Reason::Deadline) if turn == Turn::Endpoint => EndpointOutcome::Timeout,
             Err(_) => EndpointOutcome::Cancelled,
         };
         endpoint.requests(outcome).inc();

@@ -18,6 +18,11 @@ use crate::support::{DEADLINE, deadline, remaining};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
+/// The series of requests to the upstream that ended so.
+fn outcome(outcome: &str) -> String {
+    format!("isobar_upstream_requests_total{{upstream=\"app\",outcome=\"{outcome}\"}}")
+}
+
 /// Reads the head and never answers.
 fn silent() -> Origin {
     Origin::always(vec![Step::AwaitClose])
@@ -252,6 +257,9 @@ fn total_deadline_holds_while_the_client_uploads() {
     }
     watched.expect_refusal(&mut client, Reason::Deadline, Some("slow"));
     assert!(origin.await_done(0).broken.is_some());
+    // It was never the endpoint's turn.
+    watched.await_metric(&outcome("cancelled"), 1.0);
+    assert_eq!(watched.proxy.metric(&outcome("timeout")), 0.0);
 }
 
 /// Seen red: it was told as `endpoint_idle`, and counted against the endpoint.
@@ -269,9 +277,6 @@ fn upload_that_stops_under_an_early_response_is_the_clients_doing() {
     assert_eq!(client.head().status(), 200);
     let line = watched.expect_recorded(Reason::ClientIdle, Some("web"));
     assert_eq!(line["status"], 200);
-    let outcome = |outcome: &str| {
-        format!("isobar_upstream_requests_total{{upstream=\"app\",outcome=\"{outcome}\"}}")
-    };
     watched.await_metric(&outcome("cancelled"), 1.0);
     assert_eq!(watched.proxy.metric(&outcome("timeout")), 0.0);
     origin.await_open(0);
