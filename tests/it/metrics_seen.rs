@@ -52,7 +52,12 @@ fn assert_seen(proxy: &Proxy, want: &[(&str, f64)]) {
         "process_",
         "isobar_metrics_",
     ];
-    let fixed = ["build_info", "isobar_workers", "isobar_upstream_endpoints"];
+    let fixed = [
+        "build_info",
+        "isobar_config_",
+        "isobar_workers",
+        "isobar_upstream_endpoints",
+    ];
     let seen: BTreeMap<String, f64> = scrape(proxy)
         .into_iter()
         .filter(|(_, value)| *value != 0.0)
