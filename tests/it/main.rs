@@ -1,6 +1,7 @@
 //! Integration tests: real sockets, port 0.
 
 mod access_log;
+mod admin_api;
 mod balancing;
 mod balancing_sticky;
 mod cli;
