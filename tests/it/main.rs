@@ -14,6 +14,7 @@ mod fuzz_live;
 mod handover;
 mod limits;
 mod metrics_seen;
+mod operate_cli;
 mod peers_nginx;
 mod pool;
 mod pool_race;
