@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::AdminState;
+use crate::admin::{self, AdminState, api};
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
 use crate::config::{Config, Name};
@@ -63,6 +63,10 @@ pub struct Server {
     orders: Option<mpsc::Receiver<Order>>,
     /// The admin address, for a successor.
     admin_handle: Option<(String, OwnedFd)>,
+    /// The control socket, for a successor.
+    control_handle: Option<api::Handle>,
+    /// Ends what serves operators; a child of `stop`.
+    stop_serving: CancellationToken,
     /// How many processes handed these sockets on before.
     generation: u64,
 }
@@ -187,6 +191,7 @@ impl Server {
             }
             None => None,
         };
+        let control = api::bind(config, inherited.as_mut()).map_err(StartError::Admin)?;
         let settings = access::settings(config);
         let (access, logs) = Access::start(settings.clone(), &registry).map_err(|source| {
             let to = match settings.map(|settings| settings.target) {
@@ -266,6 +271,8 @@ impl Server {
             operations,
             orders: Some(taken),
             admin_handle: None,
+            control_handle: None,
+            stop_serving: stop.child_token(),
             generation,
         };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
@@ -281,8 +288,19 @@ impl Server {
             registry,
             readiness: readiness.clone(),
         };
-        server.control =
-            Some(control::start(admin, state, live, stop).map_err(StartError::Thread)?);
+        if let Some(socket) = &control {
+            server.control_handle = Some(socket.handle().map_err(StartError::Thread)?);
+        }
+        let operations = server.operations.clone();
+        let serving = serving(
+            admin,
+            state,
+            control,
+            operations,
+            server.stop_serving.clone(),
+        );
+        let control = control::start(serving, live, stop);
+        server.control = Some(control.map_err(StartError::Thread)?);
         readiness.set(Ready::Ready);
         Ok(server)
     }
@@ -391,6 +409,11 @@ impl Server {
             });
             descriptors.push(handle.try_clone()?);
         }
+        if let Some(handle) = &self.control_handle {
+            let (entry, descriptor) = handle.copy()?;
+            entries.push(entry);
+            descriptors.push(descriptor);
+        }
         live.freeze(true);
         Ok((Manifest::new(self.generation, entries), descriptors))
     }
@@ -419,8 +442,9 @@ impl Server {
     /// nothing more, refuses nothing, leaves the files of Unix sockets.
     pub fn succeed(mut self, is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.admin_handle = None;
-        // Its admin address is the successor's: what comes there asks for the successor.
-        self.stop.cancel();
+        // What comes to its admin address and control socket asks for the successor.
+        self.control_handle = None;
+        self.stop_serving.cancel();
         self.end(Heir::Successor, is_urgent)
     }
 
@@ -450,6 +474,8 @@ impl Server {
     fn stop(&mut self) {
         self.readiness.set(Ready::Draining);
         self.live().stop();
+        // Before what serves the control socket ends: the last one removes its file.
+        self.control_handle = None;
         self.stop.cancel();
         if let Some(control) = self.control.take() {
             let _ = control.join();
@@ -492,6 +518,31 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Serves operators, at what there is for them, until `stop`.
+async fn serving(
+    admin: Option<std::net::TcpListener>,
+    state: AdminState,
+    control: Option<api::Socket>,
+    operations: Operations,
+    stop: CancellationToken,
+) {
+    let metrics = async {
+        if let Some(listener) = admin
+            && let Err(error) = admin::serve(listener, state, stop.clone()).await
+        {
+            tracing::error!(%error, "metrics and readiness are not served");
+        }
+    };
+    let control = async {
+        if let Some(socket) = control
+            && let Err(error) = api::serve(socket, operations, stop.clone()).await
+        {
+            tracing::error!(%error, "the control socket is not served");
+        }
+    };
+    tokio::join!(metrics, control);
 }
 
 /// Opens the overrides of the process before, if there is a place for them.

@@ -1,6 +1,5 @@
 //! Requests to answers: no socket in here.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,18 +51,15 @@ impl Answers {
     }
 
     /// The answer to one request; its body, if any, is not read.
-    pub(super) async fn answer<B>(
-        self,
-        request: Request<B>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    pub(super) async fn answer<B>(self, request: Request<B>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "read-only: GET or HEAD\n");
             refusal
                 .headers_mut()
                 .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Ok(refusal);
+            return refusal;
         }
-        Ok(match request.uri().path() {
+        match request.uri().path() {
             "/" => text(StatusCode::OK, INDEX),
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/metrics" => self.metrics().await,
@@ -72,7 +68,7 @@ impl Answers {
                 StatusCode::NOT_FOUND,
                 "nothing here; / lists what there is\n",
             ),
-        })
+        }
     }
 
     async fn metrics(self) -> Response<Full<Bytes>> {

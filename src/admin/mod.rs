@@ -1,7 +1,8 @@
-//! The admin server: metrics, liveness, readiness. Read-only, for operators and their machines.
+//! The admin servers: metrics, liveness and readiness on a TCP address, read-only, for machines; and
+//! on a Unix socket the control API ([`api`]), for operators.
 //!
-//! It runs on the control runtime, so it neither waits for a worker nor makes one wait: a scrape
-//! reads the workers' cells from a thread of the blocking pool.
+//! Both run on the control runtime, so they neither wait for a worker nor make one wait: what takes
+//! time (a scrape, a reload) is done by a thread of the blocking pool. The TCP address:
 //!
 //! | path | answer |
 //! |---|---|
@@ -11,7 +12,8 @@
 //! | `/` | what is here |
 
 mod answer;
-
+pub mod api;
+mod connections;
 mod serve;
 
 pub use serve::{AdminState, serve};

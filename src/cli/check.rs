@@ -7,6 +7,8 @@ use serde_json::json;
 
 use crate::config::{self, Diagnostic, Loaded, Problems};
 
+use super::operate::{self, Place};
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Format {
@@ -63,6 +65,28 @@ pub(super) fn check(
         code
     } else {
         FAILED
+    }
+}
+
+/// Checks one file; if it is well, says what the running server would change to serve it. Returns
+/// the exit code.
+pub(super) fn diff(
+    file: &Path,
+    format: Format,
+    warnings: Warnings,
+    place: Place,
+    out: &mut dyn Write,
+) -> u8 {
+    let files = [file.to_owned()];
+    // Of JSON there is one value: what is wrong, or the plan, which has the warnings.
+    let code = match format {
+        Format::Json => check(&files, format, warnings, &mut io::sink()),
+        Format::Text => check(&files, format, warnings, out),
+    };
+    match (code, format) {
+        (OK, _) => operate::diff(file, format, place, out),
+        (_, Format::Json) => check(&files, format, warnings, out),
+        (code, Format::Text) => code,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod banner;
 mod check;
+mod operate;
 mod run;
 mod schema;
 mod upgrade;
@@ -11,7 +12,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// A load-balancing reverse proxy.
 #[derive(Debug, Parser)]
@@ -23,10 +25,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 Try it:
   isobar run config/quickstart.toml          a balancer over three demonstration endpoints
   isobar run --listen :8080 --to 127.0.0.1:3000 --to 127.0.0.1:3001
+  isobar status                              what a running server does; see also get, set, drain
 
-Exit codes: 0 ok, 1 the configuration is invalid or the server could not start, 2 wrong usage or a
-file that cannot be read.",
-    disable_help_subcommand = true
+Exit codes: 0 ok, 1 invalid, refused, or the server could not start, 2 wrong usage, a file that
+cannot be read, or no server that answers."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -36,10 +38,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check configuration files: every problem at once, with its place and what to do.
-    #[command(
-        after_help = "Exit codes: 0 every file is valid, 1 at least one is not (or has warnings, with \
-                            --deny-warnings), 2 a file cannot be read."
-    )]
+    #[command(after_help = "\
+With --diff, a file that is valid is held against what the running server serves: what would be
+added, changed in place, drained or bound anew if it were reloaded with it. Nothing changes.
+
+Exit codes: 0 every file is valid, 1 at least one is not (or has warnings, with --deny-warnings),
+2 a file cannot be read (or, with --diff, no server answers).")]
     Check {
         /// Files to check, each with what it includes.
         #[arg(required = true)]
@@ -50,6 +54,11 @@ enum Command {
         /// Take warnings for errors: exit code 1.
         #[arg(long)]
         deny_warnings: bool,
+        /// Also say what it would change in the running server; takes one file.
+        #[arg(long)]
+        diff: bool,
+        #[command(flatten)]
+        place: operate::Place,
     },
     /// Serve a configuration file, or the endpoints given by --to.
     #[command(after_help = "\
@@ -73,6 +82,8 @@ Exit codes: 0 drained, 1 invalid configuration, could not start, or cut, 2 usage
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    #[command(flatten)]
+    Operate(operate::Command),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -103,6 +114,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             files,
             format,
             deny_warnings,
+            diff,
+            place,
         } => {
             let format = match format {
                 OutputFormat::Json => check::Format::Json,
@@ -113,7 +126,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             } else {
                 check::Warnings::Allowed
             };
-            check::check(&files, format, warnings, stdout)
+            match (diff, files.as_slice()) {
+                (false, files) => check::check(files, format, warnings, stdout),
+                (true, [file]) => check::diff(file, format, warnings, place, stdout),
+                (true, _) => {
+                    let error = Cli::command().error(
+                        ErrorKind::TooManyValues,
+                        "--diff takes one file: the server serves one at a time",
+                    );
+                    let _ = error.print();
+                    USAGE
+                }
+            }
         }
         Command::Run {
             file: Some(file),
@@ -127,5 +151,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ..
         } => run::to(&listen, &to),
         Command::Schema => schema::schema(stdout),
+        Command::Operate(command) => operate::run(command, stdout),
     })
 }

@@ -7,4 +7,4 @@ mod socket;
 
 pub(crate) use accept::{ACCEPT_PAUSE, is_transient};
 pub use accept::{Acceptor, Handed, Spread};
-pub use socket::{BindError, Bound, SocketFile, bind, bind_beside};
+pub use socket::{BindError, Bound, SocketFile, bind, bind_beside, bind_unix_with_mode};

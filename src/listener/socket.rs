@@ -1,14 +1,16 @@
 //! Binding: one socket a worker for each address, so that the kernel spreads accepts.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::fs::Mode;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
 
 use crate::base::addr::BindAddr;
@@ -22,8 +24,8 @@ const BACKLOG: i32 = 4096;
 pub enum BindError {
     /// Another program has it.
     #[error(
-        "{addr} is in use by another program: stop that one, or bind another port \
-         (`ss -ltnp` shows who has it)"
+        "{addr} is in use by another program: stop that one, or bind another address \
+         (`ss -ltxnp` shows who has it)"
     )]
     InUse {
         /// The address.
@@ -265,22 +267,62 @@ pub(super) fn adopt_unix(
     Ok(Bound::Unix { file, sockets })
 }
 
-fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
-    // A socket file left by a dead process refuses connections: then it is ours to replace.
-    if let Err(e) = std::os::unix::net::UnixStream::connect(&path) {
-        // So does a file that is no socket: that one is somebody's and stays.
-        let is_socket = std::fs::symlink_metadata(&path).is_ok_and(|m| m.file_type().is_socket());
-        if e.kind() == io::ErrorKind::ConnectionRefused && is_socket {
-            std::fs::remove_file(&path)?;
-        }
-    } else {
-        return Err(io::ErrorKind::AddrInUse.into());
-    }
-    let first = UnixListener::bind(&path)?;
-    let file = SocketFile {
-        path,
-        is_removed: AtomicBool::new(false),
+/// Binds a Unix socket whose file has exactly the permissions `mode`, and never wider ones: not for
+/// a moment, whatever the umask says.
+///
+/// # Errors
+/// [`BindError`]; no file of ours is left then.
+pub fn bind_unix_with_mode(
+    path: &Path,
+    mode: u32,
+) -> Result<(UnixListener, SocketFile), BindError> {
+    let bound = || {
+        remove_dead(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Linux gives the file the mode of the socket, less the umask (unix_bind_bsd in
+        // net/unix/af_unix.c): set before the bind, there is no moment with the default of 0777.
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        let file = SocketFile::new(path.to_owned());
+        // What the umask took away is given back. Nobody connects before listen(2).
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok((socket.into(), file))
     };
+    bound().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse {
+            addr: BindAddr::Unix(path.to_owned()),
+        },
+        // `BindError::Permission` speaks of ports.
+        _ => BindError::Io {
+            addr: BindAddr::Unix(path.to_owned()),
+            source,
+        },
+    })
+}
+
+/// Makes room for a socket: removes the file of a dead process, refuses that of a live one.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        // A socket file left by a dead process refuses connections: then it is ours to replace. So
+        // does a file that is no socket: that one is somebody's and stays.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+            std::fs::remove_file(path)
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+}
+
+fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
+    remove_dead(&path)?;
+    let first = UnixListener::bind(&path)?;
+    let file = SocketFile::new(path);
     first.set_nonblocking(true)?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 1..workers {
@@ -293,6 +335,13 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
 // === impl SocketFile ===
 
 impl SocketFile {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            is_removed: AtomicBool::new(false),
+        }
+    }
+
     /// Leaves the file where it is, whatever happens: another process has the socket now.
     pub fn keep(&self) {
         // Relaxed: as in `remove`.
@@ -369,6 +418,26 @@ mod tests {
         std::fs::write(&path, "mine").unwrap();
         assert!(bind(&BindAddr::Unix(path.clone()), 1).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_socket_has_exactly_the_mode_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o600, 0o666] {
+            let path = dir.path().join(format!("{mode:o}"));
+            let (listener, file) = bind_unix_with_mode(&path, mode).unwrap();
+            let has = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(has & 0o7777, mode, "{has:o}");
+            let again = bind_unix_with_mode(&path, mode);
+            assert!(matches!(again, Err(BindError::InUse { .. })), "{again:?}");
+            drop(listener);
+            // As a process that died would leave it.
+            file.keep();
+            drop(file);
+            let (_listener, file) = bind_unix_with_mode(&path, mode).unwrap();
+            drop(file);
+            assert!(!path.exists());
+        }
     }
 
     #[test]

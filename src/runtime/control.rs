@@ -1,7 +1,6 @@
 //! The control thread: everything that is not traffic.
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,14 +9,12 @@ use tokio::runtime::Builder;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, AdminState};
-
 use super::live::Live;
 
-/// Starts the control thread; it ends when `stop` is cancelled.
+/// Starts the control thread: it serves operators and keeps house until `stop` is cancelled and
+/// `serving` has ended.
 pub fn start(
-    admin: Option<TcpListener>,
-    state: AdminState,
+    serving: impl Future<Output = ()> + Send + 'static,
     live: Arc<Mutex<Live>>,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
@@ -29,19 +26,14 @@ pub fn start(
         .name("isobar-control".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                let serving = async {
-                    match admin {
-                        Some(listener) => {
-                            if let Err(error) = admin::serve(listener, state, stop.clone()).await {
-                                tracing::error!(%error, "metrics and readiness are not served");
-                            }
-                        }
-                        None => stop.cancelled().await,
-                    }
+                let served = async {
+                    // Ends before `stop` where a successor serves operators.
+                    serving.await;
+                    stop.cancelled().await;
                 };
                 // `keep` never ends by itself, and may be dropped at any of its waits.
                 tokio::select! {
-                    () = serving => {}
+                    () = served => {}
                     () = keep(live) => {}
                 }
             });

@@ -1,5 +1,7 @@
 //! What operators are shown: never the live types, so that an answer is a picture of one moment.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::upstream::overrides::EndpointLayers;
@@ -124,5 +126,5 @@ pub struct Observed {
     /// Open connections to it, idle ones included.
     pub connections: i64,
     /// Requests that ended, by outcome.
-    pub requests: Vec<(&'static str, u64)>,
+    pub requests: BTreeMap<&'static str, u64>,
 }

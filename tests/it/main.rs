@@ -1,6 +1,7 @@
 //! Integration tests: real sockets, port 0.
 
 mod access_log;
+mod admin_api;
 mod balancing;
 mod balancing_sticky;
 mod cli;
@@ -13,6 +14,7 @@ mod fuzz_live;
 mod handover;
 mod limits;
 mod metrics_seen;
+mod operate_cli;
 mod peers_nginx;
 mod pool;
 mod pool_race;

@@ -19,6 +19,7 @@
 
 pub mod binary;
 pub mod client;
+pub mod control;
 pub mod eventually;
 pub mod gate;
 pub mod origin;

@@ -1,0 +1,169 @@
+//! `get`: a part of the server in full.
+
+use std::io::Write;
+
+use super::client::Client;
+use super::status::plural;
+use super::table::{Table, visible};
+use super::target::Thing;
+use super::views::{Endpoint, Operator, Upstream};
+use super::{Failure, Show};
+use crate::admin::api::encoded;
+
+pub(super) fn get(
+    client: &Client,
+    thing: &Thing,
+    show: Show,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let answer = match thing {
+        Thing::Config if show.json => client.get_json("/v1/config")?,
+        Thing::Config => client.get("/v1/config")?,
+        Thing::Endpoint(endpoint) => client.get(&endpoint.path())?,
+        Thing::Upstream(name) => client.get(&format!("/v1/upstreams/{}", encoded(name)))?,
+        Thing::Upstreams => client.get("/v1/upstreams")?,
+    };
+    match thing {
+        _ if show.json => Ok(write!(out, "{}", answer.text())?),
+        Thing::Config => Ok(write!(out, "{}", answer.text())?),
+        Thing::Endpoint(name) => endpoint(&name.upstream, &answer.read()?, out),
+        Thing::Upstream(_) => upstream(&answer.read()?, out),
+        Thing::Upstreams => {
+            let upstreams: Vec<Upstream> = answer.read()?;
+            for (i, one) in upstreams.iter().enumerate() {
+                if i > 0 {
+                    writeln!(out)?;
+                }
+                upstream(one, out)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A table with a row for each endpoint: what holds, what file and operator say, what is seen. Below
+/// it, why, for endpoints of which an operator says something.
+fn upstream(upstream: &Upstream, out: &mut dyn Write) -> Result<(), Failure> {
+    let dynamic = if upstream.dynamic { ", dynamic" } else { "" };
+    let endpoints = plural(upstream.endpoints.len() as u64, "endpoint");
+    writeln!(
+        out,
+        "upstream {}: {}{dynamic}, {endpoints}",
+        upstream.name, upstream.policy
+    )?;
+    let mut table = Table::new(&[
+        "ENDPOINT",
+        "STATE",
+        "WEIGHT",
+        "FILE SAYS",
+        "OPERATOR SAYS",
+        "READY",
+        "IN FLIGHT",
+        "CONNECTIONS",
+        "REQUESTS",
+    ]);
+    for endpoint in &upstream.endpoints {
+        let effective = endpoint.effective.as_ref();
+        let observed = endpoint.observed.as_ref();
+        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+        table.row([
+            endpoint.address.clone(),
+            effective.map_or("no member".to_owned(), |e| e.state.clone()),
+            or_dash(effective.map(|e| e.weight.to_string())),
+            file_says(endpoint),
+            operator_says(endpoint.operator.as_ref()),
+            or_dash(observed.map(|o| yes_or_no(o.ready).to_owned())),
+            or_dash(observed.map(|o| o.in_flight.to_string())),
+            or_dash(observed.map(|o| o.connections.to_string())),
+            or_dash(observed.map(|o| o.requests.values().sum::<u64>().to_string())),
+        ]);
+    }
+    write!(out, "{table}")?;
+    let said = upstream.endpoints.iter().filter(|e| e.operator.is_some());
+    for (i, endpoint) in said.enumerate() {
+        if i == 0 {
+            writeln!(out, "who wins")?;
+        }
+        for verdict in endpoint.wins.iter().filter(|v| v.layer == "operator") {
+            let (name, field) = (&endpoint.address, &verdict.field);
+            let line = format!("{name} {field}: the operator, {}", verdict.why);
+            writeln!(out, "  {}", visible(&line))?;
+        }
+    }
+    Ok(())
+}
+
+fn endpoint(upstream: &str, endpoint: &Endpoint, out: &mut dyn Write) -> Result<(), Failure> {
+    writeln!(out, "endpoint {} of upstream {upstream}", endpoint.address)?;
+    let holds = match &endpoint.effective {
+        Some(effective) => format!("{}, weight {}", effective.state, effective.weight),
+        None => "no member".to_owned(),
+    };
+    let seen = match &endpoint.observed {
+        Some(observed) => {
+            let outcomes = observed.requests.iter().filter(|(_, n)| **n > 0);
+            let outcomes: Vec<String> = outcomes.map(|(word, n)| format!("{n} {word}")).collect();
+            let requests = if outcomes.is_empty() {
+                "no requests yet".to_owned()
+            } else {
+                format!("requests: {}", outcomes.join(", "))
+            };
+            let ready = if observed.ready { "ready" } else { "not ready" };
+            let connections = plural(observed.connections.unsigned_abs(), "connection");
+            format!(
+                "{ready}, {} in flight, {connections}, {requests}",
+                observed.in_flight
+            )
+        }
+        None => "-".to_owned(),
+    };
+    let mut layers = Table::new(&["LAYER", "SAYS"]);
+    layers.row(["file".to_owned(), file_says(endpoint)]);
+    layers.row([
+        "operator".to_owned(),
+        operator_says(endpoint.operator.as_ref()),
+    ]);
+    layers.row(["observed".to_owned(), seen]);
+    layers.row(["in effect".to_owned(), holds]);
+    write!(out, "\n{layers}\n")?;
+    let mut verdicts = Table::new(&["FIELD", "WINS", "WHY"]);
+    for verdict in &endpoint.wins {
+        verdicts.row([
+            verdict.field.clone(),
+            verdict.layer.clone(),
+            verdict.why.clone(),
+        ]);
+    }
+    Ok(write!(out, "{verdicts}")?)
+}
+
+fn file_says(endpoint: &Endpoint) -> String {
+    match &endpoint.file {
+        Some(file) => format!("weight {}", file.weight),
+        None => "not listed".to_owned(),
+    }
+}
+
+fn operator_says(operator: Option<&Operator>) -> String {
+    let Some(operator) = operator else {
+        return "-".to_owned();
+    };
+    let said = [
+        operator
+            .added
+            .as_ref()
+            .map(|s| format!("added, weight {}", s.value)),
+        operator.removed.as_ref().map(|_| "removed".to_owned()),
+        operator.state.as_ref().map(|s| s.value.clone()),
+        operator
+            .weight
+            .as_ref()
+            .map(|s| format!("weight {}", s.value)),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    said.join(", ")
+}
+
+fn yes_or_no(is_so: bool) -> &'static str {
+    if is_so { "yes" } else { "no" }
+}
