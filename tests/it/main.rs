@@ -16,6 +16,7 @@ mod limits;
 mod metrics_seen;
 mod operate_cli;
 mod peers_nginx;
+mod plan;
 mod pool;
 mod pool_race;
 mod pool_replay;
