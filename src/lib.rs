@@ -17,19 +17,19 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint |
-//! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread |
-//! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the words of systemd |
+//! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
+//! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F2 | [`balance`] | policies, pure |
 //! | F2 | [`route`] | the route table, pure: find, explain, shadowed |
-//! | F3 | [`listener`] | binding, accepting, handing over between workers |
-//! | F3 | [`upstream`] | endpoints, their published generations, pools, tickets, connects |
-//! | F4 | [`config`] | text -> checked model, every problem at once |
+//! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
+//! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
+//! | F4 | [`upstream`] | endpoints, their published generations, what operators say of them, pools, tickets, connects |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
-//! | F6 | [`admin`] | `/metrics`, `/livez`, `/readyz` on hyper and tower |
-//! | F7 | [`runtime`] | worker threads, the control thread, Config -> Snapshot |
+//! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
+//! | F7 | [`admin`] | `/metrics`, `/livez`, `/readyz`, and the API on the Unix socket, on hyper and tower |
 //! | F8 | [`server`] | what an embedding program starts |
-//! | F9 | [`cli`] | the `isobar` command |
+//! | F9 | [`cli`] | the `isobar` command: `run` with signals and upgrades, and the client of the API |
 //!
 //! # Who runs where
 //! One thread a worker (`isobar-N`), each a tokio current-thread runtime whose tasks never move:
@@ -37,6 +37,15 @@
 //! (`isobar-control`) for everything that is not traffic, one writer thread (`isobar-access`) for
 //! the access log. Between workers there are three shared things only: in-flight counts
 //! ([`base::load::Load`]), the schedule cursor of a balancer, and the published configuration.
+//!
+//! # How a running server changes
+//! `runtime::live` is the one writer. A reload prepares all that can fail (log file, addresses),
+//! builds a snapshot that takes over every object that is the same, publishes it with one store, and
+//! lets what was removed drain (`runtime::leaving`). A connection belongs to its listener
+//! (`proxy::worker::Life`), a request to the snapshot that it began under, a socket to its address
+//! (`runtime::sockets`). Operators, signals and the file watch come in through
+//! [`runtime::operate::Operations`]. An upgrade is a second process on the same sockets:
+//! [`listener::handover`] says how the two speak, `cli::upgrade` does it.
 //!
 //! # Invariants
 //! - Nothing is forwarded unparsed; heads are always written anew; what leaves doubt is refused.
@@ -46,6 +55,7 @@
 //! - Every wait has a deadline on the worker's wheel, and every wait notices a cut.
 //! - A request that may not be repeated reaches an endpoint at most once.
 //! - Every exchange ends in `Exchange::record`, exactly once: one set of metrics, one log line.
+//! - Every change is whole: prepared before it is seen, and then seen by one store.
 //! - No `unsafe`, no global state: two servers run in one process.
 //!
 //! # Where the code departs from the first plan, and why

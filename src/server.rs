@@ -17,52 +17,63 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{AdminState, Readiness, Ready};
+use crate::admin::AdminState;
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
-use crate::config::{AccessFormat, Config, LogTarget, Name};
-use crate::listener::{BindError, Bound, SocketFile, Spread, bind};
+use crate::config::{Config, Name};
+use crate::listener::handover::{Entry, Inherited, Kind, Manifest};
+use crate::listener::{BindError, Bound, Spread, bind};
 use crate::proxy::Worker;
-use crate::proxy::snapshot::Snapshot;
-use crate::runtime::worker::{Command, Listening, SocketKind};
-use crate::runtime::{compile, control, worker};
-use crate::telemetry::access_log::{AccessLog, Format, Settings, Target};
+use crate::proxy::snapshot::{Published, Snapshot};
+use crate::runtime::access::{self, Access};
+use crate::runtime::compile::{Compiler, Known};
+pub use crate::runtime::live::ReloadError;
+use crate::runtime::live::{Live, Parts, wanted};
+pub use crate::runtime::operate::{Operations, Order};
+use crate::runtime::readiness::{Readiness, Ready};
+use crate::runtime::sockets::Sockets;
+use crate::runtime::worker::Heir;
+use crate::runtime::workers::{COMMANDS, Workers};
+use crate::runtime::{control, operate, worker};
+use crate::telemetry::access_log::Target;
+use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store};
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
 #[derive(Debug)]
 pub struct Server {
-    grace: Duration,
-    listeners: Vec<(Name, Vec<SocketAddr>)>,
-    /// Removed when this goes.
-    files: Vec<SocketFile>,
+    live: Arc<Mutex<Live>>,
+    published: Arc<Published>,
     admin: Option<SocketAddr>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
     spread: Spread,
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    workers: Vec<WorkerThread>,
     control: Option<JoinHandle<()>>,
-    access: Option<AccessLog>,
     stop: CancellationToken,
+    operations: Operations,
+    orders: Option<mpsc::Receiver<Order>>,
+    /// The admin address, for a successor.
+    admin_handle: Option<(String, OwnedFd)>,
+    /// How many processes handed these sockets on before.
+    generation: u64,
 }
 
 /// A server before it starts: what a configuration file cannot say.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use]
 pub struct Builder<'a> {
     config: &'a Config,
     balancers: BTreeMap<String, Factory>,
+    inherited: Option<Inherited>,
 }
 
 /// Why a server did not start. Nothing is left bound or running.
@@ -87,6 +98,9 @@ pub enum StartError {
         /// Why.
         source: BindError,
     },
+    /// The overrides of the process before cannot be read.
+    #[error(transparent)]
+    Overrides(OpenError),
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -109,21 +123,8 @@ pub enum Shutdown {
     Cut,
 }
 
-#[derive(Debug)]
-struct WorkerThread {
-    commands: mpsc::Sender<Command>,
-    thread: JoinHandle<io::Result<()>>,
-}
-
-/// Commands waiting for a worker: a server sends one a listener and two more.
-const COMMANDS: usize = 1024;
-
-/// What is still written of the access log after the last exchange.
-const LOG_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long, while draining, what is already on its way may arrive: the end of a handshake, the next
-/// request on a connection in use. A round trip across a continent.
-const LAST_CALL: Duration = Duration::from_millis(100);
+/// Orders that wait for the process: one is enough to end it.
+const ORDERS: usize = 4;
 
 /// How often a drain looks whether the workers are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -144,12 +145,14 @@ impl Server {
         Builder {
             config,
             balancers: BTreeMap::new(),
+            inherited: None,
         }
     }
 
     fn start_with(
         config: &Config,
         balancers: &BTreeMap<String, Factory>,
+        mut inherited: Option<Inherited>,
     ) -> Result<Self, StartError> {
         for name in balancers.keys() {
             if !config.upstreams.iter().any(|u| *u.name == **name) {
@@ -165,68 +168,57 @@ impl Server {
         let clock = Clock::start();
         let seed = random_seed();
         let registry = Arc::new(Registry::new(workers));
-        let snapshot = compile::compile(config, balancers, &registry, seed);
-        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-
-        let mut bound = Vec::new();
-        for (slot, listener) in config.listeners.iter().enumerate() {
-            let open = Arc::new(AtomicUsize::new(0));
-            for addr in &listener.bind {
-                let sockets = bind(addr, workers).map_err(|source| StartError::Listener {
-                    name: listener.name.clone(),
-                    source,
-                })?;
-                bound.push((slot, open.clone(), sockets));
-            }
-        }
+        let generation = inherited
+            .as_ref()
+            .and_then(Inherited::predecessor)
+            .map_or(0, |(_, generation)| generation + 1);
+        let mut sockets = Sockets::default();
+        let prepared = sockets
+            .prepare(&config.listeners, workers, inherited.as_mut())
+            .map_err(|(name, source)| StartError::Listener { name, source })?;
         let admin = match config.admin.bind {
             Some(addr) => {
                 let addr = crate::base::addr::BindAddr::Ip(addr);
-                Some(bind(&addr, 1).map_err(StartError::Admin)?)
+                let bound = inherited
+                    .as_mut()
+                    .and_then(|inherited| inherited.bind(Kind::AdminTcp, &addr, 1))
+                    .unwrap_or_else(|| bind(&addr, 1));
+                Some(bound.map_err(StartError::Admin)?)
             }
             None => None,
         };
-        let (access, logs) = match access_settings(config) {
-            Some(settings) => {
-                let (log, ends) = AccessLog::start(&settings, &registry).map_err(|source| {
-                    let to = match &settings.target {
-                        Target::File(path) => path.display().to_string(),
-                        Target::Stderr => "on standard error".to_owned(),
-                        Target::Stdout => "on standard output".to_owned(),
-                    };
-                    StartError::AccessLog { to, source }
-                })?;
-                (Some(log), ends.into_iter().map(Some).collect())
-            }
-            None => (None, (0..workers).map(|_| None).collect::<Vec<_>>()),
-        };
+        let settings = access::settings(config);
+        let (access, logs) = Access::start(settings.clone(), &registry).map_err(|source| {
+            let to = match settings.map(|settings| settings.target) {
+                Some(Target::File(path)) => path.display().to_string(),
+                Some(Target::Stderr) => "on standard error".to_owned(),
+                Some(Target::Stdout) | None => "on standard output".to_owned(),
+            };
+            StartError::AccessLog { to, source }
+        })?;
+        let mut compiler = Compiler::new(balancers.clone(), registry.clone(), seed);
+        let known = Known::new();
+        let (store, mut overrides) = stored(config)?;
+        let told = overrides.reconcile(None, config);
+        let snapshot = compiler.compile(config, &prepared.slots, None, &known, |spec| {
+            wanted(spec, &overrides)
+        });
+        let published = Arc::new(Published::new(snapshot));
 
         let (spread, handed) = Spread::new(workers);
         let readiness = Arc::new(Readiness::default());
+        let timeline = Timeline::default();
         let stop = CancellationToken::new();
-        let mut server = Self {
-            grace: config.process.grace,
-            listeners: Vec::new(),
-            files: Vec::new(),
-            admin: admin.as_ref().and_then(Bound::addr),
-            readiness: readiness.clone(),
-            registry: registry.clone(),
-            spread: spread.clone(),
-            snapshot: snapshot.clone(),
-            workers: Vec::new(),
-            control: None,
-            access,
-            stop: stop.clone(),
-        };
+        let mut threads = Workers::default();
         for (index, (log, handed)) in logs.into_iter().zip(handed).enumerate() {
             let (commands, inbox) = mpsc::channel(COMMANDS);
-            let (spread, snapshot) = (spread.clone(), snapshot.clone());
+            let (spread, published) = (spread.clone(), published.clone());
             let cells = registry.worker_cells();
             let make = move || {
                 Worker::new(
                     index,
                     clock,
-                    snapshot,
+                    published,
                     cells,
                     log,
                     seed.wrapping_add(index as u64 + 1),
@@ -236,35 +228,83 @@ impl Server {
                 .name(format!("isobar-{index}"))
                 .spawn(move || worker::run(make, spread, handed, inbox))
                 .map_err(StartError::Thread)?;
-            server.workers.push(WorkerThread { commands, thread });
+            threads.add(commands, thread);
         }
-        for listener in &config.listeners {
-            server.listeners.push((listener.name.clone(), Vec::new()));
-        }
-        for (slot, open, sockets) in bound {
-            server.listen(slot, &open, sockets);
-        }
+        sockets.commit(prepared, &threads);
+        let live = Live::new(Parts {
+            config: Arc::new(config.clone()),
+            published: published.clone(),
+            registry: registry.clone(),
+            compiler,
+            sockets,
+            workers: threads,
+            access,
+            overrides,
+            store,
+            timeline: timeline.clone(),
+        });
+        let live = Arc::new(Mutex::new(live));
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let operations = Operations::new(operate::Parts {
+            live: live.clone(),
+            published: published.clone(),
+            readiness: readiness.clone(),
+            timeline: timeline.clone(),
+            cells: registry.config(),
+            orders,
+        });
+        record_start(&operations, &timeline, told);
+        let mut server = Self {
+            live: live.clone(),
+            published,
+            admin: admin.as_ref().and_then(Bound::addr),
+            readiness: readiness.clone(),
+            registry: registry.clone(),
+            spread,
+            control: None,
+            stop: stop.clone(),
+            operations,
+            orders: Some(taken),
+            admin_handle: None,
+            generation,
+        };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
         let admin = admin.map(std::net::TcpListener::from);
+        server.admin_handle = match (&admin, config.admin.bind) {
+            (Some(listener), Some(addr)) => {
+                let copy = listener.try_clone().map_err(StartError::Thread)?;
+                Some((addr.to_string(), copy.into()))
+            }
+            _ => None,
+        };
         let state = AdminState {
             registry,
             readiness: readiness.clone(),
         };
-        server.control = Some(control::start(admin, state, stop).map_err(StartError::Thread)?);
+        server.control =
+            Some(control::start(admin, state, live, stop).map_err(StartError::Thread)?);
         readiness.set(Ready::Ready);
         Ok(server)
     }
 
+    /// Replaces the configuration while traffic flows. All or nothing: what is the same in both is
+    /// not touched, what is removed drains for `process.grace`. Blocks for the time it takes to
+    /// build the new tables.
+    ///
+    /// # Errors
+    /// What cannot be had (an address, the log file); then the old configuration serves on.
+    pub fn reload(&self, config: &Config) -> Result<(), ReloadError> {
+        self.live().reload(config.clone()).map(|_| ())
+    }
+
     /// The first address that listener `name` is bound to, with its real port.
     pub fn local_addr(&self, name: &str) -> Option<SocketAddr> {
-        let (_, addrs) = self.listeners.iter().find(|(n, _)| &**n == name)?;
-        addrs.first().copied()
+        self.local_addrs(name).first().copied()
     }
 
     /// Every IP address that listener `name` is bound to, in the order of its `bind`.
-    pub fn local_addrs(&self, name: &str) -> &[SocketAddr] {
-        let found = self.listeners.iter().find(|(n, _)| &**n == name);
-        found.map_or(&[], |(_, addrs)| addrs)
+    pub fn local_addrs(&self, name: &str) -> Vec<SocketAddr> {
+        self.live().sockets().addrs(name)
     }
 
     /// The address of metrics and readiness.
@@ -277,6 +317,17 @@ impl Server {
         self.spread.loads()
     }
 
+    /// What operators can ask of this server.
+    pub fn operations(&self) -> Operations {
+        self.operations.clone()
+    }
+
+    /// What operators ask of the process: to drain, to upgrade. `None` = taken already; while nobody
+    /// takes them, such orders are refused.
+    pub fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
+    }
+
     /// The metrics.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
@@ -284,14 +335,22 @@ impl Server {
 
     /// The configuration that is served.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+        self.published.snapshot.load_full()
+    }
+
+    /// How long a drain may take before it cuts.
+    pub fn grace(&self) -> Duration {
+        self.live().config().process.grace
+    }
+
+    /// The level of the program's own log that the configuration served asks for.
+    pub fn log_level(&self) -> tracing::Level {
+        self.live().config().log.level
     }
 
     /// Opens the access log's file anew (after a rotation).
     pub fn reopen_logs(&self) {
-        if let Some(access) = &self.access {
-            access.reopen();
-        }
+        self.live().reopen_logs();
     }
 
     /// Begins to drain, and returns at once: not ready any more; no connection is begun, those
@@ -302,33 +361,77 @@ impl Server {
     /// the last call can be sending its next request in the very moment of the close, and has to
     /// repeat it (RFC 9112 section 9.3.1).
     pub fn drain(&self) {
+        self.drain_for(Heir::Nobody);
+    }
+
+    fn drain_for(&self, heir: Heir) {
         self.readiness.set(Ready::Draining);
-        for file in &self.files {
-            // Nobody new finds it; a connection made in the instant of closing would be reset.
-            file.remove();
+        self.live().drain(heir);
+    }
+
+    /// What a successor needs to listen in this one's place: copies of every listening descriptor,
+    /// in the order of the manifest. Until [`Server::thaw`], nothing may change the server.
+    ///
+    /// # Errors
+    /// There are no descriptors left for the copies.
+    pub fn hand_over(&self) -> io::Result<(Manifest, Vec<OwnedFd>)> {
+        let mut live = self.live();
+        let mut entries = Vec::new();
+        let mut descriptors = Vec::new();
+        for (entry, copies) in live.handles()? {
+            entries.push(entry);
+            descriptors.extend(copies);
         }
-        let last_call = LAST_CALL.min(self.grace / 4);
-        self.tell(|| Command::Drain { last_call });
+        if let Some((addr, handle)) = &self.admin_handle {
+            entries.push(Entry {
+                kind: Kind::AdminTcp,
+                name: "admin".to_owned(),
+                addr: addr.clone(),
+                count: 1,
+            });
+            descriptors.push(handle.try_clone()?);
+        }
+        live.freeze(true);
+        Ok((Manifest::new(self.generation, entries), descriptors))
+    }
+
+    /// The successor did not start: all goes on here.
+    pub fn thaw(&self) {
+        self.live().freeze(false);
     }
 
     /// Whether every worker has finished.
     pub fn is_drained(&self) -> bool {
-        self.workers.iter().all(|w| w.thread.is_finished())
+        self.live().workers().have_ended()
     }
 
     /// Drains for at most `process.grace`, then cuts. Blocks.
     pub fn shutdown(self) -> Shutdown {
-        self.shutdown_unless(|| false)
+        self.shutdown_unless(|_| false)
     }
 
     /// The same, cutting early once `is_urgent` says so. Blocks.
-    pub fn shutdown_unless(mut self, mut is_urgent: impl FnMut() -> bool) -> Shutdown {
-        self.drain();
+    pub fn shutdown_unless(self, is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
+        self.end(Heir::Nobody, is_urgent)
+    }
+
+    /// The same after a successor has taken the sockets over ([`Server::hand_over`]): accepts
+    /// nothing more, refuses nothing, leaves the files of Unix sockets.
+    pub fn succeed(mut self, is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
+        self.admin_handle = None;
+        // Its admin address is the successor's: what comes there asks for the successor.
+        self.stop.cancel();
+        self.end(Heir::Successor, is_urgent)
+    }
+
+    fn end(mut self, heir: Heir, mut is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
+        self.drain_for(heir);
         let clock = Clock::start();
-        let deadline = clock.now() + crate::base::clock::nanos(self.grace);
+        let grace = self.live().config().process.grace;
+        let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {
-            if is_urgent() || clock.now() >= deadline {
+            if is_urgent(&self) || clock.now() >= deadline {
                 ended = Shutdown::Cut;
                 break;
             }
@@ -338,57 +441,18 @@ impl Server {
         ended
     }
 
-    fn listen(&mut self, slot: usize, open: &Arc<AtomicUsize>, bound: Bound) {
-        let kind = match &bound {
-            Bound::Tcp { addr, .. } => {
-                self.listeners[slot].1.push(*addr);
-                SocketKind::Tcp
-            }
-            Bound::Unix { .. } => SocketKind::Unix,
-        };
-        let (sockets, file) = bound.into_parts();
-        self.files.extend(file);
-        for (worker, fd) in self.workers.iter().zip(sockets) {
-            let fd: OwnedFd = fd;
-            let listening = Listening {
-                fd,
-                kind,
-                slot,
-                open: open.clone(),
-            };
-            // A worker that is gone has said why; its share of connections is refused.
-            let _ = worker.commands.blocking_send(Command::Listen(listening));
-        }
-    }
-
-    fn tell(&self, command: impl Fn() -> Command) {
-        for worker in &self.workers {
-            // A full queue or a finished worker: it is ending already.
-            let _ = worker.commands.try_send(command());
-        }
+    fn live(&self) -> MutexGuard<'_, Live> {
+        // A panic while it was held leaves a configuration that is published whole: go on with it.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts what is left, ends the threads, writes the last log lines.
     fn stop(&mut self) {
         self.readiness.set(Ready::Draining);
-        self.tell(|| Command::Cut);
-        for worker in self.workers.drain(..) {
-            drop(worker.commands);
-            match worker.thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-                Err(_) => tracing::error!("a worker panicked; its connections were lost"),
-            }
-        }
+        self.live().stop();
         self.stop.cancel();
         if let Some(control) = self.control.take() {
             let _ = control.join();
-        }
-        self.files.clear();
-        if let Some(access) = self.access.take()
-            && let Err(error) = access.shutdown(LOG_PATIENCE)
-        {
-            tracing::warn!(%error, "the last lines of the access log may be missing");
         }
     }
 }
@@ -409,12 +473,18 @@ impl Builder<'_> {
         self
     }
 
+    /// Takes listening sockets from here in the place of new ones: a predecessor's, or systemd's.
+    pub fn inherit(mut self, sockets: Inherited) -> Self {
+        self.inherited = Some(sockets);
+        self
+    }
+
     /// Starts it, as [`Server::start`] does.
     ///
     /// # Errors
     /// Those of [`Server::start`], and [`StartError::UnknownUpstream`].
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start_with(self.config, &self.balancers)
+        Server::start_with(self.config, &self.balancers, self.inherited)
     }
 }
 
@@ -424,22 +494,32 @@ impl Drop for Server {
     }
 }
 
-fn access_settings(config: &Config) -> Option<Settings> {
-    let access = config.log.access.as_ref()?;
-    Some(Settings {
-        format: match access.format {
-            AccessFormat::Combined => Format::Combined,
-            AccessFormat::Common => Format::Common,
-            AccessFormat::Json => Format::Json,
-            AccessFormat::Text => Format::Text,
-        },
-        target: match &access.to {
-            LogTarget::File(path) => Target::File(path.clone()),
-            LogTarget::Stderr => Target::Stderr,
-            LogTarget::Stdout => Target::Stdout,
-        },
-        sample: access.sample,
-    })
+/// Opens the overrides of the process before, if there is a place for them.
+fn stored(config: &Config) -> Result<(Option<Store>, Overrides), StartError> {
+    let Some(folder) = &config.process.state_dir else {
+        return Ok((None, Overrides::default()));
+    };
+    let opened = Store::open(folder).map_err(StartError::Overrides)?;
+    if let Some(aside) = &opened.set_aside {
+        tracing::error!("{aside}");
+    }
+    Ok((Some(opened.store), opened.overrides))
+}
+
+/// Puts the start into the timeline, and which overrides of the process before still hold.
+fn record_start(operations: &Operations, timeline: &Timeline, told: Vec<Reconciled>) {
+    let now = operations.started_unix_ms();
+    let state = "started".to_owned();
+    let text = format!("isobar {} started", env!("CARGO_PKG_VERSION"));
+    timeline.record(now, Cause::Start, What::Process { state }, text);
+    for said in told {
+        tracing::info!("{}", said.text);
+        let what = What::Override {
+            upstream: said.upstream.to_string(),
+            endpoint: said.endpoint.to_string(),
+        };
+        timeline.record(now, Cause::Start, what, said.text);
+    }
 }
 
 /// A seed that differs between processes: std's own per-process random keys, hashed.

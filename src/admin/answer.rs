@@ -10,7 +10,7 @@ use http_body_util::Full;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
-use super::readiness::{Readiness, Ready};
+use crate::runtime::readiness::{Readiness, Ready};
 use crate::telemetry::metrics::registry::Registry;
 use crate::telemetry::metrics::scrape::CONTENT_TYPE;
 

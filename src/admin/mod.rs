@@ -11,10 +11,9 @@
 //! | `/` | what is here |
 
 mod answer;
-mod readiness;
+
 mod serve;
 
-pub use readiness::{Readiness, Ready};
 pub use serve::{AdminState, serve};
 
 #[cfg(test)]

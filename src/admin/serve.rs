@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Answers;
-use super::readiness::Readiness;
+use crate::runtime::readiness::Readiness;
 use crate::telemetry::metrics::registry::Registry;
 
 /// What the admin server shows.

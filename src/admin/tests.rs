@@ -111,9 +111,13 @@ fn readiness_follows_the_state() {
             (status, body)
         };
         assert_eq!(readyz().await, (503, "starting\n".to_owned()));
-        bed.state.readiness.set(Ready::Ready);
+        bed.state
+            .readiness
+            .set(crate::runtime::readiness::Ready::Ready);
         assert_eq!(readyz().await, (200, "ready\n".to_owned()));
-        bed.state.readiness.set(Ready::Draining);
+        bed.state
+            .readiness
+            .set(crate::runtime::readiness::Ready::Draining);
         assert_eq!(readyz().await, (503, "draining\n".to_owned()));
         assert_eq!(bed.ask("GET", "/livez").await.0, 200, "alive all the while");
     });

@@ -91,6 +91,25 @@ pub enum PolicyKind {
     First,
 }
 
+// === impl PolicyKind ===
+
+impl PolicyKind {
+    /// The name in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Weighted => "weighted",
+            Self::Random => "random",
+            Self::LeastRequest => "least_request",
+            Self::PeakEwma => "peak_ewma",
+            Self::RingHash => "ring_hash",
+            Self::Maglev => "maglev",
+            Self::Rendezvous => "rendezvous",
+            Self::First => "first",
+        }
+    }
+}
+
 /// One question to a balancer.
 #[derive(Debug)]
 pub struct Ask<'a> {

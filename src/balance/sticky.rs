@@ -11,6 +11,13 @@ pub fn cookie_value(member: &Member) -> String {
     format!("{:016x}", hash(member.name.as_bytes()))
 }
 
+/// Appends the same to `out`: nothing is allocated if there is room.
+pub fn write_cookie_value(member: &Member, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{:016x}", hash(member.name.as_bytes()));
+}
+
 /// The way from cookie values to ready members; built with each generation.
 #[derive(Debug)]
 pub struct StickyIndex {
@@ -83,6 +90,9 @@ mod tests {
             weight: 1,
         };
         assert_eq!(cookie_value(&member), "0bdac9db975d9f08");
+        let mut out = b"a=".to_vec();
+        write_cookie_value(&member, &mut out);
+        assert_eq!(out, b"a=0bdac9db975d9f08");
     }
 
     #[test]

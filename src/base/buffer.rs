@@ -1,7 +1,7 @@
 //! A byte buffer with a read and a write end, always initialised, so that no `unsafe` is needed to
 //! read into it; and the per-worker pool that lends buffers out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Bytes between a reader and a writer: `start..end` is filled, `end..capacity` is spare.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Buffer {
 #[derive(Debug)]
 pub struct BufferPool {
     idle: RefCell<Vec<Buffer>>,
+    lent: Cell<usize>,
     size: usize,
     keep: usize,
 }
@@ -145,6 +146,7 @@ impl BufferPool {
     pub fn new(size: usize, keep: usize) -> Self {
         Self {
             idle: RefCell::new(Vec::new()),
+            lent: Cell::new(0),
             size,
             keep,
         }
@@ -152,14 +154,20 @@ impl BufferPool {
 
     /// A buffer of the pool's size, empty.
     pub fn take(&self) -> Buffer {
+        self.lent.set(self.lent.get() + 1);
         self.idle
             .borrow_mut()
             .pop()
             .unwrap_or_else(|| Buffer::with_capacity(self.size))
     }
 
-    /// Takes a buffer back; one that grew, or is above the pool's measure, is freed.
+    /// Takes a buffer back; one that grew, or is above the pool's measure, is freed. The place of
+    /// one that was lent out is nothing to take back.
     pub fn put(&self, mut buffer: Buffer) {
+        if buffer.is_none() {
+            return;
+        }
+        self.lent.set(self.lent.get().saturating_sub(1));
         let mut idle = self.idle.borrow_mut();
         if buffer.capacity() == self.size && idle.len() < self.keep {
             buffer.clear();
@@ -172,6 +180,16 @@ impl BufferPool {
         let mut idle = self.idle.borrow_mut();
         let keep = idle.len() / 2;
         idle.truncate(keep);
+    }
+
+    /// How many are lent now.
+    pub fn lent(&self) -> usize {
+        self.lent.get()
+    }
+
+    /// How many are kept for whoever comes next.
+    pub fn spare(&self) -> usize {
+        self.idle.borrow().len()
     }
 
     /// The size of the pool's buffers.
@@ -204,11 +222,14 @@ mod tests {
         let pool = BufferPool::new(4, 1);
         let (a, b) = (pool.take(), pool.take());
         pool.put(a);
+        assert_eq!((pool.lent(), pool.spare()), (1, 1));
         pool.put(b);
-        assert_eq!(pool.idle.borrow().len(), 1);
+        assert_eq!((pool.lent(), pool.spare()), (0, 1));
         let mut grown = pool.take();
         grown.grow(9);
+        assert_eq!((pool.lent(), pool.spare()), (1, 0));
         pool.put(grown);
-        assert_eq!(pool.idle.borrow().len(), 0);
+        pool.put(Buffer::none());
+        assert_eq!((pool.lent(), pool.spare()), (0, 0));
     }
 }

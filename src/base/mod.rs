@@ -1,5 +1,5 @@
 //! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, one stable hash, one
-//! generator of random numbers, the load of an endpoint.
+//! generator of random numbers, the load of an endpoint, the words of systemd.
 
 pub mod addr;
 pub mod buffer;
@@ -10,4 +10,5 @@ pub mod hash;
 pub mod load;
 pub mod rng;
 pub mod stream;
+pub mod systemd;
 pub mod timer;

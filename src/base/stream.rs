@@ -123,6 +123,25 @@ impl Stream {
         )
     }
 
+    /// Writes what the kernel takes of `bytes` at once, whatever the reactor has been told: a stream
+    /// just accepted counts as not ready until its first event.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(self.as_fd(), bytes, flags)?)
+    }
+
+    /// Drops what has been received until now, up to 16 KiB, without waiting for more.
+    pub fn drop_now(&self) {
+        let mut bytes = [0u8; 4096];
+        let flags = rustix::net::RecvFlags::DONTWAIT;
+        for _ in 0..4 {
+            match rustix::net::recv(self.as_fd(), &mut bytes[..], flags) {
+                Ok((n, _)) if n == bytes.len() => {}
+                _ => return,
+            }
+        }
+    }
+
     /// Runs `f` if the stream is ready for `interest`; `WouldBlock` from `f` clears the readiness.
     pub fn try_io<R>(
         &self,

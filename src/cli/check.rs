@@ -17,21 +17,37 @@ pub(super) enum Format {
     Text,
 }
 
-/// Every file is well (warnings included).
+/// What warnings do to the exit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Warnings {
+    /// Nothing.
+    #[default]
+    Allowed,
+    /// The same as errors.
+    Denied,
+}
+
+/// Every file is well (warnings included, unless they are denied).
 pub(super) const OK: u8 = 0;
-/// At least one file is wrong.
+/// At least one file is wrong, or has warnings that are denied.
 pub(super) const INVALID: u8 = 1;
 /// A file cannot be read, or `out` cannot be written.
 pub(super) const FAILED: u8 = 2;
 
 /// Checks each file (with what it includes) and writes what is to be said; returns the exit code:
 /// [`OK`], [`INVALID`] or [`FAILED`], the highest of all files.
-pub(super) fn check(files: &[PathBuf], format: Format, out: &mut dyn Write) -> u8 {
+pub(super) fn check(
+    files: &[PathBuf],
+    format: Format,
+    warnings: Warnings,
+    out: &mut dyn Write,
+) -> u8 {
     let results: Vec<_> = files
         .iter()
         .map(|file| (file, config::load(file)))
         .collect();
     let codes = results.iter().map(|(_, result)| match result {
+        Ok(loaded) if warnings == Warnings::Denied && !loaded.warnings.is_empty() => INVALID,
         Ok(_) => OK,
         Err(Problems::Invalid(_)) => INVALID,
         Err(Problems::Io { .. }) => FAILED,
@@ -113,6 +129,10 @@ mod tests {
     use super::*;
 
     fn run(files: &[(&str, &str)], format: Format) -> (u8, String) {
+        run_with(files, format, Warnings::Allowed)
+    }
+
+    fn run_with(files: &[(&str, &str)], format: Format, warnings: Warnings) -> (u8, String) {
         let folder = tempfile::tempdir().unwrap();
         let paths: Vec<_> = files
             .iter()
@@ -125,7 +145,7 @@ mod tests {
             })
             .collect();
         let mut out = Vec::new();
-        let code = check(&paths, format, &mut out);
+        let code = check(&paths, format, warnings, &mut out);
         let text = String::from_utf8(out).unwrap();
         (
             code,
@@ -147,6 +167,30 @@ mod tests {
             run(&[("none.toml", ""), ("b.toml", BAD)], Format::Text).0,
             FAILED
         );
+    }
+
+    #[test]
+    fn denied_warnings_change_the_exit_code_alone() {
+        let doubtful = GOOD.to_owned() + "[upstreams.b]\nendpoints = ['10.0.0.1:1']\n";
+        let files = [("a.toml", GOOD), ("b.toml", &doubtful)];
+        for format in [Format::Text, Format::Json] {
+            let (code, said) = run(&files, format);
+            assert_eq!(code, OK);
+            assert_eq!(
+                run_with(&files, format, Warnings::Denied),
+                (INVALID, said.clone())
+            );
+            assert!(
+                said.contains("warning") && !said.contains("error"),
+                "{said}"
+            );
+        }
+        assert_eq!(
+            run_with(&[("a.toml", GOOD)], Format::Text, Warnings::Denied).0,
+            OK
+        );
+        let worse = [("b.toml", doubtful.as_str()), ("none.toml", "")];
+        assert_eq!(run_with(&worse, Format::Text, Warnings::Denied).0, FAILED);
     }
 
     #[test]
@@ -182,11 +226,21 @@ mod tests {
             }
         }
         assert_eq!(
-            check(&["/nonexistent".into()], Format::Text, &mut Closed),
+            check(
+                &["/nonexistent".into()],
+                Format::Text,
+                Warnings::Allowed,
+                &mut Closed
+            ),
             FAILED
         );
         assert_eq!(
-            check(&["/nonexistent".into()], Format::Json, &mut Closed),
+            check(
+                &["/nonexistent".into()],
+                Format::Json,
+                Warnings::Allowed,
+                &mut Closed
+            ),
             FAILED
         );
     }

@@ -4,6 +4,7 @@ mod banner;
 mod check;
 mod run;
 mod schema;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -36,8 +37,8 @@ struct Cli {
 enum Command {
     /// Check configuration files: every problem at once, with its place and what to do.
     #[command(
-        after_help = "Exit codes: 0 every file is valid, 1 at least one is not, 2 a file \
-                            cannot be read."
+        after_help = "Exit codes: 0 every file is valid, 1 at least one is not (or has warnings, with \
+                            --deny-warnings), 2 a file cannot be read."
     )]
     Check {
         /// Files to check, each with what it includes.
@@ -46,10 +47,14 @@ enum Command {
         /// How problems are written.
         #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
         format: OutputFormat,
+        /// Take warnings for errors: exit code 1.
+        #[arg(long)]
+        deny_warnings: bool,
     },
     /// Serve a configuration file, or the endpoints given by --to.
     #[command(after_help = "\
-Signals: TERM, QUIT, INT drain and end (a second one cuts); USR1 reopens log files.
+Signals: TERM, QUIT, INT drain and end (a second one cuts); HUP reloads the configuration; USR1
+reopens log files; USR2 replaces the binary without losing a request.
 
 Exit codes: 0 drained, 1 invalid configuration, could not start, or cut, 2 usage or I/O.")]
     Run {
@@ -62,6 +67,9 @@ Exit codes: 0 drained, 1 invalid configuration, could not start, or cut, 2 usage
         /// Without a file: an endpoint, such as 127.0.0.1:3000; once for each.
         #[arg(long, value_name = "ADDRESS")]
         to: Vec<String>,
+        /// Reload by itself when a file of the configuration changes, as `process.watch = true`.
+        #[arg(long, conflicts_with = "to")]
+        watch: bool,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -91,20 +99,32 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let stdout = &mut std::io::stdout().lock() as &mut dyn Write;
     ExitCode::from(match cli.command {
-        Command::Check { files, format } => {
+        Command::Check {
+            files,
+            format,
+            deny_warnings,
+        } => {
             let format = match format {
                 OutputFormat::Json => check::Format::Json,
                 OutputFormat::Text => check::Format::Text,
             };
-            check::check(&files, format, stdout)
+            let warnings = if deny_warnings {
+                check::Warnings::Denied
+            } else {
+                check::Warnings::Allowed
+            };
+            check::check(&files, format, warnings, stdout)
         }
         Command::Run {
-            file: Some(file), ..
-        } => run::file(&file),
+            file: Some(file),
+            watch,
+            ..
+        } => run::file(&file, watch),
         Command::Run {
             file: None,
             listen,
             to,
+            ..
         } => run::to(&listen, &to),
         Command::Schema => schema::schema(stdout),
     })

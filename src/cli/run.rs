@@ -3,39 +3,69 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
+use crate::base::clock::Clock;
+use crate::base::systemd::{self, Notifier};
+use crate::config::watch::Watch;
 use crate::config::{self, Loaded, Problems};
-use crate::server::{Server, Shutdown, StartError};
-use crate::telemetry::log::{self, LogFormat};
+use crate::listener::handover::Inherited;
+use crate::runtime::privileges::{self, PrivilegesError};
+use crate::server::{Order, Server, Shutdown, StartError};
+use crate::telemetry::history::Trigger;
+use crate::telemetry::log::{self, LevelSwitch, LogFormat};
 
 use super::banner;
+use super::upgrade::{self, Handed, Successor};
 
 const OK: u8 = 0;
 const FAILED: u8 = 1;
 const IO: u8 = 2;
 
-/// The signals that `run` follows.
-struct Signals {
+/// What `run` is told, by whomever.
+#[derive(Debug)]
+enum Told {
+    Reload(Trigger),
+    Reopen,
+    Stop,
+    Upgrade,
+    /// systemd wants to hear from us.
+    Watchdog,
+}
+
+/// What tells it.
+struct Ears {
+    hangup: Signal,
     interrupt: Signal,
     quit: Signal,
     terminate: Signal,
     reopen: Signal,
+    upgrade: Signal,
+    orders: Option<mpsc::Receiver<Order>>,
+    changes: mpsc::Receiver<()>,
+    watchdog: Option<tokio::time::Interval>,
 }
 
-enum Told {
-    Reopen,
-    Stop,
+/// A running program.
+struct Running {
+    runtime: Runtime,
+    ears: Ears,
+    server: Server,
+    notifier: Option<Notifier>,
+    watch: Option<Watch>,
+    level: Option<LevelSwitch>,
 }
+
+/// Changes of files that wait to be looked at: one stands for all.
+const CHANGES: usize = 1;
 
 /// Serves a file.
-pub(super) fn file(path: &Path) -> u8 {
-    match config::load(path) {
-        Ok(loaded) => serve(&loaded),
-        Err(problems) => refuse(&problems),
-    }
+pub(super) fn file(path: &Path, watch: bool) -> u8 {
+    serve(config::load(path), watch)
 }
 
 /// Serves endpoints given on the command line.
@@ -47,72 +77,275 @@ pub(super) fn to(listen: &str, to: &[String]) -> u8 {
         "[listeners.web]\nbind = {listen:?}\nupstream = \"app\""
     );
     let _ = writeln!(text, "[upstreams.app]\nendpoints = {to:?}");
-    match config::parse("(command line)", &text) {
-        Ok(loaded) => serve(&loaded),
-        Err(problems) => refuse(&problems),
-    }
+    serve(config::parse(COMMAND_LINE, &text), false)
 }
 
-fn refuse(problems: &Problems) -> u8 {
-    say(&problems.to_string());
-    match problems {
-        Problems::Invalid(_) => FAILED,
-        Problems::Io { .. } => IO,
+/// The name of the file that there is not.
+const COMMAND_LINE: &str = "(command line)";
+
+fn serve(loaded: Result<Loaded, Problems>, watch: bool) -> u8 {
+    // The predecessor waits for a word, whatever becomes of this process.
+    let handed = match upgrade::inherit() {
+        Ok(handed) => handed,
+        Err(why) => {
+            say(&format!("error: the predecessor does not hand over: {why}"));
+            return FAILED;
+        }
+    };
+    let (inherited, predecessor) = match handed {
+        Some(Handed {
+            inherited,
+            predecessor,
+        }) => (Some(inherited), Some(predecessor)),
+        // Before anything else is opened: these descriptors are known by their numbers.
+        None => match activated() {
+            Ok(inherited) => (inherited, None),
+            Err(why) => {
+                say(&format!("error: {why}"));
+                return FAILED;
+            }
+        },
+    };
+    let started = loaded
+        .map_err(|problems| {
+            let code = match problems {
+                Problems::Invalid(_) => FAILED,
+                Problems::Io { .. } => IO,
+            };
+            (problems.to_string(), code)
+        })
+        .and_then(|loaded| {
+            let running = start(&loaded, inherited, watch)?;
+            Ok((loaded, running))
+        });
+    let (loaded, running) = match started {
+        Ok(started) => started,
+        Err((text, code)) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.failed(&text);
+            }
+            say(&text);
+            return code;
+        }
+    };
+    if let Some(predecessor) = predecessor
+        && let Err(why) = predecessor.ready()
+    {
+        tracing::error!("the predecessor goes on: {why}");
+        return FAILED;
     }
+    say(&banner::banner(&loaded.config, &running.server));
+    running.tell_systemd(|to| to.ready("serving"));
+    running.follow()
 }
 
-fn serve(loaded: &Loaded) -> u8 {
+/// Everything between a checked configuration and the first request; or why not, and the exit code.
+fn start(
+    loaded: &Loaded,
+    inherited: Option<Inherited>,
+    watch: bool,
+) -> Result<Running, (String, u8)> {
+    let io = |what: &str, error: &dyn std::fmt::Display| (format!("error: {what}: {error}"), IO);
     for warning in &loaded.warnings {
         say(&warning.to_string());
     }
     // An embedding program may have its own subscriber; ours then stays away.
-    let _ = log::init(loaded.config.log.level, LogFormat::Text);
+    let level = log::init(loaded.config.log.level, LogFormat::Text).ok();
     raise_descriptor_limit();
     take_small_pages();
+    let env = |name: &str| std::env::var(name).ok();
+    let pid = std::process::id();
+    let notifier = Notifier::new(&env).map_err(|e| io("NOTIFY_SOCKET", &e))?;
+    let watchdog = systemd::watchdog_interval(&env, pid).map_err(|e| io("WATCHDOG_USEC", &e))?;
     // Signals first: one that comes while the listeners are being bound is not lost.
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed("cannot start", &error),
-    };
-    let signals = {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| io("cannot start", &e))?;
+    let (changed, changes) = mpsc::channel(CHANGES);
+    let mut ears = {
         let _entered = runtime.enter();
-        Signals::new()
+        Ears::new(changes, watchdog).map_err(|e| io("cannot listen for signals", &e))?
     };
-    let mut signals = match signals {
-        Ok(signals) => signals,
-        Err(error) => return failed("cannot listen for signals", &error),
-    };
-    let server = match Server::start(&loaded.config) {
-        Ok(server) => server,
-        Err(error) => return not_started(&error),
-    };
-    say(&banner::banner(&loaded.config, &server));
-    while matches!(runtime.block_on(signals.next()), Told::Reopen) {
-        server.reopen_logs();
+    let mut builder = Server::builder(&loaded.config);
+    if let Some(inherited) = inherited {
+        builder = builder.inherit(inherited);
     }
-    tracing::info!(grace = ?loaded.config.process.grace, "draining; a second signal cuts");
-    let mut again = || {
-        runtime.block_on(async {
-            tokio::select! {
-                biased; // the signal is what is asked for; ready() only makes the question short
-                told = signals.next() => matches!(told, Told::Stop),
-                () = std::future::ready(()) => false,
-            }
-        })
-    };
-    match server.shutdown_unless(&mut again) {
-        Shutdown::Clean => {
-            tracing::info!("drained");
-            OK
+    let mut server = builder
+        .start()
+        .map_err(|error| (not_started(&error), FAILED))?;
+    if let Some(user) = &loaded.config.process.user {
+        match privileges::drop_to(user) {
+            Ok(_) => {}
+            Err(error @ PrivilegesError::NotRoot { .. }) => tracing::warn!("{error}"),
+            Err(error) => return Err((format!("error: {error}"), FAILED)),
         }
-        Shutdown::Cut => {
-            tracing::warn!("not everything in flight was finished; it was cut");
-            FAILED
+    }
+    ears.orders = server.take_orders();
+    let main = loaded
+        .files
+        .first()
+        .filter(|file| file.as_os_str() != COMMAND_LINE);
+    if main.is_some() {
+        server.operations().set_source(loaded);
+    }
+    let watch = match main {
+        Some(main) if watch || loaded.config.process.watch => {
+            let report = move || {
+                // Full: a look is due anyway.
+                let _ = changed.try_send(());
+            };
+            let watch = Watch::start(main, loaded.hash, report);
+            Some(watch.map_err(|error| (format!("error: {error}"), FAILED))?)
+        }
+        _ => None,
+    };
+    Ok(Running {
+        runtime,
+        ears,
+        server,
+        notifier,
+        watch,
+        level,
+    })
+}
+
+/// Sockets that systemd bound for us.
+fn activated() -> Result<Option<Inherited>, String> {
+    let env = |name: &str| std::env::var(name).ok();
+    let descriptors = systemd::listen_fds(&env, std::process::id()).map_err(|e| e.to_string())?;
+    if descriptors.is_empty() {
+        return Ok(None);
+    }
+    let inherited = Inherited::activated(descriptors).map_err(|e| e.to_string())?;
+    Ok(Some(inherited))
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Follows what it is told until the end; the exit code.
+    fn follow(mut self) -> u8 {
+        loop {
+            match self.runtime.block_on(self.ears.next()) {
+                Told::Reload(trigger) => self.reload(trigger),
+                Told::Reopen => self.server.reopen_logs(),
+                Told::Stop => return self.stop(None),
+                Told::Upgrade => {
+                    if let Some(successor) = self.upgrade() {
+                        return self.stop(Some(successor));
+                    }
+                }
+                Told::Watchdog => self.tell_systemd(Notifier::watchdog),
+            }
+        }
+    }
+
+    fn reload(&self, trigger: Trigger) {
+        self.tell_systemd(|to| to.reloading(Clock::start()));
+        // What was wrong is in the log, in `status` and in the metrics.
+        let served = self.server.operations().reload(trigger);
+        if let Ok(plan) = &served {
+            if let Some(watch) = &self.watch {
+                watch.loaded(plan.hash);
+            }
+            if let Some(level) = &self.level {
+                level.set(self.server.log_level());
+            }
+        }
+        let status = match served {
+            Ok(_) => "serving",
+            Err(_) => "serving the configuration before the last reload, which was refused",
+        };
+        self.tell_systemd(|to| to.ready(status));
+    }
+
+    /// Starts a successor; `None` = it did not come up, and all is as before.
+    fn upgrade(&self) -> Option<Successor> {
+        tracing::info!("upgrade: starting a successor");
+        match upgrade::start(&self.server) {
+            Ok(successor) => Some(successor),
+            Err(why) => {
+                tracing::error!("upgrade: {why}; this process serves on");
+                self.server.thaw();
+                None
+            }
+        }
+    }
+
+    /// Ends, for nobody or for a successor that serves.
+    fn stop(mut self, successor: Option<Successor>) -> u8 {
+        // A change of the files is the successor's business, or nobody's.
+        self.watch = None;
+        let grace = self.server.grace();
+        if let Some(successor) = &successor {
+            let pid = successor.pid();
+            tracing::info!(pid, ?grace, "upgrade: the successor serves; draining");
+            self.tell_systemd(|to| to.main_pid(pid));
+        } else {
+            tracing::info!(?grace, "draining; a second signal cuts");
+            self.tell_systemd(|to| to.stopping("draining"));
+        }
+        let Self {
+            runtime,
+            mut ears,
+            server,
+            ..
+        } = self;
+        // Nobody waits for an order any more.
+        ears.orders = None;
+        let urgent = |server: &Server| {
+            loop {
+                let told = runtime.block_on(async {
+                    tokio::select! {
+                        biased; // what was told is asked for; ready() only keeps the question short
+                        told = ears.next() => Some(told),
+                        () = std::future::ready(()) => None,
+                    }
+                });
+                match told {
+                    Some(Told::Stop) => return true,
+                    Some(Told::Reopen) => server.reopen_logs(),
+                    Some(Told::Reload(_) | Told::Upgrade) => {
+                        tracing::warn!("draining: it is too late for that");
+                    }
+                    Some(Told::Watchdog) => {}
+                    None => return false,
+                }
+            }
+        };
+        let ended = match successor {
+            Some(successor) => {
+                if let Err(why) = successor.go() {
+                    // It served a moment ago: there is nobody to go back to.
+                    tracing::error!("upgrade: {why}");
+                }
+                server.succeed(urgent)
+            }
+            None => server.shutdown_unless(urgent),
+        };
+        match ended {
+            Shutdown::Clean => {
+                tracing::info!("drained");
+                OK
+            }
+            Shutdown::Cut => {
+                tracing::warn!("not everything in flight was finished; it was cut");
+                FAILED
+            }
+        }
+    }
+
+    fn tell_systemd(&self, tell: impl Fn(&Notifier) -> std::io::Result<()>) {
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = tell(notifier)
+        {
+            tracing::warn!(%error, "systemd does not hear us");
         }
     }
 }
 
-fn not_started(error: &StartError) -> u8 {
+fn not_started(error: &StartError) -> String {
     let mut text = format!("error: {error}");
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -122,13 +355,7 @@ fn not_started(error: &StartError) -> u8 {
         }
         source = cause.source();
     }
-    say(&text);
-    FAILED
-}
-
-fn failed(what: &str, error: &std::io::Error) -> u8 {
-    say(&format!("error: {what}: {error}"));
-    IO
+    text
 }
 
 /// To people: standard error, so that an access log on standard output stays clean.
@@ -156,25 +383,54 @@ fn take_small_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-// === impl Signals ===
+// === impl Ears ===
 
-impl Signals {
-    fn new() -> std::io::Result<Self> {
+impl Ears {
+    fn new(changes: mpsc::Receiver<()>, watchdog: Option<Duration>) -> std::io::Result<Self> {
         Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             terminate: signal(SignalKind::terminate())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            orders: None,
+            changes,
+            // Twice as often as asked, as sd_watchdog_enabled(3) advises.
+            watchdog: watchdog.map(|every| tokio::time::interval(every / 2)),
         })
     }
 
-    /// The next one. Cancel-safe: a signal that came stays until it is received.
+    /// The next one. Cancel-safe: what came stays until it is received.
     async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.interrupt.recv() => Told::Stop,
             _ = self.quit.recv() => Told::Stop,
             _ = self.terminate.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload(Trigger::Signal),
             _ = self.reopen.recv() => Told::Reopen,
+            _ = self.upgrade.recv() => Told::Upgrade,
+            Some(()) = self.changes.recv() => Told::Reload(Trigger::Watch),
+            Some(order) = order(&mut self.orders) => match order {
+                Order::Drain => Told::Stop,
+                Order::Upgrade => Told::Upgrade,
+            },
+            () = tick(&mut self.watchdog) => Told::Watchdog,
         }
+    }
+}
+
+/// The next order; `None` = there will be none.
+async fn order(orders: &mut Option<mpsc::Receiver<Order>>) -> Option<Order> {
+    orders.as_mut()?.recv().await
+}
+
+/// The next beat of the watchdog; never without one.
+async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -275,7 +275,7 @@ fn clip(text: &str) -> String {
 }
 
 /// Text of a file on its way to a terminal: no control characters (a tab is one space wide).
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\t' => ' ',
@@ -318,6 +318,11 @@ impl Report {
 
     pub(super) fn has_errors(&self) -> bool {
         self.errors.get() > 0
+    }
+
+    /// Whether no more errors are kept: what only makes them better may be left out.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.get() >= MAX_PROBLEMS
     }
 
     /// All problems: by position, files in the order of their first problem.

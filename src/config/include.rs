@@ -1,5 +1,6 @@
 //! Which files make up a configuration: the main one and what it includes.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use toml::de::DeTable;
@@ -18,6 +19,8 @@ const MAX_FILES: usize = 10_000;
 /// The main file and all included ones, in the order of reading. A file whose syntax is wrong
 /// includes nothing (`lower` reports it).
 pub(super) fn gather(main: Source, report: &Report) -> Vec<Source> {
+    // Identities of what was read: the system is asked once for each path, and not for each pair.
+    let mut seen: HashMap<PathBuf, usize> = HashMap::from([(identity(&main.path), 0)]);
     let mut sources = vec![main];
     // Which file each came from: cycles are refused along this chain, diamonds are read once.
     let mut parents: Vec<Option<usize>> = vec![None];
@@ -27,16 +30,14 @@ pub(super) fn gather(main: Source, report: &Report) -> Vec<Source> {
         for (pattern, at) in patterns(&sources[next], report) {
             for path in expand(&pattern, at, report) {
                 let chain = || std::iter::successors(Some(next), |&i| parents[i]);
-                if let Some(i) = chain().find(|&i| same_file(&sources[i].path, &path)) {
-                    let file = sources[i].path.display();
-                    let message = format!("`{file}` includes itself");
-                    report.push(Diagnostic::error("include-cycle", at, message));
-                } else if sources
-                    .iter()
-                    .chain(&found)
-                    .any(|s| same_file(&s.path, &path))
-                {
-                    // Read already, by way of another file or pattern.
+                let identity = identity(&path);
+                if let Some(&i) = seen.get(&identity) {
+                    if chain().any(|above| above == i) {
+                        let file = sources[i].path.display();
+                        let message = format!("`{file}` includes itself");
+                        report.push(Diagnostic::error("include-cycle", at, message));
+                    }
+                    // Else it was read already, by way of another file or pattern.
                 } else if chain().count() > MAX_DEPTH {
                     let message = format!("includes are nested deeper than {MAX_DEPTH}");
                     report.push(Diagnostic::error("include-depth", at, message));
@@ -46,7 +47,10 @@ pub(super) fn gather(main: Source, report: &Report) -> Vec<Source> {
                     break;
                 } else {
                     match Source::read(&path) {
-                        Ok(source) => found.push(source),
+                        Ok(source) => {
+                            seen.insert(identity, sources.len() + found.len());
+                            found.push(source);
+                        }
                         Err(e) => report.push(unreadable(at, &path, &e)),
                     }
                 }
@@ -57,6 +61,16 @@ pub(super) fn gather(main: Source, report: &Report) -> Vec<Source> {
         next += 1;
     }
     sources
+}
+
+/// Where the files are that `source` includes, or would be if they were there: paths with `*` in the
+/// last part, if anywhere. None while its syntax is wrong.
+pub(super) fn places(source: &Source) -> Vec<PathBuf> {
+    // Problems are reported when the files are read.
+    let report = Report::default();
+    let patterns = patterns(source, &report);
+    let place = |(pattern, at): (String, At<'_>)| at.source.folder().join(pattern);
+    patterns.into_iter().map(place).collect()
 }
 
 /// The strings of `include`.
@@ -141,15 +155,10 @@ fn unreadable(at: At<'_>, path: &Path, e: &std::io::Error) -> Diagnostic {
     .help("paths are relative to the folder of the including file")
 }
 
-/// Whether both paths name one file; lexical when the system cannot say.
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => a
-            .components()
-            .filter(not_dot)
-            .eq(b.components().filter(not_dot)),
-    }
+/// The same for every path of one file; lexical when the system cannot say.
+fn identity(path: &Path) -> PathBuf {
+    let lexical = || path.components().filter(not_dot).collect();
+    path.canonicalize().unwrap_or_else(|_| lexical())
 }
 
 fn not_dot(component: &Component<'_>) -> bool {

@@ -5,13 +5,17 @@
 //! - `reader` and `node` are a typed view of TOML tables and values that records problems and goes
 //!   on; `lower` uses it to build the [`model`].
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
-//! - Units: [`units`]. Problems: [`diagnostic`].
+//! - [`effective`] writes a checked configuration out again, every default filled in; [`diff`]
+//!   tells what differs between two.
+//! - Units: [`units`]. Problems: [`diagnostic`]. Changes of the files: [`watch`].
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub mod diagnostic;
+pub mod diff;
+pub mod effective;
 mod include;
 mod lower;
 pub mod model;
@@ -21,6 +25,7 @@ mod schema;
 mod source;
 mod suggest;
 pub mod units;
+pub mod watch;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;

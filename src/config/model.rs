@@ -18,7 +18,7 @@ use crate::route::Rule;
 pub type Name = Arc<str>;
 
 /// A checked configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The process itself.
     pub process: Process,
@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// `[process]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// `None` = one per available core.
     pub workers: Option<NonZeroUsize>,
@@ -44,17 +44,26 @@ pub struct Process {
     pub grace: Duration,
     /// Drop privileges to this user after binding, when started as root.
     pub user: Option<String>,
+    /// Where operators' overrides are kept from one start to the next; `None` = they last as long as
+    /// the process.
+    pub state_dir: Option<PathBuf>,
+    /// Reload by itself when a file of the configuration changes.
+    pub watch: bool,
 }
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// `/metrics`, `/livez`, `/readyz`.
     pub bind: Option<SocketAddr>,
+    /// The Unix socket of the control API.
+    pub socket: Option<PathBuf>,
+    /// Who may use the socket; empty = root and the user that the process runs as.
+    pub allow_uids: Vec<u32>,
 }
 
 /// `[log]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     /// The program's own log.
     pub level: tracing::Level,
@@ -104,7 +113,7 @@ pub struct Listener {
     pub name: Name,
     /// At least one.
     pub bind: Vec<BindAddr>,
-    /// Connections above this are closed at once and counted.
+    /// Connections above this are answered 503, closed and counted.
     pub max_connections: u32,
     /// From the first byte of a head (or the accept) to its end: 408 after.
     pub header_timeout: Duration,
@@ -118,7 +127,8 @@ pub struct Listener {
     pub max_headers: usize,
     /// Largest request body: 413. `None` = no limit.
     pub max_body_bytes: Option<u64>,
-    /// Requests that may wait in one connection's buffer; the connection closes after that many.
+    /// Requests that may wait in one connection's buffer at once; with more behind it, the last of
+    /// that many closes the connection.
     pub max_pipelined: u32,
     /// Whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -140,7 +150,7 @@ pub struct Forwarding {
 }
 
 /// `[[routes]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Given, or derived from the matchers; unique.
     pub name: Name,
@@ -213,6 +223,8 @@ pub struct Upstream {
     pub name: Name,
     /// Possibly empty (then every request gets 503).
     pub endpoints: Vec<Endpoint>,
+    /// Operators may add and remove endpoints at run time.
+    pub dynamic: bool,
     /// `balance`
     pub policy: Policy,
     /// Where the hash key comes from (hash policies).

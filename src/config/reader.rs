@@ -127,6 +127,10 @@ impl<'a> Table<'a> {
             let at = self.at.source.at(key.span());
             let message = format!("unknown key `{name}` in {}", self.what);
             let unknown = Diagnostic::error("unknown-key", at, message);
+            if self.report.is_full() {
+                self.report.push(unknown);
+                continue;
+            }
             let help = if let Some(near) = closest(name, asked.iter().copied()) {
                 format!("did you mean `{near}`?")
             } else {

@@ -82,6 +82,13 @@ struct Process {
     /// How long a drain may take on SIGTERM before it cuts.
     #[schemars(extend("default" = "30s"))]
     grace: Option<Duration>,
+    /// Drop privileges to this user after binding, when started as root. Default: stay.
+    user: Option<String>,
+    /// Folder where operators' overrides outlive the process. Default: none, they end with it.
+    state_dir: Option<String>,
+    /// Reload when a file of the configuration changes.
+    #[schemars(extend("default" = false))]
+    watch: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -103,6 +110,11 @@ enum Auto {
 struct Admin {
     /// Address of /metrics, /livez and /readyz, such as "127.0.0.1:9090". Default: none.
     bind: Option<String>,
+    /// Path of the Unix socket of the control API, such as "/run/isobar/admin.sock". Default: none.
+    socket: Option<String>,
+    /// User ids that may use the socket. Default: root and the user that isobar runs as.
+    #[schemars(length(min = 1))]
+    allow_uids: Option<Vec<u32>>,
 }
 
 /// Logs.
@@ -203,7 +215,7 @@ struct Listener {
     upstream: Option<String>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
     trusted_proxies: Option<OneOrMore>,
-    /// Connections above this are closed at once and counted.
+    /// Connections above this are answered 503, closed and counted.
     #[schemars(range(min = 1), extend("default" = 20000))]
     max_connections: Option<u32>,
     /// From the first byte of a request head to its end: 408 after.
@@ -369,10 +381,16 @@ struct HeaderEdits {
 
 /// A set of endpoints with one policy.
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(
+    deny_unknown_fields,
+    extend("anyOf" = [{ "required": ["endpoints"] }, { "required": ["dynamic"] }])
+)]
 struct Upstream {
-    /// Addresses, or tables with an address and a weight.
-    endpoints: Vec<Endpoint>,
+    /// Addresses, or tables with an address and a weight. Required unless `dynamic`.
+    endpoints: Option<Vec<Endpoint>>,
+    /// Operators may add and remove endpoints at run time.
+    #[schemars(extend("default" = false))]
+    dynamic: Option<bool>,
     /// Which endpoint gets the next request.
     #[schemars(extend("default" = "least_request"))]
     balance: Option<Balance>,

@@ -61,6 +61,60 @@ fn listeners_and_upstreams_keep_file_order() {
     assert_eq!(&*config.upstreams[0].name, "b");
 }
 
+#[test]
+fn live_settings_have_quiet_defaults() {
+    let config = parse("t", "").unwrap_or_else(|p| panic!("{p}")).config;
+    assert_eq!(
+        (&config.process.user, &config.process.state_dir),
+        (&None, &None)
+    );
+    assert!(!config.process.watch);
+    assert_eq!(config.admin.socket, None);
+    assert_eq!(config.admin.allow_uids, [0u32; 0]);
+}
+
+#[test]
+fn live_settings_are_read() {
+    let text = "
+        [process]
+        user = 'isobar'
+        state_dir = 'state'
+        watch = true
+        [admin]
+        socket = 'run/admin.sock'
+        allow_uids = [0, 1000]
+        [listeners.web]
+        bind = ':8080'
+        upstream = 'shared'
+        [upstreams.shared]
+        dynamic = true
+        endpoints = []
+    ";
+    let loaded = parse("etc/isobar.toml", text).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(loaded.warnings, []);
+    let Config { process, admin, .. } = &loaded.config;
+    assert_eq!(process.user.as_deref(), Some("isobar"));
+    assert_eq!(process.state_dir.as_deref(), Some(Path::new("etc/state")));
+    assert!(process.watch);
+    assert_eq!(
+        admin.socket.as_deref(),
+        Some(Path::new("etc/run/admin.sock"))
+    );
+    assert_eq!(admin.allow_uids, [0, 1000]);
+    assert!(loaded.config.upstreams[0].dynamic);
+}
+
+#[test]
+fn equal_texts_are_equal_configurations() {
+    let of = |text: &str| parse("t", text).unwrap_or_else(|p| panic!("{p}")).config;
+    let text = sample("routes.toml");
+    assert_eq!(of(&text), of(&text));
+    let regex = "[[routes]]\npath_regex = '^/a$'\nheader = { x = '~b' }\nrespond = {}";
+    assert_eq!(of(regex), of(regex));
+    assert_ne!(of(regex), of(&regex.replace("/a", "/b")));
+    assert_ne!(of(regex), of(&regex.replace("~b", "~c")));
+}
+
 fn sample(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("config")

@@ -5,6 +5,7 @@ use super::framing::MAX_BODY;
 use super::head::{Resume, diagnose_fields, line_end};
 use super::limits::{HARD_MAX_FIELDS, Limits};
 use super::refusal::Refusal;
+use super::trailer::may_pass;
 
 /// Bytes of the trailers of one body; hyper's bound.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
@@ -294,7 +295,7 @@ impl ChunkDecoder {
                 id,
                 FieldId::ContentLength | FieldId::TransferEncoding | FieldId::Host
             ) || is_aliased_framing(header.name.as_bytes());
-            if id.is_trailer(header.name.as_bytes()) {
+            if may_pass(id, header.name.as_bytes()) {
                 self.trailers.push(Field {
                     name,
                     value: Span::locate(buf, header.value),

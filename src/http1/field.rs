@@ -56,7 +56,7 @@ macro_rules! field_ids {
             }
 
             #[inline]
-            const fn role(self) -> Role {
+            pub(super) const fn role(self) -> Role {
                 match self {
                     $(Self::$variant => Role::$role,)*
                     Self::Other => Role::Unknown,
@@ -71,7 +71,7 @@ macro_rules! field_ids {
 
 /// What the codec does with a name beyond framing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     /// Meant for this connection only (RFC 9110 section 7.6.1): never forwarded.
     HopByHop,
     /// Meant for the recipient: Connection cannot name it away.
@@ -190,17 +190,6 @@ impl FieldId {
             && !name
                 .get(..FAMILY.len())
                 .is_some_and(|n| n.eq_ignore_ascii_case(FAMILY))
-    }
-
-    /// Whether a trailer of this name is passed on. RFC 9110 section 6.5.1 bars framing, routing,
-    /// authentication, request modifiers, response control and content description.
-    #[inline]
-    pub(super) fn is_trailer(self, name: &[u8]) -> bool {
-        match self.role() {
-            Role::EndToEndOrTrailer => true,
-            Role::Unknown => self.is_removable(name),
-            Role::EndToEnd | Role::HopByHop => false,
-        }
     }
 
     /// A bit of a set of known names.

@@ -12,6 +12,7 @@
 //! | `head` | what both share: line ends, resuming after a partial read, hop-by-hop fields |
 //! | `target` | the forms of a request target, Host, and that they agree |
 //! | `chunked` | the chunked coding and its trailers |
+//! | `trailer` | which trailers may pass on |
 //! | `field` | the names that matter, found by length and first byte |
 //! | `refusal` | every reason to refuse, its status and its name |
 //! | `corpus` | ambiguous messages and what becomes of them; tests and fuzzers share it |
@@ -43,6 +44,7 @@ mod response;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trailer;
 
 pub use chunked::{Chunk, ChunkDecoder, SizeLine};
 pub use field::{Field, FieldId, Span};

@@ -55,7 +55,7 @@ pub enum Bound {
     Tcp {
         /// The address with the real port.
         addr: SocketAddr,
-        /// One a worker, listening.
+        /// At least one a worker, listening; more only when inherited.
         sockets: Vec<std::net::TcpListener>,
     },
     /// Unix: one socket, shared, because SO_REUSEPORT spreads only IP sockets.
@@ -72,24 +72,55 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Or is not ours to remove any more.
     is_removed: AtomicBool,
 }
 
-/// Binds `addr` for `workers` workers. Nothing stays bound after an error.
+/// With whom the port of a new socket may be shared.
+#[derive(Clone, Copy, PartialEq)]
+enum Sharing {
+    Refused,
+    WithOurselves,
+}
+
+/// Who removes the file of an inherited Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileOwner {
+    Isobar,
+    Systemd,
+}
+
+/// Binds `addr` for `workers` workers. Nothing stays bound after an error. A port that another
+/// program holds, even one that allows sharing, is an error and not half of our traffic lost to it.
+///
+/// # Errors
+/// The address cannot be had.
 pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::Refused)
+}
+
+/// The same where this process holds the port already, at an address that overlaps.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::WithOurselves)
+}
+
+fn bind_sharing(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bound, BindError> {
     let bound = match addr {
         BindAddr::Any(port) => {
             let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
-            match bind_ip(v6, workers, Stack::Dual) {
+            match bind_ip(v6, workers, Stack::Dual, sharing) {
                 // No IPv6 on this machine.
                 Err(e) if is_no_v6(&e) => {
                     let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
-                    bind_ip(v4, workers, Stack::Own)
+                    bind_ip(v4, workers, Stack::Own, sharing)
                 }
                 bound => bound,
             }
         }
-        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own),
+        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own, sharing),
         BindAddr::Unix(path) => bind_unix(path.clone(), workers),
     };
     bound.map_err(|source| match source.kind() {
@@ -117,7 +148,7 @@ fn is_no_v6(error: &io::Error) -> bool {
     )
 }
 
-fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack) -> io::Result<Bound> {
+fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack, sharing: Sharing) -> io::Result<Bound> {
     let mut addr = addr;
     let mut sockets: Vec<Socket> = Vec::with_capacity(workers);
     for i in 0..workers.max(1) {
@@ -126,33 +157,112 @@ fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack) -> io::Result<Bound> 
         if addr.is_ipv6() {
             socket.set_only_v6(stack == Stack::Own)?;
         }
-        if i > 0 {
+        if i > 0 || sharing == Sharing::WithOurselves {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&addr.into())?;
         if i == 0 {
-            // The first socket binds WITHOUT the option: a port that another program holds, even
-            // one that allows sharing, is an error and not half of our traffic lost to it.
+            // The first socket binds WITHOUT the option (see `Sharing::Refused`).
             socket.set_reuse_port(true)?;
             addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         }
-        socket.set_nonblocking(true)?;
-        // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
-        // once, where Nagle would hold a second small write for an ACK.
-        socket.set_tcp_nodelay(true)?;
+        tune(&socket)?;
         sockets.push(socket);
     }
     // Listening starts only when all are bound: no connection meets half a listener.
     for socket in &sockets {
         socket.listen(BACKLOG)?;
-        // A request is acknowledged by its answer, not by a segment of its own. Inherited as well,
-        // but listen(2) clears it, so it comes after. Best effort: it only saves segments.
-        let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+        tune_listening(socket);
     }
     Ok(Bound::Tcp {
         addr,
         sockets: sockets.into_iter().map(Into::into).collect(),
     })
+}
+
+/// Options that connections inherit: set before the socket listens, so that the first one has them.
+fn tune(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
+    // once, where Nagle would hold a second small write for an ACK.
+    socket.set_tcp_nodelay(true)
+}
+
+/// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,
+/// not by a segment of its own. Inherited as well. Best effort: it only saves segments.
+fn tune_listening(socket: &Socket) {
+    let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+}
+
+/// Sockets that listen at `addr` already, made up to `workers`: see
+/// [`Inherited::bind`](super::handover::Inherited::bind).
+pub(super) fn adopt_ip(
+    addr: SocketAddr,
+    inherited: Vec<OwnedFd>,
+    workers: usize,
+) -> io::Result<Bound> {
+    let mut sockets: Vec<Socket> = inherited.into_iter().map(Into::into).collect();
+    for socket in &sockets {
+        tune(socket)?;
+        tune_listening(socket);
+    }
+    let count = sockets.len();
+    if count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for i in count..workers {
+        let another = match share_port(addr, &sockets[0]) {
+            Ok(socket) => socket,
+            // Any error: a handle of an inherited socket serves as well, only less evenly.
+            Err(_) => sockets[i % count].try_clone()?,
+        };
+        sockets.push(another);
+    }
+    Ok(Bound::Tcp {
+        addr,
+        sockets: sockets.into_iter().map(Into::into).collect(),
+    })
+}
+
+/// A new socket at the address of `first`, which listens.
+fn share_port(addr: SocketAddr, first: &Socket) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    first.set_reuse_port(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(first.only_v6()?)?;
+    }
+    socket.bind(&addr.into())?;
+    tune(&socket)?;
+    socket.listen(BACKLOG)?;
+    tune_listening(&socket);
+    Ok(socket)
+}
+
+/// A Unix socket that listens at `path` already.
+pub(super) fn adopt_unix(
+    path: PathBuf,
+    owner: FileOwner,
+    inherited: Vec<OwnedFd>,
+    workers: usize,
+) -> io::Result<Bound> {
+    let mut sockets: Vec<UnixListener> = inherited.into_iter().map(Into::into).collect();
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+    }
+    let count = sockets.len();
+    if count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for i in count..workers {
+        sockets.push(sockets[i % count].try_clone()?);
+    }
+    let file = SocketFile {
+        path,
+        is_removed: AtomicBool::new(owner == FileOwner::Systemd),
+    };
+    Ok(Bound::Unix { file, sockets })
 }
 
 fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
@@ -183,6 +293,12 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
 // === impl SocketFile ===
 
 impl SocketFile {
+    /// Leaves the file where it is, whatever happens: another process has the socket now.
+    pub fn keep(&self) {
+        // Relaxed: as in `remove`.
+        self.is_removed.store(true, Ordering::Relaxed);
+    }
+
     /// Removes the file: nobody new finds the socket.
     pub fn remove(&self) {
         // Relaxed: the flag guards itself only.

@@ -6,32 +6,35 @@
 //! a new connection, if it is idempotent and all that was sent can be sent again, or if nothing
 //! was sent. A request that is neither never reaches an endpoint twice.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::StatusCode;
 
 use crate::balance::Outcome;
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
-use crate::http1::{ChunkDecoder, Limits, Progress, RequestBody, Version};
+use crate::http1::{ChunkDecoder, RequestBody, Version};
 use crate::telemetry::access_log::Phase;
-use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome, RetryReason};
+use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Reuse, Ticket, connect};
+use crate::upstream::{LocalUpstream, Reuse};
 
+use super::answer::{fail, refuse, send};
+use super::await_head::{Awaited, await_head};
 use super::body::{Flow, Framing, Reader};
+use super::dial::dial;
 use super::exchange::Exchange;
 use super::forwarded::Client;
-use super::h1::{Conn, Next};
+use super::h1::Conn;
 use super::headers::{self, RequestContext};
-use super::http::{After, Keep, Scratch, fail, refuse, send};
+use super::http::After;
 use super::relay;
-use super::respond;
+use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
-use super::splice::Side;
 use super::stick::{Cookie, Key};
+use super::trailers::Trailers;
+use super::upgrade;
+use super::upload::{Deadlines, Turn, Upload, account_upload, arm, keep_unless_broken};
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
@@ -40,45 +43,6 @@ const INTERIMS_MAX: u32 = 32;
 
 /// Endpoints tried for one exchange while connects fail.
 const ATTEMPTS: usize = 3;
-
-/// Bounds of a response head: twice what a request may have by default, because endpoints are
-/// ours and set large cookies; still bounded, because they may be broken.
-const RESPONSE_LIMITS: Limits = Limits {
-    max_head_bytes: 64 * 1024,
-    max_fields: 256,
-    max_target_bytes: 0,
-};
-
-/// The request on its way.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) flow: Flow,
-    /// Nothing more will be sent: it is complete, or the endpoint stopped reading.
-    pub(super) stopped: bool,
-    /// It stopped before its end.
-    pub(super) broken: bool,
-    /// The client waits for the endpoint's 100 before it sends the body.
-    pub(super) awaits_100: bool,
-}
-
-/// The deadlines of an exchange.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadlines {
-    /// Of the whole exchange.
-    pub(super) total: Option<Nanos>,
-    /// No progress of the client.
-    pub(super) client_idle: Nanos,
-    /// No progress of the endpoint.
-    pub(super) endpoint_idle: Nanos,
-}
-
-enum Awaited {
-    /// A response head; interim ones are told apart by their status.
-    Head,
-    /// The connection broke before the first byte of a response.
-    Broken,
-    Failed(Reason),
-}
 
 /// Forwards the request whose head and plan are known, and relays the response.
 #[expect(
@@ -111,7 +75,13 @@ pub(super) async fn forward(
         RequestBody::Length(n) => (Reader::Length(n), Framing::Raw, n <= in_hand),
         RequestBody::Chunked => {
             let decoder = ChunkDecoder::new(&x.listener().limits);
-            (Reader::Chunked(decoder), Framing::Chunked, false)
+            let trailers = Trailers::of_request(
+                &plan.request_headers,
+                x.listener().spec.forwarding.request_id.as_ref(),
+                &s.head.fields,
+                s.inbound.filled(),
+            );
+            (Reader::Chunked(decoder, trailers), Framing::Chunked, false)
         }
     };
     let max_body = x.listener().spec.max_body_bytes.unwrap_or(u64::MAX);
@@ -225,8 +195,8 @@ pub(super) async fn forward(
             if s.head.version == Version::Http11 {
                 s.to_client.clear();
                 headers::write_interim(&mut s.to_client, &s.reply, s.response.filled());
-                if !send(conn, worker, &s.to_client, x).await {
-                    break Awaited::Failed(Reason::ClientGone);
+                if let Err(reason) = send(conn, worker, &s.to_client, x).await {
+                    break Awaited::Failed(reason);
                 }
             }
             s.response.consume(s.reply.head_len());
@@ -279,10 +249,13 @@ pub(super) async fn forward(
         // The tunnel begins behind the request's body.
         s.inbound.close_gap(head_len, upload.flow.cursor());
         account_upload(x, &upload);
-        return upgrade(conn, worker, s, x, plan, connection, deadlines).await;
+        return upgrade::begin(conn, worker, s, x, plan, connection, deadlines).await;
     }
     // 7 relay the response
-    let cookie = cookie.and_then(|c| c.to_set(x));
+    s.cookie.clear();
+    if let Some(cookie) = cookie {
+        cookie.write_set(x, &mut s.cookie);
+    }
     relay::relay(
         conn,
         worker,
@@ -293,7 +266,6 @@ pub(super) async fn forward(
         &mut upload,
         connection,
         deadlines,
-        cookie,
     )
     .await
 }
@@ -327,198 +299,13 @@ fn write_head(
     headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
 }
 
-/// Arms the connection's timer for `patience` from `now`, or the total deadline if that is sooner.
-#[inline]
-pub(super) fn arm(conn: &Conn, deadlines: Deadlines, now: Nanos, patience: Nanos) {
-    let at = now.saturating_add(patience);
-    conn.timer
-        .arm(deadlines.total.map_or(at, |total| total.min(at)));
-}
-
-/// Makes a new connection to the ticket's endpoint.
-async fn dial(
-    conn: &Conn,
-    worker: &Worker,
-    x: &mut Exchange,
-    upstream: &LocalUpstream,
-    ticket: &Ticket,
-    deadlines: Deadlines,
-    now: Nanos,
-) -> Result<Connection, Reason> {
-    x.phase = Phase::Connect;
-    let cells = upstream.shared.cells.worker(worker.index);
-    let endpoint = &ticket.endpoint().shared;
-    arm(
-        conn,
-        deadlines,
-        now,
-        nanos(upstream.shared.spec.connect_timeout),
-    );
-    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || worker.is_cutting())).await;
-    let after = worker.clock.now();
-    let elapsed = after.saturating_sub(now);
-    match connected {
-        Ok(stream) => {
-            x.connected_at = Some(after);
-            cells.pool(PoolOutcome::Fresh).inc();
-            cells.connect_duration.observe(elapsed);
-            Ok(Connection::new(stream, endpoint.clone(), worker.index))
-        }
-        Err(error) => {
-            let mut reason = respond::connect_failed(&error);
-            if reason == Reason::ConnectTimeout && deadlines.total.is_some_and(|t| after >= t) {
-                reason = Reason::Deadline;
-            }
-            let failure = match reason {
-                Reason::ConnectRefused => ConnectFailure::Refused,
-                Reason::ConnectTimeout => ConnectFailure::Timeout,
-                _ => ConnectFailure::Unreachable,
-            };
-            cells.connect_failures(failure).inc();
-            endpoint
-                .cells
-                .worker(worker.index)
-                .requests(EndpointOutcome::ConnectError)
-                .inc();
-            ticket.observe(Outcome::Failed, elapsed, after);
-            tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
-            Err(reason)
-        }
-    }
-}
-
-/// Sends what there is of the request and waits for the head of a response, both at once.
-async fn await_head(
-    conn: &mut Conn,
-    worker: &Worker,
-    s: &mut Scratch,
-    upload: &mut Upload,
-    connection: &mut Connection,
-    deadlines: Deadlines,
-) -> Awaited {
-    let limits = RESPONSE_LIMITS;
-    let mut progress = (upload.flow.progress, upload.flow.waits);
-    s.reply.reset();
-    poll_fn(|cx| {
-        // The request.
-        if !upload.stopped {
-            let polled = upload.flow.poll(
-                cx,
-                &mut conn.stream,
-                &mut s.inbound,
-                &mut connection.stream,
-                &mut s.to_endpoint,
-                &worker.pipes,
-            );
-            match polled {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => upload.stopped = true,
-                Poll::Ready(Err(error)) => {
-                    if let Some(reason) = respond::upload_failed(&error) {
-                        return Poll::Ready(Awaited::Failed(reason));
-                    }
-                    upload.stopped = true;
-                    upload.broken = true;
-                }
-            }
-        }
-        // The response.
-        loop {
-            if !s.response.is_empty() {
-                match s.reply.parse(s.response.filled(), &limits, &s.head.method) {
-                    Ok(Progress::Complete) => return Poll::Ready(Awaited::Head),
-                    Ok(Progress::Partial) => {}
-                    Err(refusal) => {
-                        tracing::debug!(%refusal, "response head refused");
-                        return Poll::Ready(Awaited::Failed(respond::response_refused(refusal)));
-                    }
-                }
-            }
-            if s.response.is_none() {
-                // Wait without a buffer.
-                match connection.stream.poll_readable(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(())) => s.response = worker.buffers.take(),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken),
-                }
-            }
-            if s.response.spare().is_empty() {
-                s.response.grow(s.response.capacity() * 2); // bounded by RESPONSE_LIMITS
-            }
-            match connection.stream.poll_read(cx, &mut s.response) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(_) if s.response.is_empty() => return Poll::Ready(Awaited::Broken),
-                Poll::Ready(_) => return Poll::Ready(Awaited::Failed(Reason::ResponseIncomplete)),
-            }
-        }
-        if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
-            return Poll::Ready(Awaited::Failed(Reason::ClientGone));
-        }
-        if worker.is_cutting() {
-            return Poll::Ready(Awaited::Failed(Reason::Draining));
-        }
-        if progress != (upload.flow.progress, upload.flow.waits) {
-            progress = (upload.flow.progress, upload.flow.waits);
-            let waits_for_client = upload.waits_for_client();
-            let patience = if waits_for_client {
-                deadlines.client_idle
-            } else {
-                deadlines.endpoint_idle
-            };
-            arm(conn, deadlines, worker.clock.now(), patience);
-        }
-        if conn.timer.has_expired(cx) {
-            return Poll::Ready(Awaited::Failed(expired(worker, deadlines, upload)));
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Looks after a client whose request has been read: what it pipelines is read as far as there is
-/// room, its end is remembered (half-closing is its right), its reset ends the exchange.
-pub(super) fn is_client_gone(cx: &mut Context<'_>, conn: &mut Conn, inbound: &mut Buffer) -> bool {
-    while !conn.ended && !inbound.spare().is_empty() {
-        match conn.stream.poll_read(cx, inbound) {
-            Poll::Pending => break,
-            Poll::Ready(Ok(0)) => conn.ended = true,
-            Poll::Ready(Ok(_)) => {}
-            Poll::Ready(Err(_)) => return true,
-        }
-    }
-    false
-}
-
-impl Upload {
-    /// Whether it is the client's turn: not while it may wait for the endpoint's 100.
-    fn waits_for_client(&self) -> bool {
-        let is_invited = !self.awaits_100 || self.flow.body_bytes > 0;
-        !self.stopped && self.flow.waits == Side::Read && is_invited
-    }
-}
-
-/// Whose time is up.
-pub(super) fn expired(worker: &Worker, deadlines: Deadlines, upload: &Upload) -> Reason {
-    if deadlines
-        .total
-        .is_some_and(|total| worker.clock.now() >= total)
-    {
-        Reason::Deadline
-    } else if upload.waits_for_client() {
-        Reason::ClientIdle
-    } else {
-        Reason::EndpointIdle
-    }
-}
-
 /// Ends an exchange that broke before a response was begun.
 async fn failed(
     conn: &mut Conn,
     worker: &Worker,
     s: &mut Scratch,
     x: &mut Exchange,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     reason: Reason,
     now: Nanos,
 ) -> After {
@@ -532,6 +319,10 @@ async fn failed(
         | Reason::AmbiguousFraming
         | Reason::HeadTooLarge
         | Reason::TooManyFields => (EndpointOutcome::Cancelled, Outcome::Cancelled),
+        // All the time was the client's, and it still was its turn.
+        Reason::Deadline if upload.turn() == Turn::Client => {
+            (EndpointOutcome::Cancelled, Outcome::Cancelled)
+        }
         Reason::Deadline | Reason::EndpointIdle => (EndpointOutcome::Timeout, Outcome::Failed),
         _ => (EndpointOutcome::Reset, Outcome::Failed),
     };
@@ -554,16 +345,6 @@ async fn failed(
     fail(conn, worker, s, x, reason, None, keep).await
 }
 
-/// The client's connection stays if its request was read to its end.
-pub(super) fn keep_unless_broken(s: &mut Scratch, upload: &Upload) -> Keep {
-    let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
-    if no_body && s.head.keep_alive && !upload.broken {
-        Keep::Yes
-    } else {
-        Keep::No
-    }
-}
-
 /// Tells the policy how fast the head came: a server error counts as slow, never as fast.
 fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
     let Some(ticket) = &x.ticket else { return };
@@ -574,45 +355,4 @@ fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
         Outcome::Ok
     };
     ticket.observe(outcome, elapsed, now);
-}
-
-pub(super) fn account_upload(x: &mut Exchange, upload: &Upload) {
-    x.body_in = upload.flow.body_bytes;
-    x.received += upload.flow.body_bytes;
-}
-
-/// Answers 101 and hands both connections over to a tunnel.
-async fn upgrade(
-    conn: &mut Conn,
-    worker: &Rc<Worker>,
-    s: &mut Scratch,
-    x: &mut Exchange,
-    plan: &RoutePlan,
-    connection: Connection,
-    deadlines: Deadlines,
-) -> After {
-    let cx = headers::ResponseContext {
-        edits: &plan.response_headers,
-        body: headers::ResponseFraming::UntilClose,
-        close: false,
-        keep_alive_10: false,
-        upgrade: true,
-        via: x.listener().spec.forwarding.via.as_deref(),
-        cookie: None,
-    };
-    s.to_client.clear();
-    headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
-    x.status = 101;
-    if !send(conn, worker, &s.to_client, x).await {
-        x.reason = Some(Reason::ClientGone);
-        return After::Then(Next::Close);
-    }
-    s.response.consume(s.reply.head_len());
-    s.response.compact();
-    let outbound = std::mem::replace(&mut s.response, Buffer::none());
-    After::Tunnel {
-        connection,
-        outbound,
-        idle_timeout: deadlines.client_idle.max(deadlines.endpoint_idle),
-    }
 }

@@ -14,12 +14,13 @@ use crate::base::stream::Stream;
 use crate::http1::{Chunk, ChunkDecoder, Refusal};
 
 use super::splice::{Pipe, Pipes, SPLICE_MIN, Side, Spliced};
+use super::trailers::Trailers;
 
 /// How the source says where the body ends.
 #[derive(Debug)]
-pub(super) enum Reader {
-    /// Chunked.
-    Chunked(ChunkDecoder),
+pub(super) enum Reader<'p> {
+    /// Chunked, and which of the trailers pass.
+    Chunked(ChunkDecoder, Trailers<'p>),
     /// Everything has been read.
     Done,
     /// This many bytes are still to come.
@@ -59,8 +60,8 @@ pub(super) enum FlowError {
 
 /// The state of one direction.
 #[derive(Debug)]
-pub(super) struct Flow {
-    reader: Reader,
+pub(super) struct Flow<'p> {
+    reader: Reader<'p>,
     framing: Framing,
     /// Bytes of the buffer before this one are the message's head and stay.
     base: usize,
@@ -99,14 +100,14 @@ const OUT_MAX: usize = 16 * 1024;
 
 // === impl Flow ===
 
-impl Flow {
+impl<'p> Flow<'p> {
     /// A flow whose body starts at `base` of its buffer. `out` may already hold a head. A length
     /// is compared with the limit by the caller, before anything is sent; here it bounds bodies
     /// whose length is not known.
-    pub(super) fn new(reader: Reader, framing: Framing, base: usize, limit: u64) -> Self {
+    pub(super) fn new(reader: Reader<'p>, framing: Framing, base: usize, limit: u64) -> Self {
         let initial = match &reader {
             Reader::Length(n) => *n,
-            Reader::Chunked(_) | Reader::Done | Reader::UntilClose => 0,
+            Reader::Chunked(..) | Reader::Done | Reader::UntilClose => 0,
         };
         Self {
             rewindable: matches!(reader, Reader::Done | Reader::Length(_)),
@@ -144,7 +145,7 @@ impl Flow {
         match &self.reader {
             Reader::Done => Some(0),
             Reader::Length(n) => Some(*n),
-            Reader::Chunked(_) | Reader::UntilClose => None,
+            Reader::Chunked(..) | Reader::UntilClose => None,
         }
     }
 
@@ -249,7 +250,7 @@ impl Flow {
                     let mut unbounded = u64::MAX;
                     let left = match &mut self.reader {
                         Reader::Length(n) => n,
-                        Reader::Chunked(_) | Reader::Done | Reader::UntilClose => &mut unbounded,
+                        Reader::Chunked(..) | Reader::Done | Reader::UntilClose => &mut unbounded,
                     };
                     let (mut moved, mut waits) = (0, self.waits);
                     let polled = pipe.poll(cx, from, to, left, &mut moved, &mut waits);
@@ -308,7 +309,7 @@ impl Flow {
                     }
                     return Ok(());
                 }
-                Reader::Chunked(decoder) => {
+                Reader::Chunked(decoder, _) => {
                     let chunk = decoder.decode(&buffer.filled()[self.cursor..]);
                     match chunk.map_err(FlowError::Refused)? {
                         Chunk::NeedMore { skip } => {
@@ -335,7 +336,8 @@ impl Flow {
     fn end_chunks(&mut self, skip: usize, buffer: &Buffer, out: &mut Vec<u8>) {
         let from = self.cursor;
         self.cursor += skip;
-        let Reader::Chunked(decoder) = std::mem::replace(&mut self.reader, Reader::Done) else {
+        let read = std::mem::replace(&mut self.reader, Reader::Done);
+        let Reader::Chunked(decoder, trailers) = read else {
             return;
         };
         if self.framing == Framing::Chunked {
@@ -343,6 +345,9 @@ impl Flow {
             out.extend_from_slice(b"0\r\n");
             let seen = &buffer.filled()[from..from + skip];
             for field in decoder.trailers() {
+                if !trailers.pass(field.name.of(seen)) {
+                    continue;
+                }
                 out.extend_from_slice(field.name.of(seen));
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(field.value.of(seen));
@@ -443,7 +448,7 @@ impl Flow {
             Reader::Length(n) => *n >= SPLICE_MIN,
             // A stream of small messages is not bulk: wait until it has shown to be.
             Reader::UntilClose => self.body_bytes >= SPLICE_MIN,
-            Reader::Chunked(_) | Reader::Done => false,
+            Reader::Chunked(..) | Reader::Done => false,
         };
         bulk && self.framing == Framing::Raw
             && matches!((from, to), (Stream::Tcp(_), Stream::Tcp(_)))

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use http::HeaderName;
+
 use crate::base::clock::Nanos;
 use crate::http1::{FieldId, RequestHead, Version};
 use crate::telemetry::access_log::{Ending, Entry, Phase, Timings};
@@ -72,7 +74,8 @@ const REQUEST_ID_LEN: usize = 32;
 // === impl Exchange ===
 
 impl Exchange {
-    /// An exchange whose first byte was seen at `started` and whose head is complete at `now`.
+    /// An exchange whose first byte was seen at `started` and whose head is complete, or refused, at
+    /// `now`.
     pub(super) fn begin(
         worker: &Worker,
         snapshot: Rc<Held>,
@@ -85,6 +88,17 @@ impl Exchange {
             listener.cells.worker(worker.index).requests.inc();
         }
         worker.cells().requests.inc();
+        Self::new(snapshot, slot, peer, started, now)
+    }
+
+    /// The same for what is no request: nothing is counted but its end.
+    pub(super) fn new(
+        snapshot: Rc<Held>,
+        slot: usize,
+        peer: Option<SocketAddr>,
+        started: Nanos,
+        now: Nanos,
+    ) -> Self {
         Self {
             snapshot,
             slot,
@@ -114,6 +128,12 @@ impl Exchange {
     /// The request's id.
     pub(super) fn request_id(&self) -> &[u8] {
         &self.request_id[..self.request_id_len]
+    }
+
+    /// The request's id with the name of the field that bears it; `None` = the listener has none.
+    pub(super) fn named_id(&self) -> Option<(&HeaderName, &[u8])> {
+        let name = self.listener().spec.forwarding.request_id.as_ref()?;
+        Some((name, self.request_id()))
     }
 
     /// Takes over the id that a trusted proxy gave, if it is a plain word, or makes one.

@@ -14,7 +14,7 @@ use crate::base::timer::Timer;
 
 use super::http;
 use super::upgrade::{self, Tunnel};
-use super::worker::{Phase, Worker};
+use super::worker::{Life, Phase, Worker};
 
 /// The reusable future that serves requests.
 pub(super) type Exchanger = Coroutine<Conn, (Conn, Next)>;
@@ -29,8 +29,8 @@ pub struct Conn {
     pub timer: Timer,
     /// The other end; `None` on Unix sockets.
     pub peer: Option<SocketAddr>,
-    /// The listener it belongs to.
-    pub slot: usize,
+    /// Its listener, and whether that serves, drains or is cut on this worker.
+    pub life: Rc<Life>,
     /// The client has ended its direction: no request will follow.
     pub ended: bool,
 }
@@ -60,6 +60,16 @@ const LINGER_IDLE: Duration = Duration::from_secs(2);
 /// are not counted: reading them costs no more than a body that is allowed. 10 s are half a
 /// gigabyte at 400 Mbit/s.
 const LINGER_TIME: Duration = Duration::from_secs(10);
+
+// === impl Conn ===
+
+impl Conn {
+    /// Whether what is left of its listener must end now.
+    #[inline]
+    pub fn is_cutting(&self) -> bool {
+        self.life.phase() == Phase::Cutting
+    }
+}
 
 /// The task of a connection.
 ///
@@ -100,7 +110,7 @@ impl<G: Unpin> Future for Serving<G> {
         loop {
             match &mut this.state {
                 State::Waiting(conn) => {
-                    let is_readable = ready!(poll_wait(cx, conn, &this.worker));
+                    let is_readable = ready!(poll_wait(cx, conn));
                     match std::mem::replace(&mut this.state, State::Ended) {
                         State::Waiting(conn) if is_readable => this.begin(conn),
                         _ => {}
@@ -155,35 +165,40 @@ impl<G> Serving<G> {
 }
 
 /// Waits for bytes; false = close. Holds nothing while it waits.
-fn poll_wait(cx: &mut Context<'_>, conn: &Conn, worker: &Worker) -> Poll<bool> {
+fn poll_wait(cx: &mut Context<'_>, conn: &Conn) -> Poll<bool> {
     if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
         return Poll::Ready(ready.is_ok());
     }
-    if conn.timer.has_expired(cx) || worker.is_cutting() {
+    if conn.timer.has_expired(cx) || conn.is_cutting() {
         return Poll::Ready(false);
     }
     // A request that is already here is still answered while draining; silence is not. The
     // kernel itself is asked: closing with bytes unread resets the connection, and the reactor
     // may not have told us of them yet (if there are any, it is about to).
-    if worker.phase.get() == Phase::Draining && !conn.stream.is_stale_now() {
+    if conn.life.phase() == Phase::Draining && !conn.stream.is_stale_now() {
         return Poll::Ready(false);
     }
     Poll::Pending
 }
 
 /// Ends our direction and reads what the client still sends, for a while.
-async fn linger(mut conn: Conn, worker: Rc<Worker>) {
+pub(super) async fn linger(mut conn: Conn, worker: Rc<Worker>) {
     conn.stream.shutdown_write();
     let end = worker.clock.now() + nanos(LINGER_TIME);
     conn.timer.arm(worker.clock.now() + nanos(LINGER_IDLE));
-    let mut buffer = worker.buffers.take();
     poll_fn(|cx| {
         loop {
-            if conn.timer.has_expired(cx) || worker.is_cutting() {
+            if conn.timer.has_expired(cx) || conn.is_cutting() {
                 return Poll::Ready(());
             }
-            buffer.clear();
-            match conn.stream.poll_read(cx, &mut buffer) {
+            // Most wait for the end alone: no buffer is held meanwhile.
+            if conn.stream.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut buffer = worker.buffers.take();
+            let polled = conn.stream.poll_read(cx, &mut buffer);
+            worker.buffers.put(buffer);
+            match polled {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {
                     let idle = worker.clock.now() + nanos(LINGER_IDLE);
@@ -194,5 +209,4 @@ async fn linger(mut conn: Conn, worker: Rc<Worker>) {
         }
     })
     .await;
-    worker.buffers.put(buffer);
 }

@@ -243,7 +243,7 @@ fn write_pair(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_edits(out: &mut Vec<u8>, edits: &HeaderEdits) {
+pub(super) fn write_edits(out: &mut Vec<u8>, edits: &HeaderEdits) {
     for (name, value) in edits.set.iter().chain(&edits.add) {
         write_pair(out, name, HeaderValue::as_bytes(value));
     }
@@ -290,7 +290,7 @@ impl HeaderEdits {
 
     /// The same for a request, whose recipient may take `x_env` for `x-env`: a client must not
     /// get past a removal, or beside a value that is set, by another spelling.
-    fn replaces_folded(&self, name: &[u8]) -> bool {
+    pub(super) fn replaces_folded(&self, name: &[u8]) -> bool {
         let is = |n: &HeaderName| forwarded::is_folded(name, n.as_str());
         self.remove.iter().any(is) || self.set.iter().any(|(n, _)| is(n))
     }

@@ -1,20 +1,31 @@
 //! Moving requests and responses: the data path.
 
+mod answer;
 mod attempt;
+mod await_head;
 mod body;
+mod dial;
 mod exchange;
 mod forwarded;
 mod h1;
 mod headers;
 mod http;
+mod pipeline;
+mod read_head;
+mod redirect;
 mod relay;
 mod respond;
+mod scratch;
 pub mod snapshot;
 mod splice;
 mod stick;
 mod target;
+mod trailers;
+mod turn_away;
 mod upgrade;
+mod upload;
 mod worker;
 
 pub use h1::{Conn, serve};
+pub use turn_away::turn_away;
 pub use worker::{Phase, Worker};

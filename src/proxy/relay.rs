@@ -11,17 +11,20 @@ use crate::telemetry::metrics::cells::{EndpointOutcome, PoolClose};
 use crate::telemetry::reason::Reason;
 use crate::upstream::{Connection, LocalUpstream};
 
-use super::attempt::{
-    Deadlines, Upload, account_upload, arm, expired, is_client_gone, keep_unless_broken,
-};
+use super::answer::fail;
 use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
 use super::h1::{Conn, Next};
 use super::headers::{self, ResponseContext, ResponseFraming};
-use super::http::{After, Scratch, fail};
+use super::http::After;
 use super::respond;
+use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
 use super::splice::Side;
+use super::trailers::Trailers;
+use super::upload::{
+    Deadlines, Turn, Upload, account_upload, arm, is_client_gone, keep_unless_broken,
+};
 use super::worker::{self, Worker};
 
 /// Relays the response whose head is in `s.reply`, to its end.
@@ -36,10 +39,9 @@ pub(super) async fn relay(
     x: &mut Exchange,
     plan: &RoutePlan,
     upstream: &Rc<LocalUpstream>,
-    upload: &mut Upload,
+    upload: &mut Upload<'_>,
     mut connection: Connection,
     deadlines: Deadlines,
-    cookie: Option<Vec<u8>>,
 ) -> After {
     x.phase = Phase::Response;
     let is_11 = s.head.version == Version::Http11;
@@ -49,7 +51,9 @@ pub(super) async fn relay(
         ResponseBody::None => (Reader::Done, Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Length(n) => (Reader::Length(n), Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Chunked => {
-            let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()));
+            let trailers =
+                Trailers::of_response(&plan.response_headers, &s.reply.fields, s.response.filled());
+            let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()), trailers);
             if is_11 {
                 (reader, Framing::Chunked, ResponseFraming::Chunked)
             } else {
@@ -72,7 +76,7 @@ pub(super) async fn relay(
         || !request_read
         || body == ResponseFraming::UntilClose
         || conn.ended && s.inbound.len() == upload.flow.cursor()
-        || worker.phase.get() != worker::Phase::Running;
+        || conn.life.phase() != worker::Phase::Running;
     let cx = ResponseContext {
         edits: &plan.response_headers,
         body,
@@ -80,7 +84,7 @@ pub(super) async fn relay(
         keep_alive_10: !is_11,
         upgrade: false,
         via: x.listener().spec.forwarding.via.as_deref(),
-        cookie: cookie.as_deref(),
+        cookie: (!s.cookie.is_empty()).then_some(&*s.cookie),
     };
     s.to_client.clear();
     headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
@@ -104,32 +108,22 @@ pub(super) async fn relay(
     // has done its part.
     let mut progress = None;
     let ended = poll_fn(|cx| {
-        if !upload.stopped {
-            let polled = upload.flow.poll(
-                cx,
-                &mut conn.stream,
-                &mut s.inbound,
-                &mut connection.stream,
-                &mut s.to_endpoint,
-                &worker.pipes,
-            );
-            match polled {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => upload.stopped = true,
-                // The endpoint answers without reading on, or the client stopped sending: the
-                // response still goes its way (RFC 9112 section 9.6 leaves that to the sender).
-                Poll::Ready(Err(error)) => {
-                    upload.stopped = true;
-                    upload.broken = true;
-                    match error {
-                        FlowError::Read(_) => return Poll::Ready(Err(Reason::ClientGone)),
-                        FlowError::Write(_) => {}
-                        // An endpoint that waits for the rest learns that none will come.
-                        FlowError::Refused(_) | FlowError::TooLarge | FlowError::Truncated => {
-                            connection.stream.shutdown_write();
-                        }
-                    }
-                }
+        let sent = upload.advance(
+            cx,
+            &mut conn.stream,
+            &mut s.inbound,
+            &mut connection.stream,
+            &mut s.to_endpoint,
+            &worker.pipes,
+        );
+        // The endpoint answers without reading on, or the client stopped sending: the response
+        // still goes its way (RFC 9112 section 9.6 leaves that to the sender).
+        match sent {
+            Ok(()) | Err(FlowError::Write(_)) => {}
+            Err(FlowError::Read(_)) => return Poll::Ready(Err(Reason::ClientGone)),
+            // An endpoint that waits for the rest learns that none will come.
+            Err(FlowError::Refused(_) | FlowError::TooLarge | FlowError::Truncated) => {
+                connection.stream.shutdown_write();
             }
         }
         let polled = download.poll(
@@ -149,26 +143,26 @@ pub(super) async fn relay(
         if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
             return Poll::Ready(Err(Reason::ClientGone));
         }
-        if worker.is_cutting() {
+        if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Err(Reason::Draining));
         }
         let moved = download.progress + upload.flow.progress;
-        if progress != Some((moved, download.waits)) {
-            progress = Some((moved, download.waits));
-            let patience = match download.waits {
-                Side::Read => deadlines.endpoint_idle,
-                Side::Write => deadlines.client_idle,
-            };
-            arm(conn, deadlines, worker.clock.now(), patience);
+        // An endpoint that has answered before it has the whole request may be waiting for the rest.
+        let turn = match download.waits {
+            Side::Write => Turn::Client,
+            Side::Read => upload.turn(),
+        };
+        if progress != Some((moved, turn)) {
+            progress = Some((moved, turn));
+            arm(
+                conn,
+                deadlines,
+                worker.clock.now(),
+                deadlines.patience(turn),
+            );
         }
         if conn.timer.has_expired(cx) {
-            return Poll::Ready(Err(
-                match (expired(worker, deadlines, upload), download.waits) {
-                    (Reason::Deadline, _) => Reason::Deadline,
-                    (_, Side::Write) => Reason::ClientIdle,
-                    (_, Side::Read) => Reason::EndpointIdle,
-                },
-            ));
+            return Poll::Ready(Err(deadlines.expired(worker.clock.now(), turn)));
         }
         Poll::Pending
     })
@@ -185,10 +179,15 @@ pub(super) async fn relay(
         .add(download.body_bytes + upload.flow.body_bytes - spliced);
     if let Some(ticket) = &x.ticket {
         let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+        let turn = match download.waits {
+            Side::Write => Turn::Client,
+            Side::Read => upload.turn(),
+        };
         let outcome = match ended {
             Ok(()) => EndpointOutcome::of(x.status),
             Err(Reason::BadResponse | Reason::ResponseIncomplete) => EndpointOutcome::Reset,
-            Err(Reason::EndpointIdle | Reason::Deadline) => EndpointOutcome::Timeout,
+            Err(Reason::EndpointIdle) => EndpointOutcome::Timeout,
+            Err(Reason::Deadline) if turn == Turn::Endpoint => EndpointOutcome::Timeout,
             Err(_) => EndpointOutcome::Cancelled,
         };
         endpoint.requests(outcome).inc();

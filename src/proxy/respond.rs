@@ -1,12 +1,15 @@
 //! Responses that isobar makes itself: the only place that picks a status.
 
-use http::StatusCode;
+use http::{HeaderName, Method, StatusCode};
 
-use crate::http1::Refusal;
+use crate::config::HeaderEdits;
+use crate::http1::{Refusal, RequestHead, Version};
 use crate::telemetry::reason::Reason;
 use crate::upstream::ConnectError;
 
+use super::answer::Keep;
 use super::body::FlowError;
+use super::headers;
 
 /// What an answer of ours looks like.
 #[derive(Debug)]
@@ -21,8 +24,8 @@ pub(super) struct Answer<'a> {
     pub body: &'a [u8],
     /// What failed, for Proxy-Status.
     pub reason: Option<Reason>,
-    /// The request's id, told with errors so that a user can quote it.
-    pub request_id: &'a [u8],
+    /// The request's id and the field that bears it, told with errors so that a user can quote it.
+    pub request_id: Option<(&'a HeaderName, &'a [u8])>,
     /// Whether the connection closes.
     pub close: bool,
     /// Whether it answers HEAD.
@@ -33,7 +36,47 @@ pub(super) struct Answer<'a> {
 
 // === impl Answer ===
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    /// An answer without a body, after which the connection closes.
+    pub(super) fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            content_type: None,
+            location: None,
+            body: b"",
+            reason: None,
+            request_id: None,
+            close: true,
+            is_head: false,
+            keep_alive_10: false,
+        }
+    }
+
+    /// An error, with `text` from [`error_text`].
+    pub(super) fn error(
+        reason: Reason,
+        text: &'a str,
+        request_id: Option<(&'a HeaderName, &'a [u8])>,
+    ) -> Self {
+        Self {
+            content_type: Some(b"text/plain; charset=utf-8"),
+            body: text.as_bytes(),
+            reason: Some(reason),
+            request_id,
+            ..Self::new(status_of(reason))
+        }
+    }
+
+    /// As it answers the request with this head.
+    pub(super) fn to(self, head: &RequestHead, keep: Keep) -> Self {
+        Self {
+            close: keep == Keep::No,
+            is_head: head.method == Method::HEAD,
+            keep_alive_10: head.version == Version::Http10,
+            ..self
+        }
+    }
+
     /// Bytes of the body that are sent.
     pub(super) fn body_len(&self) -> u64 {
         if self.is_head || !self.may_have_body() {
@@ -52,12 +95,8 @@ impl Answer<'_> {
     }
 }
 
-/// Writes an answer.
-pub(super) fn write_answer(
-    out: &mut Vec<u8>,
-    answer: &Answer<'_>,
-    extra: impl FnOnce(&mut Vec<u8>),
-) {
+/// Writes an answer; of `edits` what is set and added.
+pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, edits: &HeaderEdits) {
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(answer.status.as_str().as_bytes());
@@ -89,11 +128,12 @@ pub(super) fn write_answer(
         // RFC 9209: who speaks and what went wrong, for people and for the next proxy.
         out.extend_from_slice(b"Proxy-Status: isobar; error=");
         out.extend_from_slice(reason.proxy_error().as_bytes());
-        out.extend_from_slice(b"; details=");
+        // Section 2.1.4: a String, in quotes; our words hold nothing to escape.
+        out.extend_from_slice(b"; details=\"");
         out.extend_from_slice(reason.as_str().as_bytes());
-        out.extend_from_slice(b"\r\n");
-        if !answer.request_id.is_empty() {
-            field(out, "X-Request-Id", answer.request_id);
+        out.extend_from_slice(b"\"\r\n");
+        if let Some((name, id)) = answer.request_id {
+            field(out, name.as_str(), id);
         }
         if reason == Reason::MethodRefused {
             field(
@@ -103,7 +143,7 @@ pub(super) fn write_answer(
             );
         }
     }
-    extra(out);
+    headers::write_edits(out, edits);
     if answer.close {
         field(out, "Connection", b"close");
     } else if answer.keep_alive_10 {
@@ -231,18 +271,12 @@ mod tests {
             (404, false, 4),
         ] {
             let answer = Answer {
-                status: StatusCode::from_u16(status).unwrap(),
-                content_type: None,
-                location: None,
                 body: b"body",
-                reason: None,
-                request_id: b"",
-                close: false,
                 is_head,
-                keep_alive_10: false,
+                ..Answer::new(StatusCode::from_u16(status).unwrap())
             };
             let mut out = Vec::new();
-            write_answer(&mut out, &answer, |_| {});
+            write_answer(&mut out, &answer, &HeaderEdits::default());
             let end = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
             assert_eq!(
                 (answer.body_len(), out.len() - end),

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 
 use crate::base::clock::{Nanos, nanos};
@@ -12,6 +13,17 @@ use crate::route::RouteTable;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::{ListenerCells, RouteCells};
 use crate::upstream::Upstream;
+
+/// What the workers read: the configuration of now, and what is left of earlier ones.
+#[derive(Debug)]
+pub struct Published {
+    /// The configuration of now.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Listeners that a reload removed and whose connections drain: the slot, and the last
+    /// configuration that had it. Stored before the snapshot that lacks them, so that no
+    /// connection finds its listener in neither.
+    pub leaving: ArcSwap<Vec<(usize, Arc<Snapshot>)>>,
+}
 
 /// One compiled configuration.
 #[derive(Debug)]
@@ -110,6 +122,18 @@ impl Deref for Held {
 
     fn deref(&self) -> &Snapshot {
         &self.0
+    }
+}
+
+// === impl Published ===
+
+impl Published {
+    /// The first configuration.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            leaving: ArcSwap::default(),
+        }
     }
 }
 

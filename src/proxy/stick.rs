@@ -6,7 +6,7 @@ use crate::http1::FieldId;
 
 use super::exchange::Exchange;
 use super::forwarded::{Client, push_ip};
-use super::http::Scratch;
+use super::scratch::Scratch;
 
 /// The hash key of an exchange.
 #[derive(Debug)]
@@ -15,8 +15,9 @@ pub(super) enum Key {
     None,
     /// A part of the request's head: a range of the inbound buffer.
     Part(usize, usize),
-    /// The client's address as text, as nginx hashes it; or the host in lower case.
-    Text(Vec<u8>),
+    /// Made of it and written to the scratch: the client's address as text, as nginx hashes it; or
+    /// the host in lower case.
+    Text,
 }
 
 /// The sticky cookie of an exchange.
@@ -32,8 +33,8 @@ pub(super) struct Cookie<'u> {
 // === impl Key ===
 
 impl Key {
-    /// The key of the request in `s`.
-    pub(super) fn of(spec: &Upstream, s: &Scratch, client: Client) -> Self {
+    /// The key of the request in `s`, which keeps a key that is no part of the head.
+    pub(super) fn of(spec: &Upstream, s: &mut Scratch, client: Client) -> Self {
         let hashes = matches!(
             spec.policy.kind,
             PolicyKind::RingHash | PolicyKind::Maglev | PolicyKind::Rendezvous
@@ -44,19 +45,24 @@ impl Key {
         let buf = s.inbound.filled();
         let part = match &spec.hash_key {
             HashKey::Client => {
-                return client.addr.map_or(Self::None, |addr| {
-                    let mut text = Vec::new();
-                    push_ip(&mut text, addr);
-                    Self::Text(text)
-                });
+                let Some(addr) = client.addr else {
+                    return Self::None;
+                };
+                s.key.clear();
+                push_ip(&mut s.key, addr);
+                return Self::Text;
             }
             HashKey::Cookie(name) => cookie(s, name),
             HashKey::Header(name) => s.head.get_all(buf, name.as_str()).next(),
             // Hosts differ in case only by the client's whim (RFC 9110 section 4.2.3).
             HashKey::Host => {
-                return s.head.host(buf).map_or(Self::None, |host| {
-                    Self::Text(host.to_ascii_lowercase().into_bytes())
-                });
+                let Some(host) = s.head.host(buf) else {
+                    return Self::None;
+                };
+                s.key.clear();
+                s.key.extend_from_slice(host.as_bytes());
+                s.key.make_ascii_lowercase();
+                return Self::Text;
             }
             HashKey::Path => Some(s.head.path(buf).as_bytes()),
             HashKey::Query(name) => s.head.query(buf).and_then(|q| parameter(q, name)),
@@ -70,7 +76,7 @@ impl Key {
         match self {
             Self::None => None,
             Self::Part(start, end) => s.inbound.filled().get(*start..*end),
-            Self::Text(text) => Some(text),
+            Self::Text => Some(&s.key),
         }
     }
 }
@@ -95,13 +101,14 @@ impl<'u> Cookie<'u> {
         s.inbound.filled().get(start..end)
     }
 
-    /// The `Set-Cookie` value that ties the client to the endpoint picked, if it has none yet.
-    pub(super) fn to_set(&self, x: &Exchange) -> Option<Vec<u8>> {
-        let ticket = x.ticket.as_ref().filter(|_| self.set)?;
-        let mut out = Vec::with_capacity(96);
+    /// Writes the `Set-Cookie` value that ties the client to the endpoint picked, if it has none yet.
+    pub(super) fn write_set(&self, x: &Exchange, out: &mut Vec<u8>) {
+        let Some(ticket) = x.ticket.as_ref().filter(|_| self.set) else {
+            return;
+        };
         out.extend_from_slice(self.sticky.cookie.as_bytes());
         out.push(b'=');
-        out.extend_from_slice(sticky::cookie_value(ticket.member()).as_bytes());
+        sticky::write_cookie_value(ticket.member(), out);
         // Lax: sent on top-level navigation, not on embedded cross-site requests.
         out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
         if self.sticky.secure {
@@ -111,7 +118,6 @@ impl<'u> Cookie<'u> {
             out.extend_from_slice(b"; Max-Age=");
             out.extend_from_slice(itoa::Buffer::new().format(ttl.as_secs()).as_bytes());
         }
-        Some(out)
     }
 }
 

@@ -17,9 +17,15 @@ use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
 use crate::upstream::Connection;
 
+use super::answer::send;
 use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
-use super::h1::Conn;
+use super::h1::{Conn, Next};
+use super::headers;
+use super::http::After;
+use super::scratch::Scratch;
+use super::snapshot::RoutePlan;
+use super::upload::Deadlines;
 use super::worker::Worker;
 
 /// What a connection needs to become a tunnel.
@@ -43,12 +49,53 @@ pub(super) struct Tunnel {
 
 /// One direction.
 struct Half {
-    flow: Flow,
+    flow: Flow<'static>,
     buffer: Buffer,
     out: Vec<u8>,
     done: bool,
     /// It ended because its destination, having said all it had to say, closed.
     deaf: bool,
+}
+
+/// Answers 101 and hands both connections over to a tunnel.
+pub(super) async fn begin(
+    conn: &mut Conn,
+    worker: &Rc<Worker>,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    plan: &RoutePlan,
+    connection: Connection,
+    deadlines: Deadlines,
+) -> After {
+    let cx = headers::ResponseContext {
+        edits: &plan.response_headers,
+        body: headers::ResponseFraming::UntilClose,
+        close: false,
+        keep_alive_10: false,
+        upgrade: true,
+        via: x.listener().spec.forwarding.via.as_deref(),
+        cookie: None,
+    };
+    s.to_client.clear();
+    headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);
+    x.status = 101;
+    if let Err(reason) = send(conn, worker, &s.to_client, x).await {
+        x.reason = Some(reason);
+        connection.stream.reset_on_close();
+        if let Some(ticket) = &x.ticket {
+            let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+            endpoint.requests(EndpointOutcome::Cancelled).inc();
+        }
+        return After::Then(Next::Reset);
+    }
+    s.response.consume(s.reply.head_len());
+    s.response.compact();
+    let outbound = std::mem::replace(&mut s.response, Buffer::none());
+    After::Tunnel {
+        connection,
+        outbound,
+        idle_timeout: deadlines.client_idle.max(deadlines.endpoint_idle),
+    }
 }
 
 /// Runs a tunnel to its end. The connection comes back if its client still sends, and closing it
@@ -93,7 +140,7 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
         if up.done && down.done {
             return Poll::Ready(None);
         }
-        if worker.is_cutting() {
+        if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Some(Reason::Draining));
         }
         let moved = up.flow.progress + down.flow.progress;

@@ -4,8 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
 use crate::base::rng::Rng;
@@ -16,8 +14,9 @@ use crate::telemetry::metrics::cells::WorkerCells;
 use crate::upstream::{LocalUpstream, Upstream};
 
 use super::h1::Exchanger;
-use super::snapshot::{Held, Snapshot};
+use super::snapshot::{Held, Published};
 use super::splice::Pipes;
+use super::turn_away::TurnedAway;
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -49,10 +48,26 @@ pub struct Worker {
     pub unix_offset: Cell<u64>,
     /// Client connections it serves.
     pub connections: Cell<usize>,
-    published: Arc<ArcSwap<Snapshot>>,
+    pub(super) turned_away: TurnedAway,
+    published: Arc<Published>,
+    /// By slot of the listener: what its connections on this worker do.
+    lives: RefCell<Vec<Rc<Life>>>,
     current: RefCell<Rc<Held>>,
     upstreams: RefCell<Vec<Option<Rc<LocalUpstream>>>>,
+    /// The version of the snapshot that the last sweep looked at.
+    swept: Cell<u64>,
     exchangers: RefCell<Vec<Exchanger>>,
+    /// Exchangers at work.
+    exchanging: Cell<usize>,
+}
+
+/// What the connections of one listener do on one worker. A listener that a reload removes goes
+/// through the phases by itself; the worker's own phase takes all of them along.
+#[derive(Debug)]
+pub struct Life {
+    /// The listener.
+    pub slot: usize,
+    phase: Cell<Phase>,
 }
 
 /// What the process is doing.
@@ -82,6 +97,21 @@ const BULK_MAX: usize = 64;
 /// Idle buffers and exchangers kept: enough for the concurrency of one worker's bursts.
 const KEEP: usize = 256;
 
+// === impl Life ===
+
+impl Life {
+    /// What the connections do.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Moves on to `phase`, never back.
+    fn enter(&self, phase: Phase) {
+        self.phase.set(self.phase.get().max(phase));
+    }
+}
+
 // === impl Worker ===
 
 impl Worker {
@@ -89,12 +119,12 @@ impl Worker {
     pub fn new(
         index: usize,
         clock: Clock,
-        published: Arc<ArcSwap<Snapshot>>,
+        published: Arc<Published>,
         cells: Arc<PerWorker<WorkerCells>>,
         log: Option<WorkerLog>,
         seed: u64,
     ) -> Self {
-        let snapshot = published.load_full();
+        let snapshot = published.snapshot.load_full();
         Self {
             index,
             clock,
@@ -108,11 +138,15 @@ impl Worker {
             log: RefCell::new(log),
             cells,
             connections: Cell::new(0),
+            turned_away: TurnedAway::default(),
             unix_offset: Cell::new(clock.unix_offset()),
             current: RefCell::new(Rc::new(Held(snapshot))),
             published,
+            lives: RefCell::new(Vec::new()),
+            swept: Cell::new(0),
             upstreams: RefCell::new(Vec::new()),
             exchangers: RefCell::new(Vec::new()),
+            exchanging: Cell::new(0),
         }
     }
 
@@ -126,7 +160,7 @@ impl Worker {
     #[inline]
     pub fn snapshot(&self) -> Rc<Held> {
         let current = self.current.borrow().clone();
-        let published = self.published.load();
+        let published = self.published.snapshot.load();
         if Arc::ptr_eq(&published, &current.0) {
             return current;
         }
@@ -139,24 +173,63 @@ impl Worker {
     #[inline]
     pub fn upstream(&self, upstream: &Arc<Upstream>) -> Rc<LocalUpstream> {
         if let Some(Some(local)) = self.upstreams.borrow().get(upstream.slot) {
-            return local.clone();
+            // A request that began before a reload asks for the upstream as it was: the slot is
+            // that of its name, and what the name means now is served.
+            if local.shared.version >= upstream.version {
+                return local.clone();
+            }
         }
+        self.renew_upstream(upstream)
+    }
+
+    /// Takes over an upstream that is new, or that a reload changed: endpoints that stay keep
+    /// their pools.
+    #[cold]
+    fn renew_upstream(&self, upstream: &Arc<Upstream>) -> Rc<LocalUpstream> {
         let mut upstreams = self.upstreams.borrow_mut();
         if upstreams.len() <= upstream.slot {
             upstreams.resize(upstream.slot + 1, None);
         }
-        let local = Rc::new(LocalUpstream::new(upstream.clone()));
+        let before = upstreams[upstream.slot].take();
+        let local = Rc::new(LocalUpstream::new(upstream.clone(), before.as_deref()));
         upstreams[upstream.slot] = Some(local.clone());
         local
     }
 
+    /// The configuration for a connection of the listener in `slot`: that of now, or the last one
+    /// that had the listener while its connections drain; `None` = they have had their time.
+    #[inline]
+    pub fn snapshot_for(&self, slot: usize) -> Option<Rc<Held>> {
+        let current = self.snapshot();
+        if current.listener(slot).is_some() {
+            return Some(current);
+        }
+        let leaving = self.published.leaving.load();
+        let (_, last) = leaving.iter().find(|(leaving, _)| *leaving == slot)?;
+        Some(Rc::new(Held(last.clone())))
+    }
+
+    /// What the connections of the listener in `slot` do.
+    pub fn life(&self, slot: usize) -> Rc<Life> {
+        let mut lives = self.lives.borrow_mut();
+        for slot in lives.len()..=slot {
+            lives.push(Rc::new(Life {
+                slot,
+                phase: Cell::new(self.phase.get()),
+            }));
+        }
+        lives[slot].clone()
+    }
+
     /// An exchanger: an idle one, or what `make` makes.
     pub(super) fn take_exchanger(self: &Rc<Self>, make: impl FnOnce() -> Exchanger) -> Exchanger {
+        self.exchanging.set(self.exchanging.get() + 1);
         self.exchangers.borrow_mut().pop().unwrap_or_else(make)
     }
 
     /// Takes an exchanger back whose job has ended.
     pub(super) fn put_exchanger(&self, exchanger: Exchanger) {
+        self.exchanging.set(self.exchanging.get() - 1);
         let mut exchangers = self.exchangers.borrow_mut();
         if exchangers.len() < KEEP {
             exchangers.push(exchanger);
@@ -180,9 +253,37 @@ impl Worker {
         }
     }
 
+    /// Tells the metrics what is not counted as it happens: how many buffers there are, those of
+    /// exchangers included, and what the runtime has counted itself.
+    pub fn report(&self, busy: Nanos, parks: u64) {
+        let cells = self.cells();
+        cells.busy.store(busy);
+        cells.parks.store(parks);
+        let in_use = self.buffers.lent() + self.bulk.lent() + self.exchanging.get();
+        cells.buffers_in_use.set(in_use as u64);
+        let kept = self.buffers.spare() + self.bulk.spare();
+        let spare = kept + self.exchangers.borrow().len();
+        cells.buffers_spare.set(spare as u64);
+    }
+
     /// Housekeeping, once a second: dead and old idle connections go, spare memory shrinks.
     pub fn sweep(&self, now: Nanos) {
-        let upstreams = self.upstreams.borrow();
+        let snapshot = self.snapshot();
+        let mut upstreams = self.upstreams.borrow_mut();
+        if self.swept.replace(snapshot.version) != snapshot.version {
+            // Views of upstreams that a reload removed: their idle connections close here.
+            let mut stays = vec![false; upstreams.len()];
+            for upstream in &snapshot.upstreams {
+                if let Some(stays) = stays.get_mut(upstream.slot) {
+                    *stays = true;
+                }
+            }
+            for (local, stays) in upstreams.iter_mut().zip(stays) {
+                if !stays {
+                    *local = None;
+                }
+            }
+        }
         for local in upstreams.iter().flatten() {
             local.sweep(now, self.index);
         }
@@ -208,12 +309,15 @@ impl Worker {
     /// Changes the phase and wakes every connection to notice.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        for life in &*self.lives.borrow() {
+            life.enter(phase);
+        }
         self.timers.wake_all();
     }
 
-    /// Whether what is left must end now.
-    #[inline]
-    pub fn is_cutting(&self) -> bool {
-        self.phase.get() == Phase::Cutting
+    /// Moves the connections of the listener in `slot` on to `phase` and wakes them to notice.
+    pub fn enter_listener(&self, slot: usize, phase: Phase) {
+        self.life(slot).enter(phase);
+        self.timers.wake_all();
     }
 }

@@ -122,7 +122,7 @@ pub use shadow::Shadow;
 pub use table::{Match, Miss, RouteTable};
 
 /// What one route matches. Every matcher that is present must hold; an absent one matches all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Listener names; empty = every listener.
     pub listeners: Vec<Arc<str>>,
@@ -199,3 +199,34 @@ pub trait HeaderLookup: std::fmt::Debug {
     /// Calls `f` with each value of `name` until it returns true; says whether it did.
     fn any(&self, name: &str, f: &mut dyn FnMut(&[u8]) -> bool) -> bool;
 }
+
+// === impl PathPattern ===
+
+/// Regular expressions are equal if their texts are: the table reads nothing else of them.
+impl PartialEq for PathPattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Exact(_) | Self::Prefix(_) | Self::Regex(_), _) => false,
+        }
+    }
+}
+
+impl Eq for PathPattern {}
+
+// === impl ValuePattern ===
+
+/// As for [`PathPattern`].
+impl PartialEq for ValuePattern {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) => a == b,
+            (Self::Present, Self::Present) => true,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Exact(_) | Self::Present | Self::Regex(_), _) => false,
+        }
+    }
+}
+
+impl Eq for ValuePattern {}

@@ -1,78 +1,170 @@
 //! Config -> Snapshot: names become pointers, metric handles are resolved, tables are built.
+//!
+//! A second compilation takes over from the first whatever did not change: an upstream with an
+//! equal spec is the same object, an endpoint that stays is the same object even when its upstream
+//! changed. That is what lets pools, loads, learned limits and turns live through a reload.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::balance::Factory;
+use crate::base::addr::EndpointAddr;
 use crate::base::clock::nanos;
-use crate::config::{Action, Config, Name};
+use crate::config::{self, Action, Config, Name};
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::Upstream;
+use crate::upstream::{Admits, Endpoint, Seat, Upstream};
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
 
-/// Compiles a checked configuration. Listeners get the slots of their order; upstreams named in
-/// `balancers` get theirs from there.
-pub fn compile(
-    config: &Config,
-    balancers: &BTreeMap<String, Factory>,
-    registry: &Registry,
+/// What one compilation knows of those before it.
+#[derive(Debug)]
+pub struct Compiler {
+    balancers: BTreeMap<String, Factory>,
+    registry: Arc<Registry>,
     seed: u64,
-) -> Snapshot {
-    let upstreams: Vec<Arc<Upstream>> = config
-        .upstreams
-        .iter()
-        .enumerate()
-        .map(|(slot, spec)| {
-            Arc::new(Upstream::new(
-                slot,
-                spec.clone(),
-                balancers.get(&*spec.name).cloned(),
-                registry,
-                seed ^ slot as u64,
-            ))
-        })
-        .collect();
-    let by_name: HashMap<Name, &Arc<Upstream>> =
-        upstreams.iter().map(|u| (u.spec.name.clone(), u)).collect();
-    let names: Vec<Name> = config.listeners.iter().map(|l| l.name.clone()).collect();
-    let listeners = config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(i, spec)| {
-            let cells = registry.listener(&spec.name);
-            Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)))
-        })
-        .collect();
-    let plans = config
-        .routes
-        .iter()
-        .map(|route| RoutePlan {
-            name: route.name.clone(),
-            action: plan(&route.action, &by_name),
-            timeout: route.timeout.map(nanos),
-            rewrite: route.rewrite.clone(),
-            request_headers: route.request_headers.clone(),
-            response_headers: route.response_headers.clone(),
-            cells: registry.route(&route.name),
-        })
-        .collect();
-    let rules = config
-        .routes
-        .iter()
-        .map(|route| (route.rule.clone(), ()))
-        .collect();
-    Snapshot {
-        version: 1,
-        listeners,
-        routes: RouteTable::build(&names, rules),
-        plans,
-        unrouted: registry.route(UNROUTED),
-        upstreams,
+    /// A name keeps its slot for the life of the process, present or not.
+    slots: HashMap<Name, usize>,
+    /// Compilations so far.
+    versions: u64,
+    /// Upstreams made so far.
+    upstreams: u64,
+}
+
+/// A member of an upstream as it is wanted: the file's word, or an operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it is.
+    pub addr: EndpointAddr,
+    /// Its weight.
+    pub weight: u32,
+    /// Whom it serves.
+    pub admits: Admits,
+}
+
+/// What stays from before: by (upstream, address).
+pub type Known = HashMap<(Name, EndpointAddr), Arc<Endpoint>>;
+
+// === impl Compiler ===
+
+impl Compiler {
+    /// A compiler that has compiled nothing yet; upstreams named in `balancers` get theirs there.
+    pub fn new(balancers: BTreeMap<String, Factory>, registry: Arc<Registry>, seed: u64) -> Self {
+        Self {
+            balancers,
+            registry,
+            seed,
+            slots: HashMap::new(),
+            versions: 0,
+            upstreams: 0,
+        }
+    }
+
+    /// Compiles a checked configuration. `slots[i]` is the slot of listener `i`; `before` is the
+    /// configuration that it replaces, `known` the endpoints that are still alive; `wanted` says
+    /// which members an upstream is to have.
+    pub fn compile(
+        &mut self,
+        config: &Config,
+        slots: &[usize],
+        before: Option<&Snapshot>,
+        known: &Known,
+        wanted: impl Fn(&config::Upstream) -> Vec<Wanted>,
+    ) -> Snapshot {
+        self.versions += 1;
+        let old: HashMap<&str, &Arc<Upstream>> = before
+            .into_iter()
+            .flat_map(|b| &b.upstreams)
+            .map(|u| (&*u.spec.name, u))
+            .collect();
+        let upstreams: Vec<Arc<Upstream>> = config
+            .upstreams
+            .iter()
+            .map(|spec| {
+                let old = old.get(&*spec.name).copied();
+                match old {
+                    Some(old) if old.spec == *spec => old.clone(),
+                    _ => Arc::new(self.upstream(spec, old, known, &wanted(spec))),
+                }
+            })
+            .collect();
+        let by_name: HashMap<Name, &Arc<Upstream>> =
+            upstreams.iter().map(|u| (u.spec.name.clone(), u)).collect();
+        let names: Vec<Name> = config.listeners.iter().map(|l| l.name.clone()).collect();
+        let mut listeners = vec![None; slots.iter().max().map_or(0, |max| max + 1)];
+        for (i, (spec, slot)) in config.listeners.iter().zip(slots).enumerate() {
+            let cells = self.registry.listener(&spec.name);
+            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)));
+        }
+        let plans = config
+            .routes
+            .iter()
+            .map(|route| RoutePlan {
+                name: route.name.clone(),
+                action: plan(&route.action, &by_name),
+                timeout: route.timeout.map(nanos),
+                rewrite: route.rewrite.clone(),
+                request_headers: route.request_headers.clone(),
+                response_headers: route.response_headers.clone(),
+                cells: self.registry.route(&route.name),
+            })
+            .collect();
+        let rules = config
+            .routes
+            .iter()
+            .map(|route| (route.rule.clone(), ()))
+            .collect();
+        Snapshot {
+            version: self.versions,
+            listeners,
+            routes: RouteTable::build(&names, rules),
+            plans,
+            unrouted: self.registry.route(UNROUTED),
+            upstreams,
+        }
+    }
+
+    /// The seats of `wanted`; endpoints that are not known are made.
+    pub fn seats(&self, upstream: &Name, known: &Known, wanted: &[Wanted]) -> Vec<Seat> {
+        wanted
+            .iter()
+            .map(|wanted| {
+                let known = known.get(&(upstream.clone(), wanted.addr.clone()));
+                let endpoint = known.cloned().unwrap_or_else(|| {
+                    Arc::new(Endpoint::new(wanted.addr.clone(), upstream, &self.registry))
+                });
+                Seat {
+                    endpoint,
+                    weight: wanted.weight,
+                    admits: wanted.admits,
+                }
+            })
+            .collect()
+    }
+
+    fn upstream(
+        &mut self,
+        spec: &config::Upstream,
+        old: Option<&Arc<Upstream>>,
+        known: &Known,
+        wanted: &[Wanted],
+    ) -> Upstream {
+        let next = self.slots.len();
+        let slot = *self.slots.entry(spec.name.clone()).or_insert(next);
+        self.upstreams += 1;
+        let seats = self.seats(&spec.name, known, wanted);
+        let members = old.map(|old| old.members.load_full());
+        Upstream::new(
+            (slot, self.upstreams),
+            spec.clone(),
+            self.balancers.get(&*spec.name).cloned(),
+            &seats,
+            members.as_deref(),
+            &self.registry,
+            self.seed ^ slot as u64,
+        )
     }
 }
 

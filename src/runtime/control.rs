@@ -2,17 +2,23 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState};
+
+use super::live::Live;
 
 /// Starts the control thread; it ends when `stop` is cancelled.
 pub fn start(
     admin: Option<TcpListener>,
     state: AdminState,
+    live: Arc<Mutex<Live>>,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread()
@@ -23,14 +29,37 @@ pub fn start(
         .name("isobar-control".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                match admin {
-                    Some(listener) => {
-                        if let Err(error) = admin::serve(listener, state, stop).await {
-                            tracing::error!(%error, "metrics and readiness are not served");
+                let serving = async {
+                    match admin {
+                        Some(listener) => {
+                            if let Err(error) = admin::serve(listener, state, stop.clone()).await {
+                                tracing::error!(%error, "metrics and readiness are not served");
+                            }
                         }
+                        None => stop.cancelled().await,
                     }
-                    None => stop.cancelled().await,
+                };
+                // `keep` never ends by itself, and may be dropped at any of its waits.
+                tokio::select! {
+                    () = serving => {}
+                    () = keep(live) => {}
                 }
             });
         })
+}
+
+/// Housekeeping of what runs: drains end, and what had its time is cut, at most this much late.
+const KEEP: Duration = Duration::from_millis(250);
+
+async fn keep(live: Arc<Mutex<Live>>) {
+    let mut interval = tokio::time::interval(KEEP);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        // A reload holds the lock for as long as it builds: then there is a next time, and probes
+        // and scrapes on this thread do not wait for it.
+        if let Ok(mut live) = live.try_lock() {
+            live.advance();
+        }
+    }
 }

@@ -1,6 +1,15 @@
-//! Threads: one worker runtime a core, one for the control plane; and the compiler that makes what
-//! they serve.
+//! Threads: one worker runtime a core, one for the control plane; the compiler that makes what they
+//! serve, and the one place that changes it while it is served.
 
+pub mod access;
 pub mod compile;
 pub mod control;
+pub mod leaving;
+pub mod live;
+pub mod operate;
+pub mod privileges;
+pub mod readiness;
+pub mod sockets;
+pub mod views;
 pub mod worker;
+pub mod workers;

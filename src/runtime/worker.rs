@@ -13,31 +13,77 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::base::clock::nanos;
 use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
-use crate::proxy::{Conn, Phase, Worker, serve};
+use crate::proxy::{Conn, Phase, Worker, serve, turn_away};
+use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::ListenerCells;
-use crate::telemetry::reason::Reason;
 
 /// What the control plane tells a worker.
 #[derive(Debug)]
 pub enum Command {
+    /// A listening socket belongs to another listener from now on.
+    Assign {
+        /// Which.
+        socket: u64,
+        /// The listener.
+        slot: usize,
+        /// Its connections, all workers together.
+        connections: Arc<AtomicUsize>,
+    },
+    /// These sockets go. What waits in their queues is still served.
+    Close {
+        /// Which.
+        sockets: Vec<u64>,
+        /// Listeners that go with them: their connections finish what is in flight.
+        listeners: Vec<usize>,
+        /// How long what is already on its way may still arrive.
+        last_call: Duration,
+    },
     /// What is left ends now.
     Cut,
+    /// What is left of one listener ends now.
+    CutListener {
+        /// Which.
+        slot: usize,
+    },
     /// Accept nothing more, finish what is in flight, end.
     Drain {
         /// How long what is already on its way may still arrive.
         last_call: Duration,
+        /// Who accepts from now on.
+        heir: Heir,
     },
     /// Listen on this socket.
     Listen(Listening),
+    /// Write the access log here from now on.
+    Log {
+        /// This worker's end of it; `None` = no access log.
+        log: Option<WorkerLog>,
+        /// Dropped once nothing of this worker goes to the old one any more.
+        done: Arc<()>,
+    },
+    /// Wake every connection, to see what has changed.
+    Wake,
+}
+
+/// Who accepts connections at the addresses of a process that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heir {
+    /// Nobody: they are refused, once those under way were served.
+    Nobody,
+    /// A successor that has the same sockets: what waits in their queues is its own.
+    Successor,
 }
 
 /// One socket for one worker.
 #[derive(Debug)]
 pub struct Listening {
+    /// Its number, the same on every worker.
+    pub socket: u64,
     /// The listening socket.
     pub fd: OwnedFd,
     /// TCP or Unix.
@@ -45,7 +91,7 @@ pub struct Listening {
     /// The listener it belongs to.
     pub slot: usize,
     /// Connections of the listener, all workers together.
-    pub open: Arc<AtomicUsize>,
+    pub connections: Arc<AtomicUsize>,
 }
 
 /// The kind of a listening socket.
@@ -68,7 +114,8 @@ struct Shared {
 
 /// A listening socket of this worker and its accept loop.
 struct Socket {
-    listening: Admitting,
+    id: u64,
+    listening: Rc<RefCell<Admitting>>,
     acceptor: Rc<Acceptor>,
     accepting: JoinHandle<()>,
 }
@@ -147,7 +194,34 @@ async fn obey(
         };
         match command {
             Some(Command::Listen(listening)) => listen(shared, listening),
-            Some(Command::Drain { last_call }) => drain(shared, last_call),
+            Some(Command::Drain { last_call, heir }) => drain(shared, last_call, heir),
+            Some(Command::Assign {
+                socket,
+                slot,
+                connections,
+            }) => {
+                for known in &*shared.sockets.borrow() {
+                    if known.id == socket {
+                        known.listening.replace(Admitting {
+                            slot,
+                            open: connections.clone(),
+                        });
+                    }
+                }
+            }
+            Some(Command::Close {
+                sockets,
+                listeners,
+                last_call,
+            }) => close(shared, &sockets, listeners, last_call),
+            Some(Command::CutListener { slot }) => worker.enter_listener(slot, Phase::Cutting),
+            Some(Command::Log { log, done }) => {
+                if let Some(mut old) = worker.log.replace(log) {
+                    old.flush();
+                }
+                drop(done);
+            }
+            Some(Command::Wake) => worker.timers.wake_all(),
             // The control plane is gone: nobody could tell us to stop later.
             Some(Command::Cut) | None => {
                 for socket in shared.sockets.take() {
@@ -174,36 +248,71 @@ async fn cut(shared: &Rc<Shared>) {
 }
 
 /// Begins no new connection, takes what is on its way for the time of the last call, then drains.
-fn drain(shared: &Rc<Shared>, last_call: Duration) {
+fn drain(shared: &Rc<Shared>, last_call: Duration, heir: Heir) {
     if shared.worker.phase.get() != Phase::Running {
         return;
     }
     shared.worker.enter(Phase::LastCall);
-    for socket in &*shared.sockets.borrow() {
+    let sockets = shared.sockets.take();
+    for socket in &sockets {
+        match heir {
+            Heir::Nobody => socket.acceptor.refuse_new(),
+            // The sockets are the successor's, with all that waits in them.
+            Heir::Successor => socket.accepting.abort(),
+        }
+    }
+    let shared = shared.clone();
+    spawn_local(async move {
+        if heir == Heir::Successor {
+            drop(sockets);
+            tokio::time::sleep(last_call).await;
+        } else {
+            tokio::time::sleep(last_call).await;
+            empty(&shared, sockets).await;
+        }
+        if shared.worker.phase.get() == Phase::LastCall {
+            shared.worker.enter(Phase::Draining);
+            shared.idle.notify_one();
+        }
+    });
+}
+
+/// The same for some sockets, and for the connections of listeners that have none left.
+fn close(shared: &Rc<Shared>, ids: &[u64], listeners: Vec<usize>, last_call: Duration) {
+    for slot in &listeners {
+        shared.worker.enter_listener(*slot, Phase::LastCall);
+    }
+    let (go, stay) = shared
+        .sockets
+        .take()
+        .into_iter()
+        .partition::<Vec<_>, _>(|socket| ids.contains(&socket.id));
+    shared.sockets.replace(stay);
+    for socket in &go {
         socket.acceptor.refuse_new();
     }
     let shared = shared.clone();
     spawn_local(async move {
         tokio::time::sleep(last_call).await;
-        end_last_call(&shared).await;
+        empty(&shared, go).await;
+        for slot in listeners {
+            shared.worker.enter_listener(slot, Phase::Draining);
+        }
     });
 }
 
-/// Accepts what still waits, closes the listening sockets, drains.
-async fn end_last_call(shared: &Rc<Shared>) {
-    for socket in shared.sockets.take() {
+/// Accepts what still waits, then closes the listening sockets.
+async fn empty(shared: &Rc<Shared>, sockets: Vec<Socket>) {
+    for socket in sockets {
         // The loop holds the acceptor too: it must be gone when the queue is emptied.
         socket.accepting.abort();
         let _ = socket.accepting.await;
+        let listening = socket.listening.borrow().clone();
         while let Some((stream, peer)) = socket.acceptor.accept_waiting() {
             shared.spread.add(shared.worker.index);
-            count_accept(shared, socket.listening.slot);
-            admit(shared, &socket.listening, stream, peer);
+            count_accept(shared, listening.slot);
+            admit(shared, &listening, stream, peer);
         }
-    }
-    if shared.worker.phase.get() == Phase::LastCall {
-        shared.worker.enter(Phase::Draining);
-        shared.idle.notify_one();
     }
 }
 
@@ -224,12 +333,13 @@ fn listen(shared: &Rc<Shared>, listening: Listening) {
             return;
         }
     };
-    let known = Admitting {
+    let known = Rc::new(RefCell::new(Admitting {
         slot: listening.slot,
-        open: listening.open,
-    };
+        open: listening.connections,
+    }));
     let task = spawn_local(accept(shared.clone(), acceptor.clone(), known.clone()));
     shared.sockets.borrow_mut().push(Socket {
+        id: listening.socket,
         listening: known,
         acceptor,
         accepting: task,
@@ -237,10 +347,12 @@ fn listen(shared: &Rc<Shared>, listening: Listening) {
 }
 
 /// One accept loop.
-async fn accept(shared: Rc<Shared>, acceptor: Rc<Acceptor>, listening: Admitting) {
+async fn accept(shared: Rc<Shared>, acceptor: Rc<Acceptor>, known: Rc<RefCell<Admitting>>) {
     let me = shared.worker.index;
     loop {
-        let (stream, peer) = match acceptor.accept().await {
+        let accepted = acceptor.accept().await;
+        let listening = known.borrow().clone();
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 let snapshot = shared.worker.snapshot();
@@ -315,32 +427,36 @@ fn take_over(shared: &Rc<Shared>, handed: Handed) {
 /// Starts serving a connection that is counted for this worker, or refuses it.
 fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Option<SocketAddr>) {
     let worker = &shared.worker;
-    let snapshot = worker.snapshot();
-    let Some(plan) = snapshot.listener(listening.slot) else {
+    let snapshot = worker.snapshot_for(listening.slot);
+    let Some((held, plan)) = snapshot
+        .as_ref()
+        .and_then(|held| Some((held, held.listener(listening.slot)?)))
+    else {
         shared.spread.sub(worker.index);
         return;
     };
-    let cells = plan.cells.worker(worker.index);
+    let timer = worker.timers.timer();
+    let conn = Conn {
+        stream,
+        timer,
+        peer,
+        life: worker.life(listening.slot),
+        ended: false,
+    };
     // Relaxed: a count; one connection too many for an instant is no harm.
     let open = listening.open.fetch_add(1, Ordering::Relaxed);
     if open >= plan.spec.max_connections as usize {
         listening.open.fetch_sub(1, Ordering::Relaxed);
         shared.spread.sub(worker.index);
-        cells.refusals.of(Reason::ConnectionsLimit).inc();
+        if let Some(lingering) = turn_away(conn, worker, held.clone()) {
+            spawn_local(lingering);
+        }
         return;
     }
-    cells.connections.inc();
+    plan.cells.worker(worker.index).connections.inc();
     worker.cells().connections.inc();
     worker.connections.set(worker.connections.get() + 1);
-    let timer = worker.timers.timer();
-    timer.arm(worker.clock.now() + plan.header_timeout);
-    let conn = Conn {
-        stream,
-        timer,
-        peer,
-        slot: listening.slot,
-        ended: false,
-    };
+    conn.timer.arm(worker.clock.now() + plan.header_timeout);
     let guard = Open {
         shared: shared.clone(),
         of_listener: listening.open.clone(),
@@ -375,6 +491,7 @@ impl Drop for Open {
 async fn tick(worker: Rc<Worker>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let runtime = tokio::runtime::Handle::current().metrics();
     let mut ticks = 0u64;
     loop {
         interval.tick().await;
@@ -382,6 +499,9 @@ async fn tick(worker: Rc<Worker>) {
         let now = worker.clock.now();
         worker.timers.advance(now);
         worker.unix_offset.set(worker.clock.unix_offset());
+        // A current-thread runtime has one worker, number 0.
+        let busy = runtime.worker_total_busy_duration(0);
+        worker.report(nanos(busy), runtime.worker_park_count(0));
         if let Some(log) = worker.log.borrow_mut().as_mut()
             && !log.is_empty()
         {

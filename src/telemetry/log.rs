@@ -6,7 +6,9 @@ use std::io::{self, IsTerminal};
 
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Registry, reload};
 
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,17 +24,34 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// When the process has a subscriber already (tests, an embedding program): it stays in place.
-pub fn init(level: Level, format: LogFormat) -> Result<(), TryInitError> {
-    let base = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from_level(level))
+pub fn init(level: Level, format: LogFormat) -> Result<LevelSwitch, TryInitError> {
+    let (filter, handle) = reload::Layer::new(LevelFilter::from_level(level));
+    let base = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(level >= Level::DEBUG);
+    let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Json => base.json().flatten_event(true).finish().try_init(),
-        LogFormat::Text => base
-            .with_ansi(io::stderr().is_terminal())
-            .finish()
-            .try_init(),
+        LogFormat::Json => registry.with(base.json().flatten_event(true)).try_init()?,
+        LogFormat::Text => registry
+            .with(base.with_ansi(io::stderr().is_terminal()))
+            .try_init()?,
+    }
+    Ok(LevelSwitch(handle))
+}
+
+/// Changes the level while the program runs.
+#[derive(Clone, Debug)]
+pub struct LevelSwitch(reload::Handle<LevelFilter, Registry>);
+
+// === impl LevelSwitch ===
+
+impl LevelSwitch {
+    /// Shows events at `level` and above from now on.
+    pub fn set(&self, level: Level) {
+        // It fails only when the subscriber is gone, and with it the log.
+        let _ = self
+            .0
+            .modify(|filter| *filter = LevelFilter::from_level(level));
     }
 }
 

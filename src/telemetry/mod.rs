@@ -4,6 +4,7 @@
 //! `tracing` has one subscriber per process): two servers in one process count apart.
 
 pub mod access_log;
+pub mod history;
 pub mod log;
 pub mod metrics;
 pub mod reason;

@@ -40,7 +40,7 @@ pub enum Reason {
     ConnectRefused,
     /// The endpoint did not accept the connection in time.
     ConnectTimeout,
-    /// The listener's `max_connections` is reached: the connection is closed at once.
+    /// The listener's `max_connections` is reached: the connection is answered and closed.
     ConnectionsLimit,
     /// The route's total deadline passed.
     Deadline,

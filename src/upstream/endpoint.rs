@@ -1,11 +1,13 @@
 //! One endpoint as all workers share it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::addr::EndpointAddr;
 use crate::base::load::Load;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::EndpointCells;
+use crate::telemetry::metrics::registry::Registry;
 
 use super::IdleLimit;
 
@@ -23,4 +25,43 @@ pub struct Endpoint {
     pub idle_limit: IdleLimit,
     /// Its metrics.
     pub cells: Arc<PerWorker<EndpointCells>>,
+    /// It was removed, and what was in flight has had its time. Read on every turn of an exchange,
+    /// written once: it lies among fields that nobody writes.
+    cut: AtomicBool,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// An endpoint of upstream `upstream` that nothing is known of yet.
+    pub fn new(addr: EndpointAddr, upstream: &str, registry: &Registry) -> Self {
+        let name: Box<str> = addr.to_string().into();
+        let load = Arc::new(Load::default());
+        let cells = registry.endpoint(upstream, &name, &load);
+        Self {
+            name,
+            addr,
+            load,
+            idle_limit: IdleLimit::default(),
+            cells,
+            cut: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether exchanges with it end now.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        // Relaxed: whoever sets it wakes the exchanges through a channel after.
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Ends the exchanges with it, at their next turn; `false` takes that back.
+    pub fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Exchanges in flight.
+    pub fn in_flight(&self) -> u64 {
+        u64::from(self.load.in_flight.load(Ordering::Relaxed))
+    }
 }

@@ -41,9 +41,12 @@ pub struct LocalEndpoint {
 // === impl LocalUpstream ===
 
 impl LocalUpstream {
-    /// The view of a worker that has no connection yet.
-    pub fn new(shared: Arc<Upstream>) -> Self {
-        let generation = Generation::adopt(shared.members.load_full(), &[]);
+    /// A worker's view. `before` is its view of the same name before a reload: endpoints that stay
+    /// keep their pools.
+    pub fn new(shared: Arc<Upstream>, before: Option<&Self>) -> Self {
+        let before = before.map(|b| b.current.borrow().clone());
+        let known = before.as_ref().map_or(&[][..], |g| &g.endpoints);
+        let generation = Generation::adopt(shared.members.load_full(), known);
         Self {
             idle_timeout: nanos(shared.spec.keepalive.idle_timeout),
             current: RefCell::new(Rc::new(generation)),

@@ -13,13 +13,15 @@ use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::UpstreamCells;
 use crate::telemetry::metrics::registry::Registry;
 
-use super::{Endpoint, IdleLimit};
+use super::Endpoint;
 
 /// A named set of endpoints with one policy.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its number in this process: never reused, so that workers keep their view in a plain list.
+    /// The number of its name in this process: workers keep their views in a plain list.
     pub slot: usize,
+    /// Counts the upstreams that were made: of two with the same name the later one holds.
+    pub version: u64,
     /// What the file says.
     pub spec: config::Upstream,
     /// Makes its balancers, if they are not those of `spec.policy`.
@@ -32,6 +34,8 @@ pub struct Upstream {
     generation: AtomicU64,
     /// Its metrics.
     pub cells: Arc<PerWorker<UpstreamCells>>,
+    /// Where its schedules begin.
+    seed: u64,
 }
 
 /// One published generation: endpoints, their loads and the balancer over them, always in step.
@@ -45,7 +49,7 @@ pub struct Members {
     pub members: Box<[Member]>,
     /// Which of them may be picked.
     pub ready: Box<[bool]>,
-    /// The way from sticky cookies to ready endpoints.
+    /// The way from sticky cookies to the endpoints that may still serve those who hold one.
     pub sticky: StickyIndex,
     /// The policy over this very list.
     pub balancer: Arc<dyn Balancer>,
@@ -53,59 +57,53 @@ pub struct Members {
     pub generation: u64,
 }
 
+/// An endpoint in its place in an upstream: what the next generation is built of.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Its weight, after operators had their say.
+    pub weight: u32,
+    /// Whether it takes exchanges.
+    pub admits: Admits,
+}
+
+/// Whom an endpoint serves, as operators want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admits {
+    /// Everybody.
+    All,
+    /// Nobody, not even who holds its sticky cookie.
+    Nobody,
+    /// Only who holds its sticky cookie: it drains.
+    Sticky,
+}
+
 // === impl Upstream ===
 
 impl Upstream {
-    /// An upstream whose endpoints are all ready; `custom` makes its balancers in the place of
-    /// `spec.policy`.
+    /// An upstream of `seats`; `custom` makes its balancers in the place of `spec.policy`.
+    /// `previous` is the generation of the same name before: turns and tables go on from there.
     pub fn new(
-        slot: usize,
+        (slot, version): (usize, u64),
         spec: config::Upstream,
         custom: Option<Factory>,
+        seats: &[Seat],
+        previous: Option<&Members>,
         registry: &Registry,
         seed: u64,
     ) -> Self {
         let cells = registry.upstream(&spec.name);
-        let endpoints: Box<[Arc<Endpoint>]> = spec
-            .endpoints
-            .iter()
-            .map(|e| {
-                let name: Box<str> = e.addr.to_string().into();
-                let load = Arc::new(Load::default());
-                let cells = registry.endpoint(&spec.name, &name, &load);
-                Arc::new(Endpoint {
-                    name,
-                    addr: e.addr.clone(),
-                    load,
-                    idle_limit: IdleLimit::default(),
-                    cells,
-                })
-            })
-            .collect();
-        let members = spec
-            .endpoints
-            .iter()
-            .zip(&endpoints)
-            .map(|(e, shared)| Member {
-                name: shared.name.clone(),
-                weight: e.weight,
-            })
-            .collect();
-        let members = Members::new(
-            endpoints,
-            members,
-            &spec.policy,
-            custom.as_ref(),
-            None,
-            seed,
-        );
+        let members = Members::new(seats, &spec.policy, custom.as_ref(), previous, seed);
         Self {
             slot,
-            spec,
+            version,
             custom,
             generation: AtomicU64::new(members.generation),
             members: ArcSwap::from_pointee(members),
             cells,
+            seed,
+            spec,
         }
     }
 
@@ -114,20 +112,44 @@ impl Upstream {
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
+
+    /// Publishes a new generation. One writer at a time: the control plane's lock sees to that.
+    /// What was replaced is returned, to be dropped where nobody waits for it.
+    pub fn publish(&self, seats: &[Seat]) -> Arc<Members> {
+        let previous = self.members.load_full();
+        let next = Members::new(
+            seats,
+            &self.spec.policy,
+            self.custom.as_ref(),
+            Some(&previous),
+            self.seed,
+        );
+        let generation = next.generation;
+        self.members.store(Arc::new(next));
+        self.generation.store(generation, Ordering::Release);
+        previous
+    }
 }
 
 // === impl Members ===
 
 impl Members {
     fn new(
-        endpoints: Box<[Arc<Endpoint>]>,
-        members: Box<[Member]>,
+        seats: &[Seat],
         policy: &balance::Policy,
         custom: Option<&Factory>,
         previous: Option<&Members>,
         seed: u64,
     ) -> Self {
-        let ready: Box<[bool]> = vec![true; members.len()].into();
+        let members: Box<[Member]> = seats
+            .iter()
+            .map(|seat| Member {
+                name: seat.endpoint.name.clone(),
+                weight: seat.weight,
+            })
+            .collect();
+        let ready: Box<[bool]> = seats.iter().map(|s| s.admits == Admits::All).collect();
+        let sticky: Vec<bool> = seats.iter().map(|s| s.admits != Admits::Nobody).collect();
         let balancer = match custom {
             Some(custom) => custom.build(&members, &ready),
             None => balance::build(
@@ -139,9 +161,9 @@ impl Members {
             ),
         };
         Self {
-            loads: endpoints.iter().map(|e| e.load.clone()).collect(),
-            sticky: StickyIndex::new(&members, &ready),
-            endpoints,
+            endpoints: seats.iter().map(|s| s.endpoint.clone()).collect(),
+            loads: seats.iter().map(|s| s.endpoint.load.clone()).collect(),
+            sticky: StickyIndex::new(&members, &sticky),
             members,
             ready,
             balancer,

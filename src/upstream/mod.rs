@@ -8,6 +8,7 @@ mod endpoint;
 mod idle_limit;
 mod local;
 mod members;
+pub mod overrides;
 mod pool;
 mod ticket;
 
@@ -15,6 +16,6 @@ pub use connect::{ConnectError, connect};
 pub use endpoint::Endpoint;
 pub use idle_limit::IdleLimit;
 pub use local::{LocalEndpoint, LocalUpstream};
-pub use members::{Members, Upstream};
+pub use members::{Admits, Members, Seat, Upstream};
 pub use pool::{Checkout, Connection, Pool, Reuse};
 pub use ticket::Ticket;

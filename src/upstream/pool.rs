@@ -72,6 +72,12 @@ impl Connection {
         }
     }
 
+    /// Whether its endpoint was removed and has had its time to drain: what is left ends now.
+    #[inline]
+    pub fn is_cut(&self) -> bool {
+        self.endpoint.is_cut()
+    }
+
     /// It was taken from the pool and turned out to have been closed there.
     pub fn lost_the_race(&self, now: Nanos) {
         self.endpoint.idle_limit.closed(self.idle_for, now);

@@ -145,6 +145,19 @@ fn check_says_every_problem_of_every_file_at_once_and_exits_1() {
 }
 
 #[test]
+fn check_with_deny_warnings_exits_1_on_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("doubtful.toml");
+    std::fs::write(&file, "[upstreams.a]\nendpoints = ['127.0.0.1:1']\n").unwrap();
+    let file = file.to_string_lossy();
+    let (code, said, _) = outcome(&["check", &file]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("warning[unused-upstream]"), "{said}");
+    let (code, again, err) = outcome(&["check", "--deny-warnings", &file]);
+    assert_eq!((code, again, err.as_str()), (1, said, ""));
+}
+
+#[test]
 fn check_of_a_missing_file_exits_2_and_still_checks_the_others() {
     let (_folder, _, bad) = files();
     let (code, out, _) = outcome(&["check", "/nonexistent/isobar.toml", &bad]);

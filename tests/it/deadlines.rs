@@ -1,18 +1,27 @@
 //! Time limits: of a head, of silence on either side, of a connect, of a whole exchange. Values are
 //! small and waits are for what happens, so that a slow machine only takes longer.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use isobar::telemetry::reason::Reason;
 
+use crate::support::client::Client;
 use crate::support::gate::Gate;
 use crate::support::origin::{self, Origin, Step};
+use crate::support::proxy::Proxy;
 use crate::support::unreachable::Blackhole;
 use crate::support::watched::{Watched, expect_answer};
 use crate::support::wire::Broken;
-use crate::support::{deadline, remaining};
+use crate::support::{DEADLINE, deadline, remaining};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// The series of requests to the upstream that ended so.
+fn outcome(outcome: &str) -> String {
+    format!("isobar_upstream_requests_total{{upstream=\"app\",outcome=\"{outcome}\"}}")
+}
 
 /// Reads the head and never answers.
 fn silent() -> Origin {
@@ -248,4 +257,110 @@ fn total_deadline_holds_while_the_client_uploads() {
     }
     watched.expect_refusal(&mut client, Reason::Deadline, Some("slow"));
     assert!(origin.await_done(0).broken.is_some());
+    // It was never the endpoint's turn.
+    watched.await_metric(&outcome("cancelled"), 1.0);
+    assert_eq!(watched.proxy.metric(&outcome("timeout")), 0.0);
+}
+
+/// Seen red: it was told as `endpoint_idle`, and counted against the endpoint.
+#[test]
+fn upload_that_stops_under_an_early_response_is_the_clients_doing() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let origin = Origin::always(vec![Step::Send(head.as_bytes().to_vec()), Step::AwaitClose]);
+    let watched = Watched::over(
+        origin.addr(),
+        "idle_timeout = \"200ms\"",
+        "idle_timeout = \"1h\"",
+    );
+    let mut client = watched.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(client.head().status(), 200);
+    let line = watched.expect_recorded(Reason::ClientIdle, Some("web"));
+    assert_eq!(line["status"], 200);
+    watched.await_metric(&outcome("cancelled"), 1.0);
+    assert_eq!(watched.proxy.metric(&outcome("timeout")), 0.0);
+    origin.await_open(0);
+}
+
+/// The other way round: once the request is whole, an endpoint that stops is to blame.
+#[test]
+fn response_that_stops_after_the_whole_request_is_the_endpoints_doing() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |_| {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+            vec![
+                Step::Send(head.as_bytes().to_vec()),
+                Step::Pass(gate.clone()),
+                Step::ReadBody,
+                Step::AwaitClose,
+            ]
+        }
+    });
+    let watched = Watched::over(
+        origin.addr(),
+        "idle_timeout = \"1h\"",
+        "idle_timeout = \"200ms\"",
+    );
+    let mut client = watched.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf");
+    assert_eq!(client.head().status(), 200);
+    client.send("half");
+    gate.open();
+    watched.expect_recorded(Reason::EndpointIdle, Some("web"));
+    origin.await_open(0);
+}
+
+/// A body that neither socket's buffer takes whole.
+const LARGE: usize = 16 << 20;
+
+#[test]
+fn fixed_response_that_nobody_reads_is_cut_after_idle_timeout() {
+    let watched = Watched::start(
+        "idle_timeout = \"200ms\"",
+        &format!(
+            "[[routes]]\nname = \"large\"\nrespond = {{ body = \"{}\" }}\n",
+            "x".repeat(LARGE)
+        ),
+    );
+    let mut client = Client::connect_narrow(watched.addr());
+    client.send(GET);
+    let line = watched.expect_recorded(Reason::ClientIdle, Some("large"));
+    assert_eq!(
+        (&line["status"], &line["who"]),
+        (&200.into(), &"client".into())
+    );
+    assert!(
+        client.until_closed().len() < LARGE,
+        "cut, and not taken for complete"
+    );
+}
+
+/// Seen red: the whole of a fixed answer had one time-out, whatever the client had read by then.
+#[test]
+fn fixed_response_that_is_read_slowly_arrives() {
+    // A Unix socket, whose buffer is small and whose reader is heard of at each step. 100 pauses of
+    // 40 ms are twice the time-out, and each step has nearly all of it.
+    const STEPS: usize = 100;
+    const STEP: usize = 16 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("web.sock");
+    let body = "x".repeat(STEPS * STEP);
+    let _proxy = Proxy::start(&format!(
+        "[process]\nworkers = 1\n[listeners.web]\nbind = \"unix:{}\"\nidle_timeout = \"2s\"\n\
+         [[routes]]\nrespond = {{ body = \"{body}\" }}\n",
+        socket.display()
+    ));
+    let mut client = UnixStream::connect(&socket).unwrap();
+    client.write_all(GET.as_bytes()).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut piece = vec![0; STEP];
+    let mut read = 0;
+    while read < body.len() {
+        std::thread::park_timeout(Duration::from_millis(40));
+        let n = client.read(&mut piece).unwrap();
+        assert!(n > 0, "cut after {read} bytes");
+        read += n;
+    }
 }

@@ -372,3 +372,28 @@ fn reopening_the_log_after_a_rename_loses_no_line() {
     assert_eq!(targets, want);
     assert!(std::fs::metadata(&log).unwrap().len() > 0);
 }
+
+/// Seen red: the signal was taken for no second stop and forgotten.
+#[test]
+fn log_is_reopened_while_draining_too() {
+    let gate = Gate::new();
+    let origin = gated(&gate);
+    let mut running = start(&origin, "workers = 1");
+    let log = running.isobar.folder.path().join("access.log");
+    let mut client = Client::connect(running.web);
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    gate.await_reached(1);
+    running.isobar.signal(Signal::TERM);
+    running.await_draining();
+    std::fs::rename(&log, running.isobar.folder.path().join("access.log.1")).unwrap();
+    running.isobar.signal(Signal::USR1);
+    let end = deadline();
+    while !log.exists() {
+        remaining(end, "the new log file");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    gate.open();
+    assert_eq!(client.response().text(), "late");
+    assert_eq!(running.await_exit(), Some(0));
+    assert_eq!(running.log().len(), 1);
+}

@@ -374,3 +374,64 @@ fn sticky_cookie_is_ours_whatever_the_client_sends() {
         );
     }
 }
+
+/// Seen red: a claim with underscores, the request id under another name and what the route removes
+/// or sets went on as trailers, which many programs merge into the head.
+#[test]
+fn trailers_cannot_say_what_the_head_may_not() {
+    let origin = Origin::always(origin::reply(200, "a"));
+    let watched = Watched::start(
+        &format!("{TRUSTED}\nforwarding = {{ request_id = \"x-id\" }}"),
+        &format!(
+            "[[routes]]\nupstream = \"app\"\n\
+             request_headers = {{ remove = [\"x-secret\"], set = {{ x-env = \"prod\" }} }}\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            origin.addr()
+        ),
+    );
+    let claims = CLAIMS.replace('-', "_");
+    let trailers = format!(
+        "X-Sum: 1\r\n{CLAIMS}{claims}Via: 1.1 forged\r\nAuthorization: Basic YTpi\r\n\
+         Cookie: a=b\r\nContent-Type: text/html\r\nIf-Match: x\r\nConnection: close\r\n\
+         X-Id: forged\r\nX_Id: forged\r\nX-Secret: s\r\nx_secret: s\r\nX-Env: test\r\n\
+         X-Hop: h\r\nX-Last: 2\r\n"
+    );
+    for from in [STRANGER, PROXY] {
+        let n = origin.requests().len();
+        let mut client = Client::connect_from(from, watched.addr());
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\
+             \r\n2\r\nab\r\n0\r\n{trailers}\r\n"
+        ));
+        assert_eq!(client.response().status(), 200);
+        let seen = origin.await_done(n);
+        assert_eq!(seen.body.data, b"ab");
+        let names: Vec<&str> = seen.body.trailers.iter().map(|(n, _)| &**n).collect();
+        assert_eq!(names, ["X-Sum", "X-Last"], "from {from}");
+    }
+}
+
+/// Seen red likewise: what a route removes from responses came behind their bodies.
+#[test]
+fn response_trailers_cannot_say_what_the_route_removes() {
+    let origin = Origin::start(|_| {
+        let head = "HTTP/1.1 200 OK\r\nConnection: x-hop\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let trailers = "X-Secret: s\r\nX-Env: test\r\nSet-Cookie: a=b\r\nX-Hop: h\r\nX-Sum: 1\r\n";
+        origin::raw(format!("{head}2\r\nab\r\n0\r\n{trailers}\r\n"))
+    });
+    let watched = Watched::start(
+        "",
+        &format!(
+            "[[routes]]\nupstream = \"app\"\n\
+             response_headers = {{ remove = [\"x-secret\"], set = {{ x-env = \"prod\" }} }}\n\
+             [upstreams.app]\nendpoints = [\"{}\"]\n",
+            origin.addr()
+        ),
+    );
+    let response = watched.connect().request("GET", "/");
+    assert_eq!(response.field("x-env"), Some("prod"));
+    assert_eq!(
+        response.body.trailers,
+        [("X-Sum".to_owned(), "1".to_owned())]
+    );
+}

@@ -137,24 +137,51 @@ fn answer_survives_a_client_that_sends_megabytes_more() {
     assert_eq!(origin.accepted(), 0);
 }
 
+/// Seen red: they were closed without a word, and a client could not tell why.
 #[test]
-fn connections_above_max_connections_are_closed_at_once() {
+fn connections_above_max_connections_are_told_503_and_closed() {
     let origin = Origin::named("a");
     let watched = Watched::over(origin.addr(), "max_connections = 2", "");
     let mut first = watched.connect();
     let mut second = watched.connect();
     assert_eq!(first.request("GET", "/").status(), 200);
     assert_eq!(second.request("GET", "/").status(), 200);
-    watched.connect().expect_closed();
-    watched.await_metric(
-        "isobar_listener_refusals_total{listener=\"web\",reason=\"connections_limit\"}",
-        1.0,
+    let mut third = watched.connect();
+    // It says its request, as clients do; the answer was on its way before.
+    third.send(GET);
+    third.send(GET);
+    watched.expect_refusal(&mut third, Reason::ConnectionsLimit, None);
+    assert_eq!(
+        third.broken(),
+        Broken::Closed(Vec::new()),
+        "the answer is not reset away"
     );
+    assert_eq!(origin.requests().len(), 2);
     // Those inside notice nothing, and a place that comes free is given away.
     assert_eq!(first.request("GET", "/").status(), 200);
     drop(second);
     watched.await_metric("isobar_listener_connections{listener=\"web\"}", 1.0);
     assert_eq!(watched.connect().request("GET", "/").status(), 200);
+}
+
+/// Whoever comes in numbers is told as well; only how the connection ends is not promised then.
+#[test]
+fn flood_above_max_connections_is_turned_away_and_harms_nobody_inside() {
+    const FLOOD: usize = 400;
+    let origin = Origin::named("a");
+    let watched = Watched::over(origin.addr(), "max_connections = 1", "");
+    let mut inside = watched.connect();
+    assert_eq!(inside.request("GET", "/").status(), 200);
+    let flood: Vec<Client> = (0..FLOOD).map(|_| watched.connect()).collect();
+    for mut client in flood {
+        assert_eq!(client.response().status(), 503);
+        client.expect_closed();
+    }
+    let turned_away =
+        "isobar_listener_refusals_total{listener=\"web\",reason=\"connections_limit\"}";
+    watched.await_metric(turned_away, FLOOD as f64);
+    watched.await_metric("isobar_listener_connections{listener=\"web\"}", 1.0);
+    assert_eq!(inside.request("GET", "/").status(), 200);
 }
 
 #[test]
@@ -332,8 +359,14 @@ fn two_hundred_half_heads_disturb_nobody_and_leave_nothing_behind() {
     for _ in 0..50 {
         assert_eq!(other.request("GET", "/").text(), "a");
     }
+    // One buffer each and no more, and all of them come back.
+    watched.await_metric("isobar_buffers{state=\"in_use\"}", 200.0);
     drop(halves);
     watched.await_metric("isobar_listener_connections{listener=\"web\"}", 1.0);
+    watched.await_metric("isobar_buffers{state=\"in_use\"}", 0.0);
+    // No exchange and no line, but counted.
+    let gone = "isobar_listener_refusals_total{listener=\"web\",reason=\"client_gone\"}";
+    watched.await_metric(gone, 200.0);
     assert_eq!(origin.requests().len(), 50);
 }
 

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::support::client::Client;
-use super::support::origin::{self, Origin};
+use super::support::eventually::eventually;
+use super::support::gate::Gate;
+use super::support::origin::{self, Origin, Step};
 use super::support::proxy::Proxy;
 use super::support::unreachable::Refusing;
 use super::support::{deadline, remaining};
@@ -37,16 +39,25 @@ fn await_metric(proxy: &Proxy, series: &str, value: f64) {
     }
 }
 
-/// Every series of requests, connections and bytes that is not zero, apart from times.
+/// Every series of requests, connections and bytes that is not zero, apart from times and what a
+/// worker tells of itself at its next tick.
 #[track_caller]
 fn assert_seen(proxy: &Proxy, want: &[(&str, f64)]) {
     let timing = [
+        "isobar_buffers",
+        "isobar_worker_busy",
+        "isobar_worker_parks",
         "_seconds_bucket",
         "_seconds_sum",
         "process_",
         "isobar_metrics_",
     ];
-    let fixed = ["build_info", "isobar_workers", "isobar_upstream_endpoints"];
+    let fixed = [
+        "build_info",
+        "isobar_config_",
+        "isobar_workers",
+        "isobar_upstream_endpoints",
+    ];
     let seen: BTreeMap<String, f64> = scrape(proxy)
         .into_iter()
         .filter(|(_, value)| *value != 0.0)
@@ -218,10 +229,10 @@ fn refused_connects_are_counted_where_they_happen() {
     let nobody = Refusing::new();
     let proxy = Proxy::over(&[nobody.addr], "");
     assert_eq!(Client::get(proxy.addr(), "/").status(), 502);
-    let seen = scrape(&proxy);
     let attempts =
-        seen["isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"refused\"}"];
+        proxy.metric("isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"refused\"}");
     assert!(attempts >= 1.0);
+    // An exchange is recorded when its answer is out, so the client may be quicker.
     for (series, value) in [
         (
             "isobar_http_refusals_total{route=\"web\",reason=\"connect_refused\"}",
@@ -230,7 +241,7 @@ fn refused_connects_are_counted_where_they_happen() {
         ("isobar_http_requests_in_flight{route=\"web\"}", 0.0),
         ("isobar_upstream_in_flight{upstream=\"app\"}", 0.0),
     ] {
-        assert_eq!(seen[series], value, "{series}");
+        await_metric(&proxy, series, value);
     }
 }
 
@@ -288,6 +299,38 @@ fn traffic_makes_no_series() {
     }
     let new: Vec<_> = names().difference(&before).cloned().collect();
     assert!(new.is_empty(), "{new:?}");
+}
+
+/// Seen red: these were declared and never written.
+#[test]
+fn worker_tells_how_busy_it_is_and_what_it_holds() {
+    let gate = Gate::new();
+    let origin = Origin::start({
+        let gate = gate.clone();
+        move |_| {
+            let half = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na";
+            vec![
+                Step::ReadBody,
+                Step::Send(half.to_vec()),
+                Step::Pass(gate.clone()),
+                Step::Send(b"b".to_vec()),
+            ]
+        }
+    });
+    let proxy = Proxy::over(&[origin.addr()], "");
+    let mut client = Client::connect(proxy.addr());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().status(), 200);
+    // The exchanger's own, and the one that the response goes through.
+    await_metric(&proxy, "isobar_buffers{state=\"in_use\"}", 2.0);
+    gate.open();
+    await_metric(&proxy, "isobar_buffers{state=\"in_use\"}", 0.0);
+    eventually("the worker to have been busy, and asleep", || {
+        let seen = scrape(&proxy);
+        ["busy_seconds", "parks"]
+            .iter()
+            .all(|name| seen[&format!("isobar_worker_{name}_total{{worker=\"0\"}}")] > 0.0)
+    });
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn second(proxy: &Proxy, request: &str) -> Response {
 fn failed_with(response: &Response, reason: &str) {
     assert_eq!(response.status(), 502);
     let told = response.field("proxy-status").unwrap_or_default();
-    assert!(told.ends_with(&format!("details={reason}")), "{told}");
+    assert!(told.ends_with(&format!("details=\"{reason}\"")), "{told}");
 }
 
 const GET: &str = "GET /second HTTP/1.1\r\nHost: t\r\n\r\n";

@@ -14,6 +14,7 @@ use isobar::telemetry::reason::Reason;
 use crate::support::client::Client;
 use crate::support::origin::{self, Origin, Request, Step};
 use crate::support::proxy::Proxy;
+use crate::support::unreachable::Refusing;
 use crate::support::watched::{Watched, expect_answer};
 use crate::support::wire::{Broken, Head};
 
@@ -215,6 +216,26 @@ fn refused_head_has_a_request_id_for_the_client_and_the_log() {
     assert_eq!(line["outcome"], "refused");
 }
 
+/// Seen red: it was told as `X-Request-Id`, whatever the listener calls it.
+#[test]
+fn refusal_names_the_request_id_as_the_listener_does() {
+    let refusing = Refusing::new();
+    for (forwarding, name) in [("x-trace", Some("x-trace")), ("off", None)] {
+        let listener = format!("forwarding = {{ request_id = \"{forwarding}\" }}");
+        let watched = Watched::over(refusing.addr, &listener, "");
+        for request in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "NONSENSE\r\n\r\n"] {
+            let mut client = watched.connect();
+            client.send(request);
+            let response = client.response();
+            assert!(response.status() >= 400);
+            assert_eq!(response.field("x-request-id"), None);
+            if let Some(name) = name {
+                assert_eq!(response.field(name).map(str::len), Some(32), "{request}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bytes_after_a_refusal_are_neither_served_nor_answered_with_a_reset() {
     let origin = Origin::start(sink);
@@ -249,7 +270,7 @@ fn refused_responses_are_502_and_their_connection_is_not_used_again() {
         assert_eq!(response.status(), 502, "{}", case.name);
         assert_eq!(
             response.field("proxy-status"),
-            Some("isobar; error=http_protocol_error; details=bad_response"),
+            Some("isobar; error=http_protocol_error; details=\"bad_response\""),
             "{}",
             case.name
         );

@@ -20,7 +20,7 @@ fn expect_refused(steps: Vec<Step>, status: u16, details: &str) {
     let response = client.request("GET", "/");
     let told = response.field("proxy-status").unwrap_or_default();
     assert_eq!(response.status(), status, "{told}");
-    assert!(told.contains(&format!("details={details}")), "{told}");
+    assert!(told.contains(&format!("details=\"{details}\"")), "{told}");
     assert_eq!(client.request("GET", "/next").text(), "next");
     assert_eq!((origin.accepted(), origin.requests().len()), (2, 2));
 }

@@ -1,6 +1,7 @@
 //! Several requests on one connection, however their bytes are cut.
 
 use crate::support::client::Client;
+use crate::support::gate::Gate;
 use crate::support::origin::{self, Origin, Step};
 use crate::support::proxy::Proxy;
 
@@ -160,6 +161,46 @@ fn pipelined_requests_larger_than_the_buffer_all_arrive() {
         assert_eq!(
             told(&client.response().text()),
             (format!("/{n}"), body.clone())
+        );
+    }
+}
+
+/// Seen red: the count went on as long as the buffer never ran dry, and such a client was cut off
+/// after `max_pipelined` requests in all.
+#[test]
+fn client_that_is_always_one_ahead_is_not_cut_off() {
+    const REQUESTS: usize = 40;
+    let gates: Vec<Gate> = (0..REQUESTS).map(|_| Gate::new()).collect();
+    let origin = Origin::start({
+        let gates = gates.clone();
+        move |request| {
+            let n: usize = request.head.target()[1..].parse().unwrap();
+            let mut steps = vec![Step::ReadBody, Step::Pass(gates[n].clone())];
+            steps.extend(origin::reply(200, "a").pop());
+            steps
+        }
+    });
+    let proxy = Proxy::start(&format!(
+        "[process]\nworkers = 1\n[listeners.web]\nbind = \"127.0.0.1:0\"\nupstream = \"app\"\n\
+         max_pipelined = 2\n[upstreams.app]\nendpoints = [\"{}\"]\n",
+        origin.addr()
+    ));
+    let mut client = Client::connect(proxy.addr());
+    let ask = |client: &mut Client, n: usize| {
+        client.send(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    };
+    ask(&mut client, 0);
+    for (n, gate) in gates.iter().enumerate() {
+        // The next one is on its way before this one is answered.
+        origin.await_requests(n + 1);
+        if n + 1 < REQUESTS {
+            ask(&mut client, n + 1);
+        }
+        gate.open();
+        let response = client.response();
+        assert_eq!(
+            (response.status(), response.field("connection")),
+            (200, None)
         );
     }
 }

@@ -105,14 +105,14 @@ fn unknown_host_is_misdirected_and_unknown_path_is_not_found() {
         response
             .field("proxy-status")
             .unwrap()
-            .ends_with("details=no_route")
+            .ends_with("details=\"no_route\"")
     );
     let response = ask(&proxy, "GET /y HTTP/1.1\nHost: c.test");
     assert!(
         response
             .field("proxy-status")
             .unwrap()
-            .ends_with("details=misdirected")
+            .ends_with("details=\"misdirected\"")
     );
 }
 

@@ -202,6 +202,49 @@ fn redirect_by_path_alone_never_leads_to_another_host() {
     }
 }
 
+/// Routing gives a rest that is empty or begins with a slash; `*` is the one path that does neither,
+/// and behind a host it would be part of it.
+#[test]
+fn what_follows_a_host_in_a_redirect_begins_with_a_slash() {
+    for (matcher, to, request, expected) in [
+        (
+            "",
+            "https://site.test{path}",
+            "OPTIONS *",
+            "https://site.test/*",
+        ),
+        (
+            "path = \"/old/*\"",
+            "https://site.test{rest}",
+            "GET /old.other.test/x",
+            "",
+        ),
+        (
+            "path = \"/old/*\"",
+            "https://site.test{rest}",
+            "GET /old/.other.test/x",
+            "https://site.test/.other.test/x",
+        ),
+        (
+            "path = \"/*\"",
+            "https://site.test{rest}",
+            "GET /.other.test",
+            "https://site.test/.other.test",
+        ),
+        (
+            "path_regex = \"/old.*\"",
+            "https://site.test{rest}",
+            "GET /old.other.test",
+            "https://site.test",
+        ),
+    ] {
+        let proxy = answering(&format!("{matcher}\nredirect = {{ to = \"{to}\" }}"));
+        let response = ask(&proxy, &format!("{request} HTTP/1.1\nHost: site.test"));
+        let location = response.field("location").unwrap_or_default();
+        assert_eq!(location, expected, "{to} {request}");
+    }
+}
+
 #[test]
 fn redirect_has_the_status_of_the_configuration() {
     for status in [301, 302, 303, 307, 308] {

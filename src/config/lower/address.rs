@@ -95,6 +95,40 @@ pub(super) fn admin(node: Node<'_>, port_zero: PortZero) -> Option<(SocketAddr, 
     None
 }
 
+/// `admin.socket`: the path of a Unix socket, without `unix:`.
+pub(super) fn socket(node: Node<'_>) -> Option<(PathBuf, Bind<'_>)> {
+    let text = node.text()?;
+    let bad = |message: String| {
+        let d = node.error("bad-path", message);
+        let help = "write the path of a file, such as \"/run/isobar/admin.sock\"";
+        node.report.push(d.help(help));
+        None
+    };
+    if let Some(path) = text.strip_prefix("unix:") {
+        let message = format!("`socket` of `admin`: `{}` is not a path", *text);
+        let help = format!("did you mean \"{path}\"?");
+        node.report.push(node.error("bad-path", message).help(help));
+        return None;
+    }
+    let path = Path::new(*text);
+    if path.file_name().is_none() || text.ends_with('/') {
+        let message = format!(
+            "`socket` of `admin`: `{}` names no file",
+            text.escape_debug()
+        );
+        return bad(message);
+    }
+    let path = match fitting(&text) {
+        Ok(path) => path,
+        Err(message) => return bad(message),
+    };
+    let bind = Located {
+        value: BindAddr::Unix(path.clone()),
+        at: text.at,
+    };
+    Some((path, bind))
+}
+
 /// An endpoint: `"10.0.0.11:8000"`, `"unix:/run/app.sock"`.
 pub(super) fn endpoint<'a>(
     text: Located<'a, &'a str>,
@@ -247,19 +281,34 @@ fn unix(text: Located<'_, &str>, report: &Report) -> Result<Option<PathBuf>, ()>
     };
     let message = if path.is_empty() {
         "`unix:` has no path".to_owned()
-    } else if path.contains('\0') {
-        "the path of a Unix socket cannot contain NUL".to_owned()
     } else {
-        let path = text.at.source.folder().join(Path::new(path));
-        let length = path.as_os_str().len();
-        if length <= MAX_UNIX_PATH {
-            return Ok(Some(path));
+        let path = Located {
+            value: path,
+            at: text.at,
+        };
+        match fitting(&path) {
+            Ok(path) => return Ok(Some(path)),
+            Err(message) => message,
         }
-        format!("the path of a Unix socket has {length} bytes; at most {MAX_UNIX_PATH} fit")
     };
     let d = Diagnostic::error("bad-address", text.at, message);
     report.push(d.help("write \"unix:/run/isobar/web.sock\""));
     Err(())
+}
+
+/// The path of a Unix socket, from the folder of the file; what is wrong if none can have it.
+fn fitting(path: &Located<'_, &str>) -> Result<PathBuf, String> {
+    if path.contains('\0') {
+        return Err("the path of a Unix socket cannot contain NUL".to_owned());
+    }
+    let path = path.at.source.folder().join(Path::new(path.value));
+    let length = path.as_os_str().len();
+    if length > MAX_UNIX_PATH {
+        return Err(format!(
+            "the path of a Unix socket has {length} bytes; at most {MAX_UNIX_PATH} fit"
+        ));
+    }
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -18,12 +18,16 @@ const SECTIONS: [&str; 4] = ["process", "admin", "log", "defaults"];
 /// More workers than any machine has cores: a typing error.
 const MAX_WORKERS: u64 = 1024;
 
+/// Largest user id: the next one, -1, stands for "no user" in system calls (`chown(2)`).
+const MAX_UID: u64 = u32::MAX as u64 - 1;
+
 /// What the main file says.
 #[derive(Debug)]
 pub(super) struct Main<'a> {
     pub(super) process: Process,
     pub(super) admin: Admin,
-    pub(super) admin_bind: Option<address::Bind<'a>>,
+    /// What the admin server listens on, TCP and Unix.
+    pub(super) admin_binds: Vec<address::Bind<'a>>,
     pub(super) log: Log,
     pub(super) defaults: Defaults,
 }
@@ -44,9 +48,15 @@ impl Default for Main<'_> {
                 workers: None,
                 grace: Duration::from_secs(30),
                 user: None,
+                state_dir: None,
+                watch: false,
             },
-            admin: Admin { bind: None },
-            admin_bind: None,
+            admin: Admin {
+                bind: None,
+                socket: None,
+                allow_uids: Vec::new(),
+            },
+            admin_binds: Vec::new(),
             log: Log {
                 level: Level::INFO,
                 access: None,
@@ -79,17 +89,7 @@ pub(super) fn lower<'a>(root: &Table<'a>, port_zero: PortZero) -> Main<'a> {
         process(table, &mut main.process);
     }
     if let Some(table) = root.table("admin", "admin") {
-        if let Some(node) = table.get("bind")
-            && let Some((addr, bind)) = address::admin(node, port_zero)
-        {
-            main.admin.bind = Some(addr);
-            main.admin_bind = Some(bind);
-        }
-        let help =
-            "the control socket comes in a later version; `bind` serves metrics and readiness";
-        table.later("socket", help);
-        table.later("allow_uids", help);
-        table.finish();
+        admin(table, port_zero, &mut main);
     }
     if let Some(table) = root.table("log", "log") {
         log(table, &mut main.log);
@@ -135,6 +135,41 @@ pub(super) fn set<T>(slot: &mut T, given: Option<Located<'_, T>>) {
     }
 }
 
+fn admin<'a>(table: Table<'a>, port_zero: PortZero, main: &mut Main<'a>) {
+    if let Some(node) = table.get("bind")
+        && let Some((addr, bind)) = address::admin(node, port_zero)
+    {
+        main.admin.bind = Some(addr);
+        main.admin_binds.push(bind);
+    }
+    let socket = table.get("socket");
+    if let Some((path, bind)) = socket.and_then(address::socket) {
+        main.admin.socket = Some(path);
+        main.admin_binds.push(bind);
+    }
+    if let Some(node) = table.get("allow_uids") {
+        if node.list_is_empty() {
+            // An empty list reads like "nobody".
+            let d = node.error("empty-list", "`allow_uids` of `admin` is an empty list");
+            let help = "leave `allow_uids` out to allow root and the user that isobar runs as";
+            table.report.push(d.help(help));
+        } else if socket.is_none() {
+            let message = "`allow_uids` does nothing without `socket`";
+            let d = Diagnostic::warning("no-effect", node.at, message);
+            let help =
+                "it says who may use the control socket: socket = \"/run/isobar/admin.sock\"";
+            table.report.push(d.help(help));
+        }
+        let uids = node.list().unwrap_or_default();
+        main.admin.allow_uids = uids
+            .iter()
+            .filter_map(|n| n.integer(0..=MAX_UID))
+            .map(|uid| *uid as u32)
+            .collect();
+    }
+    table.finish();
+}
+
 fn process(table: Table<'_>, process: &mut Process) {
     if let Some(node) = table.get("workers") {
         match node.as_str() {
@@ -155,11 +190,27 @@ fn process(table: Table<'_>, process: &mut Process) {
     if let Some(grace) = table.get("grace").and_then(|n| n.duration()) {
         process.grace = *grace;
     }
-    // Turn this into `process.user = …` in the commit that drops privileges.
-    table.later(
-        "user",
-        "start isobar as the user it is to run as (systemd: User=, AmbientCapabilities=)",
-    );
+    if let Some(user) = table.text("user") {
+        // What passwd(5) cannot hold is no name; whether there is such a user is known at the start.
+        if user.is_empty() || user.contains(|c: char| c == ':' || c.is_control()) {
+            let message = format!("`{}` is not the name of a user", user.escape_debug());
+            table
+                .report
+                .push(Diagnostic::error("bad-user", user.at, message));
+        }
+        process.user = Some((*user).to_owned());
+    }
+    if let Some(path) = table.text("state_dir") {
+        if path.is_empty() || path.contains('\0') {
+            let message = format!("`state_dir` cannot be `{}`", path.escape_debug());
+            let d = Diagnostic::error("bad-path", path.at, message);
+            table
+                .report
+                .push(d.help("write the path of a folder, such as \"/var/lib/isobar\""));
+        }
+        process.state_dir = Some(path.at.source.folder().join(*path));
+    }
+    process.watch = table.flag("watch").unwrap_or(process.watch);
     table.finish();
 }
 

@@ -73,11 +73,13 @@ pub(super) fn lower<'a>(
         "source",
         "endpoints from DNS, files and registries come in a later version",
     );
-    table.later(
-        "dynamic",
-        "members that join at run time come with the fleet in a later version",
-    );
-    let endpoints = endpoints(&table);
+    let dynamic = table.get("dynamic").map(|node| node.flag());
+    // A value that is neither was reported; that there are no endpoints is no second problem.
+    let members = match dynamic {
+        Some(Some(true) | None) => Members::MayCome,
+        Some(Some(false)) | None => Members::Given,
+    };
+    let endpoints = endpoints(&table, members);
     let (policy, hash_key) = balance(&table);
     if matches!(policy.kind, PolicyKind::RoundRobin | PolicyKind::First)
         && let Some(heavy) = endpoints.iter().find(|e| e.value.weight > 1)
@@ -91,6 +93,7 @@ pub(super) fn lower<'a>(
     let mut u = Upstream {
         name: name.value.clone(),
         endpoints: endpoints.into_iter().map(|e| e.value).collect(),
+        dynamic: dynamic.flatten().unwrap_or(false),
         policy,
         hash_key,
         sticky: table.table("sticky", "upstreams.*.sticky").map(sticky),
@@ -126,14 +129,26 @@ pub(super) fn lower<'a>(
     Some(Draft { upstream: u, name })
 }
 
-fn endpoints<'a>(table: &Table<'a>) -> Vec<Located<'a, Endpoint>> {
-    let Some(node) = table.require_unless("endpoints", &["source", "dynamic"]) else {
+/// Whether all endpoints stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Members {
+    Given,
+    /// `dynamic`: a list that is empty, or missing, may be meant.
+    MayCome,
+}
+
+fn endpoints<'a>(table: &Table<'a>, members: Members) -> Vec<Located<'a, Endpoint>> {
+    let node = match members {
+        Members::Given => table.require_unless("endpoints", &["source"]),
+        Members::MayCome => table.get("endpoints"),
+    };
+    let Some(node) = node else {
         return Vec::new();
     };
     let mut found: Vec<Located<'a, Endpoint>> = Vec::new();
     let mut first: HashMap<EndpointAddr, At<'a>> = HashMap::new();
     let nodes = node.list().unwrap_or_default();
-    if node.list_is_empty() {
+    if node.list_is_empty() && members == Members::Given {
         let message = format!("{} has no endpoints: every request gets 503", table.what);
         let d = Diagnostic::warning("no-endpoints", node.at, message);
         table

@@ -329,6 +329,13 @@ proptest! {
         }
     }
 
+    /// Looking only where a winner can be finds the same as looking everywhere.
+    #[test]
+    fn the_index_of_shadows_loses_none(rules in vec(tight_rule(), 0..40)) {
+        let table = table(&rules);
+        prop_assert_eq!(table.shadowed(), table.shadowed_by_search());
+    }
+
     #[test]
     fn a_planted_duplicate_is_found(rules in rules(), at in any::<prop::sample::Index>()) {
         prop_assume!(!rules.is_empty());

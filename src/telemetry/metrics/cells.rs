@@ -2,6 +2,9 @@
 //!
 //! The field docs say when a cell moves; [`families`](super::families) says what is exposed.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::cell::{Counter, Gauge, Histogram};
 use crate::telemetry::reason::Reason;
 
@@ -122,7 +125,7 @@ pub struct WorkerCells {
     pub busy: Counter,
     /// Times the worker's runtime went to sleep (stored from the runtime's own total).
     pub parks: Counter,
-    /// I/O buffers in use.
+    /// I/O buffers in use, those of exchangers at work included.
     pub buffers_in_use: Gauge,
     /// I/O buffers kept for reuse.
     pub buffers_spare: Gauge,
@@ -223,6 +226,47 @@ pub struct LogWriterCells {
     pub lost_lines: Counter,
     /// Writes, opens and reopens that failed.
     pub errors: Counter,
+}
+
+/// Attempts to replace the configuration.
+#[derive(Debug, Default)]
+pub struct ConfigCells {
+    /// Reloads that were made.
+    pub reloads: Counter,
+    /// Reloads that were refused.
+    pub refused: Counter,
+    /// Whether the last attempt was refused: 0 or 1.
+    last_refused: AtomicU64,
+    /// When the configuration that is served was loaded, in milliseconds since 1970.
+    loaded_at: AtomicU64,
+}
+
+// === impl ConfigCells ===
+
+impl ConfigCells {
+    /// A configuration is served since `now_unix_ms`, by the start or a reload.
+    pub fn succeeded(&self, now_unix_ms: u64) {
+        if self.loaded_at.swap(now_unix_ms, Relaxed) != 0 {
+            self.reloads.inc();
+        }
+        self.last_refused.store(0, Relaxed);
+    }
+
+    /// A configuration was refused.
+    pub fn failed(&self) {
+        self.refused.inc();
+        self.last_refused.store(1, Relaxed);
+    }
+
+    /// Whether the files can be served as far as is known: the last attempt succeeded.
+    pub fn is_last_good(&self) -> bool {
+        self.last_refused.load(Relaxed) == 0
+    }
+
+    /// When the configuration that is served was loaded, in seconds since 1970.
+    pub fn loaded_at_seconds(&self) -> f64 {
+        self.loaded_at.load(Relaxed) as f64 / 1000.0
+    }
 }
 
 // === impl ByReason ===

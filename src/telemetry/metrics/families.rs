@@ -90,7 +90,7 @@ pub const FAMILIES: &[Family] = &[
         name: "isobar_worker_busy_seconds_total",
         kind: Kind::Counter,
         labels: WORKER,
-        help: "Time a worker was not asleep.",
+        help: "Time a worker spent on its tasks; the rest it slept or asked the kernel for events.",
         read: Read::Worker(|c, to| to.seconds(&[], c.busy.value())),
     },
     Family {
@@ -160,6 +160,31 @@ pub const FAMILIES: &[Family] = &[
         labels: &[],
         help: "Failed writes and reopens of the access log.",
         read: Read::Server(|view, to| to.counter(&[], view.log_writer.errors.value())),
+    },
+    // ── the configuration ────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_config_reloads_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Attempts to replace the configuration: ok, or refused (the old one serves on).",
+        read: Read::Server(|view, to| {
+            to.counter(&["ok"], view.config.reloads.value());
+            to.counter(&["refused"], view.config.refused.value());
+        }),
+    },
+    Family {
+        name: "isobar_config_last_reload_successful",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "0 after a reload was refused, until one succeeds: the files are not what is served.",
+        read: Read::Server(|view, to| to.gauge(&[], f64::from(view.config.is_last_good()))),
+    },
+    Family {
+        name: "isobar_config_last_reload_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When the configuration that is served was loaded.",
+        read: Read::Server(|view, to| to.gauge(&[], view.config.loaded_at_seconds())),
     },
     // ── listeners ────────────────────────────────────────────────────────────────────────────
     Family {

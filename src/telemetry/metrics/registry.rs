@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cell::PerWorker;
 use super::cells::{
-    EndpointCells, EndpointOutcome, ListenerCells, LogWriterCells, RouteCells, UpstreamCells,
-    WorkerCells,
+    ConfigCells, EndpointCells, EndpointOutcome, ListenerCells, LogWriterCells, RouteCells,
+    UpstreamCells, WorkerCells,
 };
 use crate::base::load::Load;
 
@@ -21,6 +21,7 @@ pub struct Registry {
     workers: usize,
     worker_cells: Arc<PerWorker<WorkerCells>>,
     log_writer: Arc<LogWriterCells>,
+    config: Arc<ConfigCells>,
     objects: Mutex<Objects>,
 }
 
@@ -77,6 +78,7 @@ impl Registry {
             workers,
             worker_cells: Arc::new(PerWorker::new(workers)),
             log_writer: Arc::default(),
+            config: Arc::default(),
             objects: Mutex::default(),
         }
     }
@@ -94,6 +96,11 @@ impl Registry {
     /// Cells of the access log's writer thread.
     pub fn log_writer(&self) -> Arc<LogWriterCells> {
         Arc::clone(&self.log_writer)
+    }
+
+    /// Cells of the configuration.
+    pub fn config(&self) -> Arc<ConfigCells> {
+        Arc::clone(&self.config)
     }
 
     /// The cells of the listener of this name.

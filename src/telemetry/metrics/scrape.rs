@@ -11,7 +11,9 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::cell::{BOUNDS, HistogramSum, PerWorker};
-use super::cells::{ListenerCells, LogWriterCells, RouteCells, UpstreamCells, WorkerCells};
+use super::cells::{
+    ConfigCells, ListenerCells, LogWriterCells, RouteCells, UpstreamCells, WorkerCells,
+};
 use super::families::{FAMILIES, Family, Kind, Read};
 use super::process::ProcessStats;
 use super::registry::{ByName, Endpoint, Registry, Upstream};
@@ -26,6 +28,7 @@ const BATCH: usize = 1024;
 pub(super) struct View {
     pub(super) workers: Arc<PerWorker<WorkerCells>>,
     pub(super) log_writer: Arc<LogWriterCells>,
+    pub(super) config: Arc<ConfigCells>,
     pub(super) process: Option<ProcessStats>,
     listeners: ByName<PerWorker<ListenerCells>>,
     routes: ByName<PerWorker<RouteCells>>,
@@ -65,6 +68,7 @@ impl Registry {
         View {
             workers: self.worker_cells(),
             log_writer: self.log_writer(),
+            config: self.config(),
             process: ProcessStats::read().ok(),
             listeners: objects.listeners.clone(),
             routes: objects.routes.clone(),

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may be awaited: far above what a loaded two-core machine needs, and small
 /// enough that a hang is reported while somebody still looks.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The end of a wait that starts now.
 pub fn deadline() -> Instant {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::client::Client;
 use isobar::config::{Config, PortZero};
-use isobar::server::{Server, StartError};
+use isobar::server::{ReloadError, Server, StartError};
 
 /// A running proxy; dropping it drains and stops it.
 #[derive(Debug)]
@@ -69,7 +69,20 @@ impl Proxy {
 
     /// Every address that the listener of that name listens on, in the order of its `bind`.
     pub fn listeners(&self, name: &str) -> Vec<SocketAddr> {
-        self.server().local_addrs(name).to_vec()
+        self.server().local_addrs(name)
+    }
+
+    /// Replaces its configuration while it runs.
+    #[track_caller]
+    pub fn reload(&self, toml: &str) {
+        self.try_reload(toml)
+            .unwrap_or_else(|e| panic!("reload: {e}\n{toml}"));
+    }
+
+    /// The same where it may rightly fail.
+    #[track_caller]
+    pub fn try_reload(&self, toml: &str) -> Result<(), ReloadError> {
+        self.server().reload(&Self::parse(toml))
     }
 
     /// Client connections of each worker.

@@ -142,6 +142,9 @@ pub fn expect_answer(response: &Response, reason: Reason) {
     let body = response.text();
     let begins = format!("{} {reason}", reason.status());
     assert!(body.starts_with(&begins), "{body:?}, not {begins:?}");
-    let told = format!("isobar; error={}; details={reason}", reason.proxy_error());
+    let told = format!(
+        "isobar; error={}; details=\"{reason}\"",
+        reason.proxy_error()
+    );
     assert_eq!(response.field("proxy-status"), Some(told.as_str()));
 }

@@ -1,0 +1,402 @@
+//! One table of each part of the model.
+//!
+//! Every struct is taken apart by name, without `..`: a new field of the model does not compile
+//! before it stands here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use toml::{Table, Value};
+
+use crate::balance::{Policy, PolicyKind};
+use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
+
+use super::super::model::{
+    AccessFormat, AccessLog, Action, Admin, Endpoint, Forwarding, HashKey, HeaderEdits, Keepalive,
+    Listener, Log, LogTarget, Process, Rewrite, Route, Sticky, Upstream,
+};
+use super::super::units::{format_duration, format_size};
+
+/// Puts keys in the order in which they are written.
+pub(super) trait Put {
+    fn put(&mut self, key: &str, value: impl Into<Value>);
+
+    fn put_some(&mut self, key: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(key, value);
+        }
+    }
+
+    fn put_list(&mut self, key: &str, values: Vec<Value>) {
+        if !values.is_empty() {
+            self.put(key, values);
+        }
+    }
+
+    fn put_table(&mut self, key: &str, table: Table) {
+        if !table.is_empty() {
+            self.put(key, table);
+        }
+    }
+}
+
+impl Put for Table {
+    fn put(&mut self, key: &str, value: impl Into<Value>) {
+        self.insert(key.to_owned(), value.into());
+    }
+}
+
+/// The table `[process]`.
+pub(in super::super) fn process(process: &Process) -> Table {
+    let Process {
+        workers,
+        grace,
+        user,
+        state_dir,
+        watch,
+    } = process;
+    let mut table = Table::new();
+    table.put(
+        "workers",
+        workers.map_or(Value::from("auto"), |n| Value::from(n.get() as i64)),
+    );
+    table.put("grace", duration(*grace));
+    table.put_some("user", user.as_deref());
+    table.put_some("state_dir", state_dir.as_deref().map(path));
+    table.put("watch", *watch);
+    table
+}
+
+/// The table `[admin]`.
+pub(in super::super) fn admin(admin: &Admin) -> Table {
+    let Admin {
+        bind,
+        socket,
+        allow_uids,
+    } = admin;
+    let mut table = Table::new();
+    table.put_some("bind", bind.map(|addr| addr.to_string()));
+    table.put_some("socket", socket.as_deref().map(path));
+    // An empty list would be an error: it reads like "nobody".
+    table.put_some(
+        "allow_uids",
+        (!allow_uids.is_empty()).then(|| allow_uids.clone()),
+    );
+    table
+}
+
+/// The table `[log]`.
+pub(in super::super) fn log(log: &Log) -> Table {
+    let Log { level, access } = log;
+    let mut table = Table::new();
+    table.put("level", level.as_str().to_ascii_lowercase());
+    match access {
+        None => table.put("access", "off"),
+        Some(log) => table.put("access", access_log(log)),
+    }
+    table
+}
+
+fn access_log(log: &AccessLog) -> Table {
+    let AccessLog { format, to, sample } = log;
+    let mut table = Table::new();
+    let word = match format {
+        AccessFormat::Combined => "combined",
+        AccessFormat::Common => "common",
+        AccessFormat::Json => "json",
+        AccessFormat::Text => "text",
+    };
+    table.put("format", word);
+    match to {
+        LogTarget::File(file) => table.put("to", path(file)),
+        LogTarget::Stderr => table.put("to", "stderr"),
+        LogTarget::Stdout => table.put("to", "stdout"),
+    }
+    table.put("sample", *sample);
+    table
+}
+
+/// A table `[listeners.NAME]`, without the shorthand `upstream`.
+pub(in super::super) fn listener(listener: &Listener) -> Table {
+    let Listener {
+        name: _,
+        bind,
+        max_connections,
+        header_timeout,
+        keepalive_timeout,
+        idle_timeout,
+        max_header_bytes,
+        max_headers,
+        max_body_bytes,
+        max_pipelined,
+        trusted_proxies,
+        forwarding,
+    } = listener;
+    let Forwarding {
+        x_forwarded,
+        forwarded,
+        via,
+        request_id,
+    } = forwarding;
+    let mut table = Table::new();
+    table.put("bind", texts(bind));
+    table.put("protocol", "http");
+    // An empty list says the default, none.
+    table.put("trusted_proxies", texts(trusted_proxies));
+    table.put("max_connections", *max_connections);
+    table.put("header_timeout", duration(*header_timeout));
+    table.put("keepalive_timeout", duration(*keepalive_timeout));
+    table.put("idle_timeout", duration(*idle_timeout));
+    table.put("max_header_bytes", format_size(*max_header_bytes as u64));
+    table.put("max_headers", *max_headers as i64);
+    table.put(
+        "max_body_bytes",
+        max_body_bytes.map_or_else(|| "none".to_owned(), format_size),
+    );
+    table.put("max_pipelined", *max_pipelined);
+    let mut told = Table::new();
+    told.put("x_forwarded", *x_forwarded);
+    told.put("forwarded", *forwarded);
+    told.put_some("via", via.as_deref());
+    told.put(
+        "request_id",
+        request_id.as_ref().map_or("off", HeaderName::as_str),
+    );
+    table.put("forwarding", told);
+    table
+}
+
+/// A table `[[routes]]`, without its name.
+pub(in super::super) fn route(route: &Route) -> Table {
+    let Route {
+        name: _,
+        rule,
+        action,
+        timeout,
+        rewrite,
+        request_headers,
+        response_headers,
+    } = route;
+    let Rule {
+        listeners,
+        hosts,
+        path,
+        methods,
+        headers,
+        query,
+        clients,
+    } = rule;
+    let mut table = Table::new();
+    table.put_list("listeners", texts(listeners));
+    let hosts = hosts.iter().map(|host| match host {
+        HostPattern::Exact(host) => Value::from(host.as_str()),
+        HostPattern::Wildcard(host) => Value::from(format!("*.{host}")),
+    });
+    table.put_list("host", hosts.collect());
+    match path {
+        Some(PathPattern::Exact(path)) => table.put("path", path.as_str()),
+        Some(PathPattern::Prefix(path)) => table.put("path", format!("{path}/*")),
+        Some(PathPattern::Regex(regex)) => table.put("path_regex", regex.as_str()),
+        None => {}
+    }
+    table.put_list("method", texts(methods));
+    table.put_table("header", patterns(headers, HeaderName::as_str));
+    table.put_table("query", patterns(query, String::as_str));
+    table.put_list("client", texts(clients));
+    match action {
+        Action::Redirect { to, status } => {
+            let mut redirect = Table::new();
+            redirect.put("to", to.as_str());
+            redirect.put("status", i64::from(status.as_u16()));
+            table.put("redirect", redirect);
+        }
+        Action::Respond {
+            status,
+            body,
+            content_type,
+        } => {
+            let mut respond = Table::new();
+            respond.put("status", i64::from(status.as_u16()));
+            respond.put("body", body.as_str());
+            respond.put("content_type", field(content_type));
+            table.put("respond", respond);
+        }
+        Action::Split(shares) => {
+            let shares = shares.iter().map(|(name, weight)| {
+                let mut share = Table::new();
+                share.put("upstream", &**name);
+                share.put("weight", *weight);
+                Value::Table(share)
+            });
+            table.put("split", Value::Array(shares.collect()));
+        }
+        Action::Upstream(name) => table.put("upstream", &**name),
+    }
+    table.put_some("timeout", timeout.map(duration));
+    let Rewrite {
+        strip_prefix,
+        add_prefix,
+        host,
+    } = rewrite;
+    let mut changes = Table::new();
+    changes.put_some("strip_prefix", strip_prefix.as_deref());
+    changes.put_some("add_prefix", add_prefix.as_deref());
+    changes.put_some("host", host.as_ref().map(field));
+    table.put_table("rewrite", changes);
+    table.put_table("request_headers", edits(request_headers));
+    table.put_table("response_headers", edits(response_headers));
+    table
+}
+
+/// A table `[upstreams.NAME]`, without its endpoints.
+pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
+    let Upstream {
+        name: _,
+        endpoints: _,
+        dynamic,
+        policy,
+        hash_key,
+        sticky,
+        connect_timeout,
+        idle_timeout,
+        keepalive,
+    } = upstream;
+    let mut table = Table::new();
+    table.put("dynamic", *dynamic);
+    table.put("balance", balance(policy, hash_key));
+    if let Some(Sticky {
+        cookie,
+        secure,
+        ttl,
+    }) = sticky
+    {
+        let mut sticky = Table::new();
+        sticky.put("cookie", cookie.as_str());
+        sticky.put("secure", *secure);
+        sticky.put_some("ttl", ttl.map(duration));
+        table.put("sticky", sticky);
+    }
+    table.put("protocol", "h1");
+    table.put("connect_timeout", duration(*connect_timeout));
+    table.put("idle_timeout", duration(*idle_timeout));
+    let Keepalive {
+        idle_timeout,
+        max_idle,
+    } = keepalive;
+    let mut kept = Table::new();
+    kept.put("idle_timeout", duration(*idle_timeout));
+    kept.put("max_idle", *max_idle);
+    table.put("keepalive", kept);
+    table
+}
+
+/// One of `endpoints`, without its address.
+pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
+    let Endpoint { addr: _, weight } = endpoint;
+    let mut table = Table::new();
+    table.put("weight", *weight);
+    table
+}
+
+fn balance(policy: &Policy, hash_key: &HashKey) -> Value {
+    let Policy { kind, bounded_load } = policy;
+    let (word, hashes) = match kind {
+        PolicyKind::RoundRobin => ("round_robin", false),
+        PolicyKind::Weighted => ("weighted", false),
+        PolicyKind::Random => ("random", false),
+        PolicyKind::LeastRequest => ("least_request", false),
+        PolicyKind::PeakEwma => ("peak_ewma", false),
+        PolicyKind::RingHash => ("ring_hash", true),
+        PolicyKind::Maglev => ("maglev", true),
+        PolicyKind::Rendezvous => ("rendezvous", true),
+        PolicyKind::First => ("first", false),
+    };
+    if !hashes {
+        return Value::from(word);
+    }
+    let mut table = Table::new();
+    table.put("policy", word);
+    let key = match hash_key {
+        HashKey::Client => "client".to_owned(),
+        HashKey::Cookie(name) => format!("cookie:{name}"),
+        HashKey::Header(name) => format!("header:{name}"),
+        HashKey::Host => "host".to_owned(),
+        HashKey::Path => "path".to_owned(),
+        HashKey::Query(name) => format!("query:{name}"),
+    };
+    table.put("key", key);
+    table.put_some("bounded_load", *bounded_load);
+    Value::Table(table)
+}
+
+/// `header` and `query`. The names of header fields may come again in another case.
+fn patterns<N>(all: &[(N, ValuePattern)], name: impl Fn(&N) -> &str) -> Table {
+    let mut table = Table::new();
+    for (key, pattern) in all {
+        let text = match pattern {
+            ValuePattern::Exact(text) => text.clone(),
+            ValuePattern::Present => String::new(),
+            ValuePattern::Regex(regex) => format!("~{}", regex.as_str()),
+        };
+        let mut spelling = name(key).to_owned();
+        for number in 1u32.. {
+            if !table.contains_key(&spelling) {
+                break;
+            }
+            spelling = respelt(name(key), number);
+        }
+        table.put(&spelling, text);
+    }
+    table
+}
+
+/// The name with those letters in upper case whose bits are set in `number`.
+fn respelt(name: &str, number: u32) -> String {
+    let mut letters = 0;
+    let respell = |c: char| {
+        let upper = c.is_ascii_alphabetic() && number >> letters & 1 == 1;
+        letters = (letters + u32::from(c.is_ascii_alphabetic())).min(u32::BITS - 1);
+        if upper { c.to_ascii_uppercase() } else { c }
+    };
+    name.chars().map(respell).collect()
+}
+
+fn edits(edits: &HeaderEdits) -> Table {
+    let HeaderEdits { set, add, remove } = edits;
+    let mut table = Table::new();
+    table.put_list("remove", texts(remove));
+    let mut fields = Table::new();
+    for (name, value) in set {
+        fields.put(name.as_str(), field(value));
+    }
+    table.put_table("set", fields);
+    let mut fields = Table::new();
+    for (name, value) in add {
+        let slot = fields
+            .entry(name.as_str())
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(values) = slot {
+            values.push(Value::from(field(value)));
+        }
+    }
+    table.put_table("add", fields);
+    table
+}
+
+fn duration(duration: Duration) -> String {
+    format_duration(duration)
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A field value; those of the loader are ASCII.
+fn field(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+fn texts<T: ToString>(all: &[T]) -> Vec<Value> {
+    all.iter().map(|t| Value::from(t.to_string())).collect()
+}

@@ -1,0 +1,113 @@
+//! Awaiting the head of a response while the request is still on its way.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::http1::{Limits, Progress};
+use crate::telemetry::reason::Reason;
+use crate::upstream::Connection;
+
+use super::h1::Conn;
+use super::respond;
+use super::scratch::Scratch;
+use super::upload::{Deadlines, Turn, Upload, arm, is_client_gone};
+use super::worker::Worker;
+
+/// Bounds of a response head: twice what a request may have by default, because endpoints are
+/// ours and set large cookies; still bounded, because they may be broken.
+const RESPONSE_LIMITS: Limits = Limits {
+    max_head_bytes: 64 * 1024,
+    max_fields: 256,
+    max_target_bytes: 0,
+};
+
+/// What came of awaiting it.
+pub(super) enum Awaited {
+    /// A response head; interim ones are told apart by their status.
+    Head,
+    /// The connection broke before the first byte of a response.
+    Broken,
+    Failed(Reason),
+}
+
+/// Sends what there is of the request and waits for the head of a response, both at once.
+pub(super) async fn await_head(
+    conn: &mut Conn,
+    worker: &Worker,
+    s: &mut Scratch,
+    upload: &mut Upload<'_>,
+    connection: &mut Connection,
+    deadlines: Deadlines,
+) -> Awaited {
+    let limits = RESPONSE_LIMITS;
+    let mut progress = (upload.flow.progress, Turn::Endpoint);
+    s.reply.reset();
+    poll_fn(|cx| {
+        // The request.
+        let sent = upload.advance(
+            cx,
+            &mut conn.stream,
+            &mut s.inbound,
+            &mut connection.stream,
+            &mut s.to_endpoint,
+            &worker.pipes,
+        );
+        if let Err(error) = sent
+            && let Some(reason) = respond::upload_failed(&error)
+        {
+            return Poll::Ready(Awaited::Failed(reason));
+        }
+        // The response.
+        loop {
+            if !s.response.is_empty() {
+                match s.reply.parse(s.response.filled(), &limits, &s.head.method) {
+                    Ok(Progress::Complete) => return Poll::Ready(Awaited::Head),
+                    Ok(Progress::Partial) => {}
+                    Err(refusal) => {
+                        tracing::debug!(%refusal, "response head refused");
+                        return Poll::Ready(Awaited::Failed(respond::response_refused(refusal)));
+                    }
+                }
+            }
+            if s.response.is_none() {
+                // Wait without a buffer.
+                match connection.stream.poll_readable(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(())) => s.response = worker.buffers.take(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken),
+                }
+            }
+            if s.response.spare().is_empty() {
+                s.response.grow(s.response.capacity() * 2); // bounded by RESPONSE_LIMITS
+            }
+            match connection.stream.poll_read(cx, &mut s.response) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) if s.response.is_empty() => return Poll::Ready(Awaited::Broken),
+                Poll::Ready(_) => return Poll::Ready(Awaited::Failed(Reason::ResponseIncomplete)),
+            }
+        }
+        if upload.stopped && is_client_gone(cx, conn, &mut s.inbound) {
+            return Poll::Ready(Awaited::Failed(Reason::ClientGone));
+        }
+        if conn.is_cutting() || connection.is_cut() {
+            return Poll::Ready(Awaited::Failed(Reason::Draining));
+        }
+        let turn = upload.turn();
+        if progress != (upload.flow.progress, turn) {
+            progress = (upload.flow.progress, turn);
+            arm(
+                conn,
+                deadlines,
+                worker.clock.now(),
+                deadlines.patience(turn),
+            );
+        }
+        if conn.timer.has_expired(cx) {
+            let reason = deadlines.expired(worker.clock.now(), turn);
+            return Poll::Ready(Awaited::Failed(reason));
+        }
+        Poll::Pending
+    })
+    .await
+}

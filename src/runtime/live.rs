@@ -1,0 +1,512 @@
+//! What runs, and how it changes while it runs.
+//!
+//! [`Live`] is the one writer of all that workers read. A change is prepared whole (files opened,
+//! addresses bound, tables built) before anything of it is seen; then one store publishes it. What
+//! fails before that leaves everything as it was.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::base::clock::{Clock, Nanos};
+use crate::config::{self, Config, Name};
+use crate::listener::BindError;
+use crate::listener::handover::Entry;
+use crate::proxy::snapshot::{Published, Snapshot};
+use crate::telemetry::history::{Cause, Timeline, What};
+use crate::telemetry::metrics::registry::{Object, Registry};
+use crate::upstream::overrides::{
+    AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
+    effective_members,
+};
+use crate::upstream::{Admits, Endpoint, Seat};
+
+use super::access::{self, Access};
+use super::compile::{Compiler, Known, UNROUTED, Wanted};
+use super::leaving::Leaving;
+use super::sockets::Sockets;
+use super::worker::{Command, Heir};
+use super::workers::Workers;
+
+/// A running configuration. One thread at a time changes it: it lives behind a lock.
+#[derive(Debug)]
+pub struct Live {
+    config: Arc<Config>,
+    published: Arc<Published>,
+    registry: Arc<Registry>,
+    compiler: Compiler,
+    sockets: Sockets,
+    workers: Workers,
+    access: Access,
+    leaving: Leaving,
+    /// What operators say of endpoints, and where that is kept over a restart.
+    overrides: Overrides,
+    store: Option<Store>,
+    timeline: Timeline,
+    /// Replaced configurations: the last owner frees them, and that must not be a worker, which
+    /// would stand still for the time it takes to free 10,000 routes.
+    replaced: Vec<Arc<Snapshot>>,
+    clock: Clock,
+    /// It drains, or has ended: nothing changes any more.
+    is_stopping: bool,
+    is_frozen: bool,
+}
+
+/// Why a change was refused. The old configuration serves on, untouched.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// The access log cannot be written.
+    #[error("the access log cannot be opened: {0}")]
+    AccessLog(#[source] io::Error),
+    /// An address cannot be bound.
+    #[error("listener `{name}`: {source}")]
+    Listener {
+        /// The listener.
+        name: Name,
+        /// Why.
+        source: BindError,
+    },
+    /// A file that was cut off is more likely than a wish to serve nothing.
+    #[error(
+        "the new configuration has no listener, so nothing would be served: is the file complete? \
+         to serve nothing, stop the process"
+    )]
+    NoListener,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    Stopping,
+    /// A successor is starting with the configuration as it is.
+    #[error("an upgrade is under way; try again when it is over")]
+    Upgrading,
+}
+
+/// How long, while draining, what is already on its way may arrive: the end of a handshake, the next
+/// request on a connection in use. A round trip across a continent.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// The parts that a server starts with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration that is published.
+    pub config: Arc<Config>,
+    /// Where workers read it.
+    pub published: Arc<Published>,
+    /// The metrics.
+    pub registry: Arc<Registry>,
+    /// What compiled it.
+    pub compiler: Compiler,
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// The threads.
+    pub workers: Workers,
+    /// The access log.
+    pub access: Access,
+    /// What operators say of endpoints.
+    pub overrides: Overrides,
+    /// Where that is kept.
+    pub store: Option<Store>,
+    /// What happened.
+    pub timeline: Timeline,
+}
+
+/// Why an operator's change was not made.
+#[derive(Debug, Error)]
+pub enum ChangeError {
+    /// It cannot be.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The server is shutting down, or a successor is starting with things as they are.
+    #[error("the server is draining or being upgraded; try again with its successor")]
+    Busy,
+    /// It could not be saved, and would be gone after a restart.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+}
+
+// === impl Live ===
+
+impl Live {
+    /// What was started.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            config: parts.config,
+            published: parts.published,
+            registry: parts.registry,
+            compiler: parts.compiler,
+            sockets: parts.sockets,
+            workers: parts.workers,
+            access: parts.access,
+            overrides: parts.overrides,
+            store: parts.store,
+            timeline: parts.timeline,
+            leaving: Leaving::default(),
+            replaced: Vec::new(),
+            clock: Clock::start(),
+            is_stopping: false,
+            is_frozen: false,
+        }
+    }
+
+    /// The configuration that is served.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// What operators say of endpoints.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// What was removed and still runs.
+    pub fn leaving(&self) -> &Leaving {
+        &self.leaving
+    }
+
+    /// The listening sockets.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// The worker threads.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// Every endpoint of the configuration served, and those on their way out.
+    pub fn endpoints(&self) -> Known {
+        self.known(&self.published.snapshot.load())
+    }
+
+    /// Replaces the configuration. All or nothing; nothing that is the same in both is touched.
+    ///
+    /// # Errors
+    /// What cannot be had; then everything is as it was.
+    pub fn reload(&mut self, config: Config) -> Result<Vec<Reconciled>, ReloadError> {
+        if self.is_stopping {
+            return Err(ReloadError::Stopping);
+        }
+        if self.is_frozen {
+            return Err(ReloadError::Upgrading);
+        }
+        if config.listeners.is_empty() && !self.config.listeners.is_empty() {
+            return Err(ReloadError::NoListener);
+        }
+        // 1 all that can fail
+        let log = self
+            .access
+            .prepare(access::settings(&config), &self.registry)
+            .map_err(ReloadError::AccessLog)?;
+        let prepared = self
+            .sockets
+            .prepare(&config.listeners, self.workers.len(), None)
+            .map_err(|(name, source)| ReloadError::Listener { name, source })?;
+        // 2 build
+        let mut overrides = self.overrides.clone();
+        let reconciled = overrides.reconcile(Some(&self.config), &config);
+        let now = self.clock.now();
+        let grace = config.process.grace;
+        let old = self.published.snapshot.load_full();
+        let known = self.known(&old);
+        let next = self
+            .compiler
+            .compile(&config, &prepared.slots, Some(&old), &known, |spec| {
+                wanted(spec, &overrides)
+            });
+        let next = Arc::new(next);
+        for slot in &prepared.removed {
+            if let Some((name, _)) = self.sockets.slot(*slot) {
+                let name = name.clone();
+                self.leaving
+                    .add_listener(*slot, name, old.clone(), now, grace);
+            }
+        }
+        // 3 the switch: whoever loads the configuration from here on sees the new one
+        self.published
+            .leaving
+            .store(Arc::new(self.leaving.snapshots()));
+        self.published.snapshot.store(next.clone());
+        // 4 what follows from it
+        let removed = prepared.removed.clone();
+        let unwanted = self.sockets.commit(prepared, &self.workers);
+        if !unwanted.is_empty() || !removed.is_empty() {
+            self.sockets.close(&unwanted);
+            self.workers.tell(|_| Command::Close {
+                sockets: unwanted.clone(),
+                listeners: removed.clone(),
+                last_call: LAST_CALL.min(grace / 4),
+            });
+        }
+        self.access.switch(log, &self.workers);
+        self.leave_endpoints(&old, &next, now, grace);
+        self.replaced.push(old);
+        self.config = Arc::new(config);
+        self.retain();
+        if self.overrides != overrides {
+            self.overrides = overrides;
+            self.save();
+        }
+        Ok(reconciled)
+    }
+
+    /// Does what an operator asks for: saved first, then in force, then answered.
+    ///
+    /// # Errors
+    /// What cannot be, or cannot be saved; then nothing has changed.
+    pub fn change(&mut self, change: Change) -> Result<Applied, ChangeError> {
+        if self.is_stopping || self.is_frozen {
+            return Err(ChangeError::Busy);
+        }
+        let cause = Cause::Operator {
+            owner: change.owner.clone(),
+            reason: change.reason.clone(),
+        };
+        let now = self.unix_ms();
+        let mut next = self.overrides.clone();
+        let applied = next.apply(change, &self.config, now)?;
+        if let Some(store) = &self.store {
+            store.save(&next)?;
+        }
+        self.overrides = next;
+        self.republish(&applied.upstream);
+        let what = What::Override {
+            upstream: applied.upstream.to_string(),
+            endpoint: applied.endpoint.to_string(),
+        };
+        tracing::info!("{}", applied.text);
+        self.timeline.record(now, cause, what, applied.text.clone());
+        Ok(applied)
+    }
+
+    /// Ends overrides whose time is over.
+    fn expire(&mut self) {
+        let now = self.unix_ms();
+        if self.overrides.next_expiry().is_none_or(|at| at > now) {
+            return;
+        }
+        let expired = self.overrides.expire(now);
+        self.save();
+        for ended in expired {
+            self.republish(&ended.upstream);
+            let what = What::Override {
+                upstream: ended.upstream.to_string(),
+                endpoint: ended.endpoint.to_string(),
+            };
+            tracing::info!("{}", ended.text);
+            self.timeline.record(now, Cause::Expiry, what, ended.text);
+        }
+    }
+
+    /// Saves the overrides where there is a place for them. What cannot be saved still holds.
+    fn save(&self) {
+        if let Some(store) = &self.store
+            && let Err(error) = store.save(&self.overrides)
+        {
+            tracing::error!(%error, "overrides hold, but would be lost by a restart");
+        }
+    }
+
+    /// Publishes the members that file and operators now ask for.
+    fn republish(&mut self, upstream: &str) {
+        let config = self.config.clone();
+        if let Some(spec) = config.upstreams.iter().find(|u| &*u.name == upstream) {
+            let wanted = wanted(spec, &self.overrides);
+            self.publish(upstream, &wanted);
+        }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.clock.now().wrapping_add(self.clock.unix_offset()) / 1_000_000
+    }
+
+    /// Publishes members of an upstream without touching anything else.
+    fn publish(&mut self, upstream: &str, wanted: &[Wanted]) {
+        let snapshot = self.published.snapshot.load_full();
+        let Some(upstream) = snapshot
+            .upstreams
+            .iter()
+            .find(|u| &*u.spec.name == upstream)
+        else {
+            return;
+        };
+        let name = &upstream.spec.name;
+        let known = self.known(&snapshot);
+        let seats = self.compiler.seats(name, &known, wanted);
+        let now = self.clock.now();
+        let grace = self.config.process.grace;
+        let before = upstream.publish(&seats);
+        for endpoint in &before.endpoints {
+            if !seats
+                .iter()
+                .any(|seat| Arc::ptr_eq(&seat.endpoint, endpoint))
+            {
+                self.leaving
+                    .add_endpoint(name.clone(), endpoint.clone(), now, grace);
+            }
+        }
+        self.leaving.keep_endpoints(|endpoint| {
+            seats
+                .iter()
+                .any(|seat: &Seat| Arc::ptr_eq(&seat.endpoint, endpoint))
+        });
+        self.retain();
+    }
+
+    /// Housekeeping, a few times a second: ends what has drained, cuts what has had its time, frees
+    /// what nobody reads any more.
+    pub fn advance(&mut self) {
+        self.access.tidy();
+        self.expire();
+        self.replaced
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        if self.leaving.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        let sockets = &self.sockets;
+        let due = self
+            .leaving
+            .advance(now, |slot| sockets.slot(slot).map_or(0, |(_, open)| open));
+        for slot in due.cut {
+            self.workers.tell(|_| Command::CutListener { slot });
+        }
+        if due.wake {
+            self.workers.tell(|_| Command::Wake);
+        }
+        if due.ended {
+            self.published
+                .leaving
+                .store(Arc::new(self.leaving.snapshots()));
+            self.retain();
+        }
+    }
+
+    /// The listening sockets for a successor, each with copies of its descriptors.
+    ///
+    /// # Errors
+    /// There are no descriptors left for the copies.
+    pub fn handles(&self) -> io::Result<Vec<(Entry, Vec<OwnedFd>)>> {
+        let handles = self.sockets.handles();
+        handles
+            .map(|(entry, fds)| {
+                let copies = fds.iter().map(BorrowedFd::try_clone_to_owned);
+                Ok((entry, copies.collect::<io::Result<_>>()?))
+            })
+            .collect()
+    }
+
+    /// Whether nothing may change for now: a successor is starting with what is.
+    pub fn freeze(&mut self, is_frozen: bool) {
+        self.is_frozen = is_frozen;
+    }
+
+    /// Stops accepting and lets what is in flight end; see [`crate::server::Server::drain`].
+    pub fn drain(&mut self, heir: Heir) {
+        // Nobody new finds the files; a connection made in the instant of closing would be reset.
+        self.sockets.close_all(heir == Heir::Successor);
+        self.is_stopping = true;
+        let last_call = LAST_CALL.min(self.config.process.grace / 4);
+        self.workers.tell(|_| Command::Drain { last_call, heir });
+    }
+
+    /// Ends everything now: cuts what is left, joins the workers, writes the last log lines.
+    pub fn stop(&mut self) {
+        self.is_stopping = true;
+        self.sockets.close_all(false);
+        self.workers.tell(|_| Command::Cut);
+        self.workers.join();
+        std::mem::take(&mut self.access).shutdown();
+    }
+
+    /// Opens the access log's file anew (after a rotation).
+    pub fn reopen_logs(&self) {
+        self.access.reopen();
+    }
+
+    /// Endpoints that are alive: those of `snapshot`, and those on their way out.
+    fn known(&self, snapshot: &Snapshot) -> Known {
+        let mut known = Known::new();
+        for (upstream, endpoint) in self.leaving.endpoints() {
+            known.insert((upstream.clone(), endpoint.addr.clone()), endpoint.clone());
+        }
+        for upstream in &snapshot.upstreams {
+            for endpoint in &upstream.members.load().endpoints {
+                let key = (upstream.spec.name.clone(), endpoint.addr.clone());
+                known.insert(key, endpoint.clone());
+            }
+        }
+        known
+    }
+
+    /// Endpoints of `old` that `next` lacks drain; those that came back stay.
+    fn leave_endpoints(&mut self, old: &Snapshot, next: &Snapshot, now: Nanos, grace: Duration) {
+        let mut stays = std::collections::HashSet::new();
+        for upstream in &next.upstreams {
+            for endpoint in &upstream.members.load().endpoints {
+                stays.insert(Arc::as_ptr(endpoint));
+            }
+        }
+        for upstream in &old.upstreams {
+            for endpoint in &upstream.members.load().endpoints {
+                if !stays.contains(&Arc::as_ptr(endpoint)) {
+                    let name = upstream.spec.name.clone();
+                    self.leaving
+                        .add_endpoint(name, endpoint.clone(), now, grace);
+                }
+            }
+        }
+        self.leaving
+            .keep_endpoints(|endpoint: &Arc<Endpoint>| stays.contains(&Arc::as_ptr(endpoint)));
+    }
+
+    /// Forgets the metrics of what is gone. What is leaving keeps its series until it has left.
+    fn retain(&self) {
+        let snapshot = self.published.snapshot.load();
+        let mut endpoints = std::collections::HashSet::new();
+        let mut names = std::collections::HashSet::new();
+        for upstream in &snapshot.upstreams {
+            names.insert(upstream.spec.name.clone());
+            for endpoint in &upstream.members.load().endpoints {
+                endpoints.insert((upstream.spec.name.clone(), endpoint.name.clone()));
+            }
+        }
+        for (upstream, endpoint) in self.leaving.endpoints() {
+            names.insert(upstream.clone());
+            endpoints.insert((upstream.clone(), endpoint.name.clone()));
+        }
+        let routes: std::collections::HashSet<&str> =
+            snapshot.plans.iter().map(|p| &*p.name).collect();
+        let listeners: std::collections::HashSet<&str> = snapshot
+            .listeners
+            .iter()
+            .flatten()
+            .map(|l| &*l.spec.name)
+            .collect();
+        self.registry.retain(|object| match object {
+            Object::Endpoint { upstream, endpoint } => {
+                endpoints.contains(&(upstream.into(), endpoint.into()))
+            }
+            Object::Listener(name) => listeners.contains(name) || self.leaving.has_listener(name),
+            Object::Route(name) => name == UNROUTED || routes.contains(name),
+            Object::Upstream(name) => names.contains(name),
+        });
+    }
+}
+
+/// The members that the file and operators together ask for.
+pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
+    effective_members(spec, overrides)
+        .into_iter()
+        .map(|member| Wanted {
+            addr: member.addr,
+            weight: member.weight,
+            admits: match member.state {
+                None => Admits::All,
+                Some(AdminState::Disable) => Admits::Nobody,
+                Some(AdminState::Drain) => Admits::Sticky,
+            },
+        })
+        .collect()
+}

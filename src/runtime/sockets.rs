@@ -1,0 +1,295 @@
+//! Which listening sockets exist, and which listener each belongs to.
+//!
+//! A socket belongs to an ADDRESS, not to a listener: when a reload moves an address from one
+//! listener to another, the socket and the connections that wait in its queue move along. New
+//! addresses are bound before anything changes; one that cannot be had leaves all as it was.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::base::addr::BindAddr;
+use crate::config::{Listener, Name};
+use crate::listener::handover::{Entry, Inherited, Kind};
+use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside};
+
+use super::worker::{Command, Listening, SocketKind};
+use super::workers::Workers;
+
+/// The open sockets and the slots of listeners.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    open: Vec<Open>,
+    slots: Vec<Slot>,
+    ids: u64,
+}
+
+/// What a configuration needs, bound already. Dropping it closes what was bound for it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// `slots[i]` is the slot of the configuration's listener `i`.
+    pub slots: Vec<usize>,
+    /// Listeners that have a slot now and will not.
+    pub removed: Vec<usize>,
+    names: Vec<Name>,
+    /// Address, slot, and its sockets if they are new.
+    wanted: Vec<(BindAddr, usize, Option<Bound>)>,
+}
+
+/// One listening address.
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    bind: BindAddr,
+    addr: Option<SocketAddr>,
+    kind: SocketKind,
+    slot: usize,
+    /// One a worker: handles of our own, to hand to a successor.
+    handles: Vec<OwnedFd>,
+    /// Removed when this goes.
+    file: Option<SocketFile>,
+}
+
+/// A number that connections know their listener by; never used again for another.
+#[derive(Debug)]
+struct Slot {
+    name: Name,
+    /// Its connections, all workers together.
+    connections: Arc<AtomicUsize>,
+    is_active: bool,
+}
+
+// === impl Sockets ===
+
+impl Sockets {
+    /// Binds what `listeners` need and is not bound yet; takes it from `inherited` if it is there.
+    ///
+    /// # Errors
+    /// The first address that cannot be had, with the listener's name; nothing stays bound for it.
+    pub fn prepare(
+        &self,
+        listeners: &[Listener],
+        workers: usize,
+        mut inherited: Option<&mut Inherited>,
+    ) -> Result<Prepared, (Name, BindError)> {
+        let known: HashMap<&str, usize> = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.is_active)
+            .map(|(i, slot)| (&*slot.name, i))
+            .collect();
+        let mut fresh = self.slots.len();
+        let slots: Vec<usize> = listeners
+            .iter()
+            .map(|listener| {
+                known.get(&*listener.name).copied().unwrap_or_else(|| {
+                    fresh += 1;
+                    fresh - 1
+                })
+            })
+            .collect();
+        let mut wanted = Vec::new();
+        for (listener, slot) in listeners.iter().zip(&slots) {
+            for addr in &listener.bind {
+                let is_open = self.open.iter().any(|open| open.bind == *addr);
+                let bound = if is_open {
+                    None
+                } else {
+                    let kind = match addr {
+                        BindAddr::Any(_) | BindAddr::Ip(_) => Kind::Tcp,
+                        BindAddr::Unix(_) => Kind::Unix,
+                    };
+                    let bound = inherited
+                        .as_mut()
+                        .and_then(|inherited| inherited.bind(kind, addr, workers))
+                        .unwrap_or_else(|| {
+                            if self.overlaps(addr) {
+                                bind_beside(addr, workers)
+                            } else {
+                                bind(addr, workers)
+                            }
+                        })
+                        .map_err(|source| (listener.name.clone(), source))?;
+                    Some(bound)
+                };
+                wanted.push((addr.clone(), *slot, bound));
+            }
+        }
+        let removed = known
+            .values()
+            .copied()
+            .filter(|slot| !slots.contains(slot))
+            .collect();
+        Ok(Prepared {
+            names: listeners.iter().map(|l| l.name.clone()).collect(),
+            slots,
+            removed,
+            wanted,
+        })
+    }
+
+    /// Whether an address of ours may be in the way of `addr`: `0.0.0.0:80` and `10.0.0.1:80` may
+    /// be open at once, for as long as it takes to close the one that goes.
+    fn overlaps(&self, addr: &BindAddr) -> bool {
+        let port = match addr {
+            BindAddr::Any(port) => *port,
+            BindAddr::Ip(ip) => ip.port(),
+            BindAddr::Unix(_) => return false,
+        };
+        let has_port = |open: &Open| open.addr.is_some_and(|a| a.port() == port);
+        port != 0 && self.open.iter().any(has_port)
+    }
+
+    /// Makes it so: tells the workers which sockets are new and which change hands, and returns
+    /// those that nobody wants any more, to be closed by [`Sockets::close`].
+    pub fn commit(&mut self, prepared: Prepared, workers: &Workers) -> Vec<u64> {
+        for slot in &mut self.slots {
+            slot.is_active = false;
+        }
+        for (name, slot) in prepared.names.iter().zip(&prepared.slots) {
+            match self.slots.get_mut(*slot) {
+                Some(known) => known.is_active = true,
+                // In order: `prepare` numbered them so.
+                None => self.slots.push(Slot {
+                    name: name.clone(),
+                    connections: Arc::default(),
+                    is_active: true,
+                }),
+            }
+        }
+        let mut unwanted: Vec<u64> = self.open.iter().map(|open| open.id).collect();
+        for (addr, slot, bound) in prepared.wanted {
+            let connections = self.slots[slot].connections.clone();
+            if let Some(bound) = bound {
+                self.open(addr, slot, bound, workers);
+            } else if let Some(open) = self.open.iter_mut().find(|open| open.bind == addr) {
+                unwanted.retain(|id| *id != open.id);
+                if open.slot != slot {
+                    open.slot = slot;
+                    let socket = open.id;
+                    workers.tell(|_| Command::Assign {
+                        socket,
+                        slot,
+                        connections: connections.clone(),
+                    });
+                }
+            }
+        }
+        unwanted
+    }
+
+    fn open(&mut self, addr: BindAddr, slot: usize, bound: Bound, workers: &Workers) {
+        let kind = match &bound {
+            Bound::Tcp { .. } => SocketKind::Tcp,
+            Bound::Unix { .. } => SocketKind::Unix,
+        };
+        self.ids += 1;
+        let mut open = Open {
+            id: self.ids,
+            bind: addr,
+            addr: bound.addr(),
+            kind,
+            slot,
+            handles: Vec::new(),
+            file: None,
+        };
+        let (sockets, file) = bound.into_parts();
+        open.file = file;
+        let connections = self.slots[slot].connections.clone();
+        // One a worker; a predecessor with more workers leaves more, and none may be closed.
+        for (i, fd) in sockets.into_iter().enumerate() {
+            // Without a handle the socket serves; only a successor has to bind it anew.
+            open.handles.extend(fd.try_clone());
+            let listening = Listening {
+                socket: open.id,
+                fd,
+                kind,
+                slot,
+                connections: connections.clone(),
+            };
+            workers.tell_one(i % workers.len().max(1), Command::Listen(listening));
+        }
+        self.open.push(open);
+    }
+
+    /// Gives these sockets up: nobody new finds them.
+    pub fn close(&mut self, sockets: &[u64]) {
+        self.open.retain(|open| {
+            let goes = sockets.contains(&open.id);
+            if goes && let Some(file) = &open.file {
+                file.remove();
+            }
+            !goes
+        });
+    }
+
+    /// Gives all sockets up. `keep_files`: a successor goes on listening there.
+    pub fn close_all(&mut self, keep_files: bool) {
+        for open in self.open.drain(..) {
+            if let Some(file) = &open.file {
+                if keep_files {
+                    file.keep();
+                } else {
+                    file.remove();
+                }
+            }
+        }
+    }
+
+    /// The name of the listener in `slot`, and its open connections.
+    pub fn slot(&self, slot: usize) -> Option<(&Name, usize)> {
+        let slot = self.slots.get(slot)?;
+        // Relaxed: a count.
+        Some((&slot.name, slot.connections.load(Ordering::Relaxed)))
+    }
+
+    /// Open connections of the listener that has this name now.
+    pub fn connections(&self, listener: &str) -> Option<usize> {
+        let slot = self
+            .slots
+            .iter()
+            .find(|slot| slot.is_active && &*slot.name == listener)?;
+        Some(slot.connections.load(Ordering::Relaxed))
+    }
+
+    /// The addresses that listener `name` is bound to, with their real ports.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        self.of(name)
+            .map(|open| match open.addr {
+                Some(addr) => addr.to_string(),
+                None => open.bind.to_string(),
+            })
+            .collect()
+    }
+
+    /// The IP addresses that listener `name` is bound to.
+    pub fn addrs(&self, name: &str) -> Vec<SocketAddr> {
+        self.of(name).filter_map(|open| open.addr).collect()
+    }
+
+    fn of(&self, name: &str) -> impl Iterator<Item = &Open> {
+        self.open.iter().filter(move |open| {
+            let slot = &self.slots[open.slot];
+            slot.is_active && &*slot.name == name
+        })
+    }
+
+    /// Every listening address with its sockets, for a successor.
+    pub fn handles(&self) -> impl Iterator<Item = (Entry, Vec<BorrowedFd<'_>>)> {
+        self.open.iter().map(|open| {
+            let entry = Entry {
+                kind: match open.kind {
+                    SocketKind::Tcp => Kind::Tcp,
+                    SocketKind::Unix => Kind::Unix,
+                },
+                name: self.slots[open.slot].name.to_string(),
+                addr: open.bind.to_string(),
+                count: open.handles.len(),
+            };
+            (entry, open.handles.iter().map(AsFd::as_fd).collect())
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What operators are shown: never the live types, so that an answer is a picture of one moment.
+
+use serde::Serialize;
+
+use crate::upstream::overrides::EndpointLayers;
+
+/// The server at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// `starting`, `ready` or `draining`.
+    pub state: &'static str,
+    /// Worker threads.
+    pub workers: usize,
+    /// The configuration served.
+    pub config: ConfigView,
+    /// In the order of the file.
+    pub listeners: Vec<ListenerView>,
+    /// In the order of the file.
+    pub upstreams: Vec<UpstreamSummary>,
+    /// Endpoints of which an operator has said something.
+    pub overrides: usize,
+    /// What was removed and has not ended yet.
+    pub leaving: LeavingView,
+}
+
+/// The configuration served.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConfigView {
+    /// The files it was read from, the main one first; none for a server that an embedding program
+    /// configures.
+    pub files: Vec<String>,
+    /// Hash of their texts, 16 hexadecimal digits.
+    pub hash: String,
+    /// Counts the configurations of this process.
+    pub version: u64,
+    /// Since when it is served, in milliseconds since 1970.
+    pub loaded_at_unix_ms: u64,
+    /// The last attempt to replace it, if that failed.
+    pub last_error: Option<FailureView>,
+    /// Settings that the files have and only a restart or an upgrade takes up.
+    pub needs_restart: Vec<String>,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureView {
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What was wrong: the rendered diagnostics.
+    pub text: String,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerView {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Open client connections.
+    pub connections: usize,
+}
+
+/// An upstream at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamSummary {
+    /// Its name.
+    pub name: String,
+    /// Members.
+    pub endpoints: usize,
+    /// Members that may be picked.
+    pub ready: usize,
+    /// Exchanges in flight.
+    pub in_flight: u64,
+}
+
+/// What is on its way out.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeavingView {
+    /// Listeners whose connections drain.
+    pub listeners: usize,
+    /// Endpoints whose exchanges drain.
+    pub endpoints: usize,
+}
+
+/// An upstream with all that is known of its endpoints.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamView {
+    /// Its name.
+    pub name: String,
+    /// The policy's name.
+    pub policy: String,
+    /// Whether operators may add and remove endpoints.
+    pub dynamic: bool,
+    /// Counts the sets of members that were published.
+    pub generation: u64,
+    /// In the order of the file, then those that operators added.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// An endpoint in its three layers: file, operator, observation.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointView {
+    /// What file and operator say, and which wins.
+    #[serde(flatten)]
+    pub layers: EndpointLayers,
+    /// What the workers see; `None` = it is no member.
+    pub observed: Option<Observed>,
+}
+
+/// What the workers see of an endpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Observed {
+    /// Whether new exchanges may go there.
+    pub ready: bool,
+    /// Exchanges in flight.
+    pub in_flight: u64,
+    /// Open connections to it, idle ones included.
+    pub connections: i64,
+    /// Requests that ended, by outcome.
+    pub requests: Vec<(&'static str, u64)>,
+}

@@ -1,0 +1,188 @@
+//! Replacing the binary: the same sockets, another process, no request lost.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::binary::{Binary, free_port};
+use crate::support::client::Client;
+use crate::support::eventually::eventually;
+use crate::support::origin::{Origin, Step};
+
+/// A program and its successors; all of them are killed at the end.
+struct Line {
+    first: Binary,
+    web: SocketAddr,
+    admin: SocketAddr,
+    file: PathBuf,
+}
+
+const ASK: &str =
+    "GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const ANSWER: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+impl Line {
+    fn start(upstream: SocketAddr) -> Self {
+        let (web, admin) = (free_port(), free_port());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("isobar.toml");
+        let toml = format!(
+            "[process]\nworkers = 2\ngrace = '20s'\n[admin]\nbind = '127.0.0.1:{admin}'\n\
+             [listeners.web]\nbind = '127.0.0.1:{web}'\nupstream = 'app'\n\
+             [upstreams.app]\nendpoints = ['{upstream}']\n"
+        );
+        std::fs::write(&file, toml).unwrap();
+        let first = Binary::spawn(&["run", &file.to_string_lossy()], folder);
+        first.await_line("try: curl");
+        Self {
+            first,
+            web: ([127, 0, 0, 1], web).into(),
+            admin: ([127, 0, 0, 1], admin).into(),
+            file,
+        }
+    }
+
+    /// The processes that took over, in turn.
+    fn successors(&self) -> Vec<i32> {
+        let output = self.first.output();
+        let lines = output.lines().filter(|l| l.contains("successor serves"));
+        lines
+            .filter_map(|line| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok())
+            .collect()
+    }
+
+    /// Asks the newest process to upgrade, and waits until it has a successor.
+    #[track_caller]
+    fn upgrade(&self) {
+        let before = self.successors();
+        let pid = match before.last() {
+            Some(pid) => Pid::from_raw(*pid).unwrap(),
+            None => Pid::from_raw(self.first.pid() as i32).unwrap(),
+        };
+        kill_process(pid, Signal::USR2).unwrap();
+        eventually("a successor that serves", || {
+            self.successors().len() > before.len()
+        });
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        for pid in self.successors() {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn successor_takes_over_the_sockets_and_the_predecessor_ends_with_0() {
+    let origin = Origin::named("a");
+    let mut line = Line::start(origin.addr());
+    let mut kept = Client::connect(line.web);
+    assert_eq!(kept.request("GET", "/").status(), 200);
+    line.upgrade();
+    assert_eq!(line.first.wait().code(), Some(0));
+    kept.expect_closed();
+    assert_eq!(Client::get(line.web, "/").text(), "a");
+    assert_eq!(Client::get(line.admin, "/readyz").status(), 200);
+    // The successor of a successor: it hands on what it was handed.
+    line.upgrade();
+    assert_eq!(Client::get(line.web, "/").text(), "a");
+    let last = *line.successors().last().unwrap();
+    kill_process(Pid::from_raw(last).unwrap(), Signal::TERM).unwrap();
+    eventually("the last one ends and frees the port", || {
+        Client::try_connect(line.web).is_err()
+    });
+}
+
+#[test]
+fn tunnel_lives_on_in_the_predecessor() {
+    let origin = Origin::always(vec![Step::Send(ANSWER.into()), Step::Echo]);
+    let mut line = Line::start(origin.addr());
+    let mut tunnel = Client::connect(line.web);
+    tunnel.send(ASK);
+    assert_eq!(tunnel.head().status(), 101);
+    line.upgrade();
+    tunnel.send("still here");
+    assert_eq!(tunnel.exactly(10), b"still here");
+    assert!(line.first.is_running());
+    tunnel.finish();
+    tunnel.expect_closed();
+    assert_eq!(line.first.wait().code(), Some(0));
+}
+
+#[test]
+fn successor_that_cannot_start_changes_nothing() {
+    let origin = Origin::named("a");
+    let mut line = Line::start(origin.addr());
+    let mut kept = Client::connect(line.web);
+    assert_eq!(kept.request("GET", "/").status(), 200);
+    std::fs::write(&line.file, "[listeners.web]\nbind = 'nonsense'\n").unwrap();
+    line.first.signal(Signal::USR2);
+    line.first.await_line("this process serves on");
+    assert!(line.first.output().contains("nonsense"), "it says why");
+    assert_eq!(kept.request("GET", "/").status(), 200);
+    assert_eq!(Client::get(line.web, "/").text(), "a");
+    assert!(line.first.is_running());
+    // And a reload is refused with the same words, and then possible again.
+    line.first.signal(Signal::HUP);
+    line.first.await_line("the configuration was not reloaded");
+    assert_eq!(kept.request("GET", "/").status(), 200);
+}
+
+/// The promise: clients on kept and on new connections notice no upgrade. Short: 4 upgrades and at
+/// least 8,000 requests; long (`tests/run --all`): 20 and at least 100,000.
+#[test]
+fn upgrades_under_load_lose_no_request() {
+    let (upgrades, least) = crate::support::scaled((4, 8_000), (20, 100_000));
+    let origin = Origin::named("a");
+    let line = Line::start(origin.addr());
+    let web = line.web;
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let client = |is_kept: bool| {
+        let (stop, served) = (stop.clone(), served.clone());
+        std::thread::spawn(move || {
+            let mut client = Client::connect(web);
+            while !stop.load(Ordering::Relaxed) {
+                let response = client.request("GET", "/");
+                assert_eq!(response.status(), 200);
+                served.fetch_add(1, Ordering::Relaxed);
+                let is_last = response.field("connection") == Some("close");
+                if is_last || !is_kept {
+                    client = Client::connect(web);
+                }
+            }
+        })
+    };
+    let clients: Vec<_> = [true, true, true, false, false, false]
+        .map(client)
+        .into_iter()
+        .collect();
+    for n in 1..=upgrades {
+        line.upgrade();
+        let due = least * n / upgrades;
+        eventually("requests between two upgrades", || {
+            served.load(Ordering::Relaxed) >= due || clients.iter().any(JoinHandle::is_finished)
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().unwrap();
+    }
+    let served = served.load(Ordering::Relaxed);
+    println!("{upgrades} upgrades, {served} requests, none failed");
+    assert!(served >= least);
+}
