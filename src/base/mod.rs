@@ -1,10 +1,11 @@
-//! What every floor may use: addresses, buffers, clocks, deadlines, one stable hash, one generator
-//! of random numbers, the load of an endpoint, the words of systemd.
+//! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, one stable hash, one
+//! generator of random numbers, the load of an endpoint, the words of systemd.
 
 pub mod addr;
 pub mod buffer;
 pub mod clock;
 pub mod coroutine;
+pub mod decimal;
 pub mod hash;
 pub mod load;
 pub mod rng;

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use regex::Regex;
+
 use super::client::NetworkGroup;
 use super::host::{HostKey, HostTable};
 use super::listeners::{ListenerSet, ListenerSets};
@@ -11,6 +13,7 @@ use super::literal::leading_literal;
 use super::order::Rank;
 use super::path::{NodeId, Radix};
 use super::predicate::CheckKey;
+use super::steps::PathRegexes;
 use super::table::{Bucket, Entry, Leaf, RouteTable, Span};
 use super::{PathPattern, Rule};
 
@@ -48,12 +51,14 @@ impl<A> RouteTable<A> {
             leaves: Vec::new(),
             starts: Radix::default(),
             regex_leaves: Vec::new(),
-            regexes: Vec::new(),
+            regexes: PathRegexes::default(),
             entries: Vec::new(),
             networks: Vec::new(),
         };
-        let buckets = table.draft(&rules);
-        let literals: Vec<Vec<u8>> = table.regexes.iter().map(leading_literal).collect();
+        let mut regexes = Vec::new();
+        let buckets = table.draft(&rules, &mut regexes);
+        let literals: Vec<Vec<u8>> = regexes.iter().map(leading_literal).collect();
+        table.regexes = PathRegexes::new(regexes);
         for mut drafts in buckets {
             drafts.sort_by_key(|draft| (Reverse(draft.rank), draft.entry.rule));
             table.add_bucket(&rules, &literals, drafts);
@@ -62,8 +67,8 @@ impl<A> RouteTable<A> {
         table
     }
 
-    /// The drafts of each bucket.
-    fn draft(&mut self, rules: &[Rule]) -> Vec<Vec<Draft>> {
+    /// The drafts of each bucket; the distinct path regexes go to `regexes`.
+    fn draft(&mut self, rules: &[Rule], regexes: &mut Vec<Regex>) -> Vec<Vec<Draft>> {
         let mut buckets: Vec<Vec<Draft>> = Vec::new();
         let mut texts: HashMap<&str, u32> = HashMap::new();
         let mut checks_of: HashMap<CheckKey<'_>, u32> = HashMap::new();
@@ -72,8 +77,8 @@ impl<A> RouteTable<A> {
             let regex = match &rule.path {
                 Some(PathPattern::Regex(regex)) => {
                     Some(*texts.entry(regex.as_str()).or_insert_with(|| {
-                        self.regexes.push(regex.clone());
-                        self.regexes.len() as u32 - 1
+                        regexes.push(regex.clone());
+                        regexes.len() as u32 - 1
                     }))
                 }
                 Some(PathPattern::Exact(_) | PathPattern::Prefix(_)) | None => None,

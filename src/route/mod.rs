@@ -49,11 +49,12 @@
 //! of a radix tree by the bytes of the path; then only the rules whose host and path fit. Nothing
 //! depends on the number of routes, nothing allocates (but for a query regex on a value with
 //! escapes), nothing locks. A regex that starts `^/literal` is tried only for paths that start so;
-//! one without such a start is tried for every path of its host. Equal texts are compiled once;
-//! thousands of different regexes do not fit a cache, and then one match costs microseconds
-//! (`cargo bench --bench route`). [`regex::Regex`] keeps its scratch
+//! one without such a start is tried for every path of its host. Equal texts are compiled once.
+//! One that is anchored and made of literals and runs of characters (`^/u/[0-9]+/edit$`) is decided
+//! without a regex machine, by a few steps over the path; thousands of others do not fit a cache, and
+//! then one match costs microseconds (`cargo bench --bench route`). [`regex::Regex`] keeps its scratch
 //! space in a pool whose first thread is served fastest: give each worker a clone of the table when
-//! regexes matter.
+//! such regexes matter.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -102,6 +103,7 @@ mod order;
 mod path;
 mod predicate;
 mod shadow;
+mod steps;
 mod table;
 #[cfg(test)]
 mod tests;

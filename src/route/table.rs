@@ -2,12 +2,11 @@
 
 use std::ops::{ControlFlow, Range};
 
-use regex::Regex;
-
 use super::client::NetworkGroup;
 use super::host::HostTable;
 use super::listeners::{ListenerSet, ListenerSets};
 use super::path::{Hit, NodeId, Radix};
+use super::steps::PathRegexes;
 use super::{HostLevel, Lost, Request, Rule, predicate};
 
 /// Rules compiled for lookup, each with its action. The order is the module's first section.
@@ -25,7 +24,7 @@ pub struct RouteTable<A> {
     pub(super) starts: Radix,
     pub(super) regex_leaves: Vec<Span>,
     /// Each distinct text once: a pattern that many hosts share stays in the cache.
-    pub(super) regexes: Vec<Regex>,
+    pub(super) regexes: PathRegexes,
     pub(super) entries: Vec<Entry>,
     pub(super) networks: Vec<NetworkGroup>,
 }
@@ -258,7 +257,7 @@ impl<A> RouteTable<A> {
             return Err(Lost::Listener);
         }
         if let Some(regex) = entry.regex
-            && !self.regexes[regex as usize].is_match(request.path)
+            && !self.regexes.is_match(regex, request.path)
         {
             return Err(Lost::Regex);
         }

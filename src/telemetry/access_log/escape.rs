@@ -6,6 +6,17 @@
 /// Most bytes of output for one of input, in any function here: `\u00XX`.
 pub(super) const WORST: usize = 6;
 
+/// Which bytes are printable ASCII other than `"` and `\`.
+const PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte < 0x7f {
+        table[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    table
+};
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The inside of a JSON string (RFC 8259, section 7). Control characters (C0, DEL, C1) are escaped,
@@ -56,15 +67,11 @@ fn is_plain(bytes: &[u8]) -> bool {
     let hits = words
         .iter()
         .fold(0, |hits, &word| hits | hit(u64::from_le_bytes(word)));
-    // A short rest is tested in one overlapping word where there is one, else filled with spaces.
+    // The rest is tested in one word that overlaps the one before.
     let last = match bytes.last_chunk::<8>() {
-        _ if rest.is_empty() => 0,
-        Some(&word) => hit(u64::from_le_bytes(word)),
-        None => {
-            let mut word = [b' '; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            hit(u64::from_le_bytes(word))
-        }
+        Some(&word) if !rest.is_empty() => hit(u64::from_le_bytes(word)),
+        Some(_) => 0,
+        None => return rest.iter().all(|&byte| PLAIN[usize::from(byte)]),
     };
     hits | last == 0
 }
