@@ -418,6 +418,17 @@ impl Server {
         Ok((Manifest::new(self.generation, entries), descriptors))
     }
 
+    /// The predecessor has given its word that all is ours ([`Builder::inherit`]): from now on the
+    /// files of Unix sockets are removed when this server ends.
+    pub fn own_files(&self) {
+        self.live().sockets().own_files();
+    }
+
+    /// Whether what operators say is kept for the next process (`process.state_dir`).
+    pub fn keeps_overrides(&self) -> bool {
+        self.live().config().process.state_dir.is_some()
+    }
+
     /// The successor did not start: all goes on here.
     pub fn thaw(&self) {
         self.live().freeze(false);

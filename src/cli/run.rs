@@ -128,11 +128,12 @@ fn serve(loaded: Result<Loaded, Problems>, watch: bool) -> u8 {
             return code;
         }
     };
-    if let Some(predecessor) = predecessor
-        && let Err(why) = predecessor.ready()
-    {
-        tracing::error!("the predecessor goes on: {why}");
-        return FAILED;
+    if let Some(predecessor) = predecessor {
+        if let Err(why) = predecessor.ready() {
+            tracing::error!("the predecessor goes on: {why}");
+            return FAILED;
+        }
+        running.server.own_files();
     }
     say(&banner::banner(&loaded.config, &running.server));
     running.tell_systemd(|to| to.ready("serving"));
@@ -263,6 +264,13 @@ impl Running {
     /// Starts a successor; `None` = it did not come up, and all is as before.
     fn upgrade(&self) -> Option<Successor> {
         tracing::info!("upgrade: starting a successor");
+        let overrides = self.server.operations().status().overrides;
+        if overrides > 0 && !self.server.keeps_overrides() {
+            tracing::warn!(
+                overrides,
+                "upgrade: without process.state_dir the successor does not know what operators said"
+            );
+        }
         match upgrade::start(&self.server) {
             Ok(successor) => Some(successor),
             Err(why) => {

@@ -74,6 +74,7 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    owner: FileOwner,
     /// Or is not ours to remove any more.
     is_removed: AtomicBool,
 }
@@ -262,7 +263,10 @@ pub(super) fn adopt_unix(
     }
     let file = SocketFile {
         path,
-        is_removed: AtomicBool::new(owner == FileOwner::Systemd),
+        owner,
+        // A predecessor still serves, and goes on if this process does not come up: the file
+        // becomes ours with its word (`SocketFile::own`).
+        is_removed: AtomicBool::new(true),
     };
     Ok(Bound::Unix { file, sockets })
 }
@@ -337,6 +341,7 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
 impl SocketFile {
     fn new(path: PathBuf) -> Self {
         Self {
+            owner: FileOwner::Isobar,
             path,
             is_removed: AtomicBool::new(false),
         }
@@ -346,6 +351,12 @@ impl SocketFile {
     pub fn keep(&self) {
         // Relaxed: as in `remove`.
         self.is_removed.store(true, Ordering::Relaxed);
+    }
+
+    /// The predecessor has handed the socket over for good: the file goes with this process.
+    pub fn own(&self) {
+        self.is_removed
+            .store(self.owner == FileOwner::Systemd, Ordering::Relaxed);
     }
 
     /// Removes the file: nobody new finds the socket.

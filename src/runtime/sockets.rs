@@ -226,6 +226,15 @@ impl Sockets {
         });
     }
 
+    /// The files of inherited Unix sockets go with this process from now on.
+    pub fn own_files(&self) {
+        for open in &self.open {
+            if let Some(file) = &open.file {
+                file.own();
+            }
+        }
+    }
+
     /// Gives all sockets up. `keep_files`: a successor goes on listening there.
     pub fn close_all(&mut self, keep_files: bool) {
         for open in self.open.drain(..) {

@@ -5,7 +5,9 @@
     reason = "test code outside #[test] functions: a panic is the report"
 )]
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -140,6 +142,49 @@ fn successor_that_cannot_start_changes_nothing() {
     line.first.signal(Signal::HUP);
     line.first.await_line("the configuration was not reloaded");
     assert_eq!(kept.request("GET", "/").status(), 200);
+}
+
+/// The file of a Unix socket belongs to the process that serves: a successor that fails leaves it,
+/// one that takes over removes it at its end.
+#[test]
+fn unix_socket_stays_reachable_through_failed_and_good_upgrades() {
+    let origin = Origin::named("a");
+    let mut line = Line::start(origin.addr());
+    let path = line.file.with_extension("sock");
+    let good = std::fs::read_to_string(&line.file).unwrap();
+    let unix = format!(
+        "{good}[listeners.unix]\nbind = 'unix:{}'\nupstream = 'app'\n",
+        path.display()
+    );
+    let ask = || {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        std::io::Result::Ok(())
+    };
+    std::fs::write(&line.file, &unix).unwrap();
+    line.first.signal(Signal::HUP);
+    line.first.await_line("reloaded");
+    ask().unwrap();
+    // It adopts the socket, and then fails: another program has the second port.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bad = format!(
+        "{unix}[listeners.zz]\nbind = '{}'\nupstream = 'app'\n",
+        taken.local_addr().unwrap()
+    );
+    std::fs::write(&line.file, bad).unwrap();
+    line.first.signal(Signal::USR2);
+    line.first.await_line("this process serves on");
+    ask().unwrap();
+    std::fs::write(&line.file, &unix).unwrap();
+    line.upgrade();
+    assert_eq!(line.first.wait().code(), Some(0));
+    ask().unwrap();
+    let last = *line.successors().last().unwrap();
+    kill_process(Pid::from_raw(last).unwrap(), Signal::TERM).unwrap();
+    eventually("the file goes with the last process", || !path.exists());
 }
 
 /// The promise: clients on kept and on new connections notice no upgrade. Short: 4 upgrades and at
