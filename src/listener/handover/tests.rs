@@ -497,6 +497,11 @@ fn unix_socket_is_shared_and_its_file_goes_with_the_successor() {
     let configured = BindAddr::Unix(path.clone());
     let (fds, file) = bind(&configured, 1).unwrap().into_parts();
     let sockets = vec![entry(Kind::Unix, &configured, 1)];
+    let fails = hand(sockets.clone(), &[fds[0].as_fd()])
+        .unwrap()
+        .bind(Kind::Unix, &configured, 1);
+    drop(fails.unwrap().unwrap());
+    assert!(path.exists(), "a successor that does not come up leaves it");
     let mut inherited = hand(sockets, &[fds[0].as_fd()]).unwrap();
     let file = file.unwrap();
     file.keep();
@@ -508,6 +513,7 @@ fn unix_socket_is_shared_and_its_file_goes_with_the_successor() {
     let client = UnixStream::connect(&path).unwrap();
     let [.., last] = <[OwnedFd; 3]>::try_from(fds).unwrap();
     drop(UnixListener::from(last).accept().unwrap());
+    file.as_ref().unwrap().own();
     drop((client, file));
     assert!(!path.exists(), "the successor removed it");
 }
