@@ -4,6 +4,7 @@
 //! addresses bound, tables built) before anything of it is seen; then one store publishes it. What
 //! fails before that leaves everything as it was.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::upstream::overrides::{
     AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
     effective_members,
 };
-use crate::upstream::{Admits, Endpoint, Seat};
+use crate::upstream::{Admits, Endpoint};
 
 use super::access::{self, Access};
 use super::compile::{Compiler, Known, UNROUTED, Wanted};
@@ -82,6 +83,9 @@ pub enum ReloadError {
     #[error("an upgrade is under way; try again when it is over")]
     Upgrading,
 }
+
+/// Endpoints by their identity.
+type Stays = HashSet<*const Endpoint>;
 
 /// How long, while draining, what is already on its way may arrive: the end of a handshake, the next
 /// request on a connection in use. A round trip across a continent.
@@ -223,6 +227,10 @@ impl Live {
                     .add_listener(*slot, name, old.clone(), now, grace);
             }
         }
+        // Endpoints that come back, before they are picked: a cut one ends what it is given.
+        let stays = members(&next);
+        self.leaving
+            .keep_endpoints(|endpoint| stays.contains(&Arc::as_ptr(endpoint)));
         // 3 the switch: whoever loads the configuration from here on sees the new one
         self.published
             .leaving
@@ -232,15 +240,16 @@ impl Live {
         let removed = prepared.removed.clone();
         let unwanted = self.sockets.commit(prepared, &self.workers);
         if !unwanted.is_empty() || !removed.is_empty() {
-            self.sockets.close(&unwanted);
+            let done = self.sockets.close(&unwanted);
             self.workers.tell(|_| Command::Close {
                 sockets: unwanted.clone(),
                 listeners: removed.clone(),
                 last_call: LAST_CALL.min(grace / 4),
+                done: done.clone(),
             });
         }
         self.access.switch(log, &self.workers);
-        self.leave_endpoints(&old, &next, now, grace);
+        self.leave_endpoints(&old, &stays, now, grace);
         self.replaced.push(old);
         self.config = Arc::new(config);
         self.retain();
@@ -282,6 +291,10 @@ impl Live {
 
     /// Ends overrides whose time is over.
     fn expire(&mut self) {
+        // They are the successor's then, in the place where they are kept too.
+        if self.is_stopping || self.is_frozen {
+            return;
+        }
         let now = self.unix_ms();
         if self.overrides.next_expiry().is_none_or(|at| at > now) {
             return;
@@ -336,21 +349,16 @@ impl Live {
         let seats = self.compiler.seats(name, &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
+        let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
+        self.leaving
+            .keep_endpoints(|endpoint| stays.contains(&Arc::as_ptr(endpoint)));
         let before = upstream.publish(&seats);
         for endpoint in &before.endpoints {
-            if !seats
-                .iter()
-                .any(|seat| Arc::ptr_eq(&seat.endpoint, endpoint))
-            {
+            if !stays.contains(&Arc::as_ptr(endpoint)) {
                 self.leaving
                     .add_endpoint(name.clone(), endpoint.clone(), now, grace);
             }
         }
-        self.leaving.keep_endpoints(|endpoint| {
-            seats
-                .iter()
-                .any(|seat: &Seat| Arc::ptr_eq(&seat.endpoint, endpoint))
-        });
         self.retain();
     }
 
@@ -440,14 +448,8 @@ impl Live {
         known
     }
 
-    /// Endpoints of `old` that `next` lacks drain; those that came back stay.
-    fn leave_endpoints(&mut self, old: &Snapshot, next: &Snapshot, now: Nanos, grace: Duration) {
-        let mut stays = std::collections::HashSet::new();
-        for upstream in &next.upstreams {
-            for endpoint in &upstream.members.load().endpoints {
-                stays.insert(Arc::as_ptr(endpoint));
-            }
-        }
+    /// Endpoints of `old` that are not among those that stay drain.
+    fn leave_endpoints(&mut self, old: &Snapshot, stays: &Stays, now: Nanos, grace: Duration) {
         for upstream in &old.upstreams {
             for endpoint in &upstream.members.load().endpoints {
                 if !stays.contains(&Arc::as_ptr(endpoint)) {
@@ -457,15 +459,13 @@ impl Live {
                 }
             }
         }
-        self.leaving
-            .keep_endpoints(|endpoint: &Arc<Endpoint>| stays.contains(&Arc::as_ptr(endpoint)));
     }
 
     /// Forgets the metrics of what is gone. What is leaving keeps its series until it has left.
     fn retain(&self) {
         let snapshot = self.published.snapshot.load();
-        let mut endpoints = std::collections::HashSet::new();
-        let mut names = std::collections::HashSet::new();
+        let mut endpoints = HashSet::new();
+        let mut names = HashSet::new();
         for upstream in &snapshot.upstreams {
             names.insert(upstream.spec.name.clone());
             for endpoint in &upstream.members.load().endpoints {
@@ -476,9 +476,8 @@ impl Live {
             names.insert(upstream.clone());
             endpoints.insert((upstream.clone(), endpoint.name.clone()));
         }
-        let routes: std::collections::HashSet<&str> =
-            snapshot.plans.iter().map(|p| &*p.name).collect();
-        let listeners: std::collections::HashSet<&str> = snapshot
+        let routes: HashSet<&str> = snapshot.plans.iter().map(|p| &*p.name).collect();
+        let listeners: HashSet<&str> = snapshot
             .listeners
             .iter()
             .flatten()
@@ -493,6 +492,15 @@ impl Live {
             Object::Upstream(name) => names.contains(name),
         });
     }
+}
+
+/// Every endpoint of `snapshot`.
+fn members(snapshot: &Snapshot) -> Stays {
+    let mut stays = Stays::new();
+    for upstream in &snapshot.upstreams {
+        stays.extend(upstream.members.load().endpoints.iter().map(Arc::as_ptr));
+    }
+    stays
 }
 
 /// The members that the file and operators together ask for.

@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::base::addr::BindAddr;
+use crate::base::clock::{Clock, nanos};
 use crate::config::{Listener, Name};
 use crate::listener::handover::{Entry, Inherited, Kind};
 use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside};
@@ -23,6 +25,7 @@ use super::workers::Workers;
 pub struct Sockets {
     open: Vec<Open>,
     slots: Vec<Slot>,
+    closing: Vec<Closing>,
     ids: u64,
 }
 
@@ -51,6 +54,21 @@ struct Open {
     /// Removed when this goes.
     file: Option<SocketFile>,
 }
+
+/// An address that was given up, and that workers still listen on for the time of a last call.
+#[derive(Debug)]
+struct Closing {
+    port: u16,
+    /// Alive as long as a worker does.
+    by: Weak<()>,
+}
+
+/// How long a new socket waits for one of ours at its port that closes: the last call of 100 ms,
+/// and a worker that is late.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const CLOSED_POLL: Duration = Duration::from_millis(5);
 
 /// A number that connections know their listener by; never used again for another.
 #[derive(Debug)]
@@ -102,6 +120,7 @@ impl Sockets {
                         BindAddr::Any(_) | BindAddr::Ip(_) => Kind::Tcp,
                         BindAddr::Unix(_) => Kind::Unix,
                     };
+                    self.await_closed(addr);
                     let bound = inherited
                         .as_mut()
                         .and_then(|inherited| inherited.bind(kind, addr, workers))
@@ -131,16 +150,24 @@ impl Sockets {
         })
     }
 
+    /// Waits until no worker listens any more at the port of `addr` on a socket that an earlier
+    /// change gave up: a listener that comes back at once would find its own address in use.
+    fn await_closed(&self, addr: &BindAddr) {
+        let Some(port) = port(addr) else { return };
+        let clock = Clock::start();
+        let end = clock.now() + nanos(CLOSED_WITHIN);
+        let is_open = |closing: &Closing| closing.port == port && closing.by.strong_count() > 0;
+        while self.closing.iter().any(is_open) && clock.now() < end {
+            std::thread::park_timeout(CLOSED_POLL);
+        }
+    }
+
     /// Whether an address of ours may be in the way of `addr`: `0.0.0.0:80` and `10.0.0.1:80` may
     /// be open at once, for as long as it takes to close the one that goes.
     fn overlaps(&self, addr: &BindAddr) -> bool {
-        let port = match addr {
-            BindAddr::Any(port) => *port,
-            BindAddr::Ip(ip) => ip.port(),
-            BindAddr::Unix(_) => return false,
-        };
+        let Some(port) = port(addr) else { return false };
         let has_port = |open: &Open| open.addr.is_some_and(|a| a.port() == port);
-        port != 0 && self.open.iter().any(has_port)
+        self.open.iter().any(has_port)
     }
 
     /// Makes it so: tells the workers which sockets are new and which change hands, and returns
@@ -215,15 +242,26 @@ impl Sockets {
         self.open.push(open);
     }
 
-    /// Gives these sockets up: nobody new finds them.
-    pub fn close(&mut self, sockets: &[u64]) {
+    /// Gives these sockets up: nobody new finds them. What is returned is for the workers to drop
+    /// once they have closed them.
+    pub fn close(&mut self, sockets: &[u64]) -> Arc<()> {
+        let done = Arc::new(());
+        self.closing.retain(|closing| closing.by.strong_count() > 0);
+        let closing = &mut self.closing;
         self.open.retain(|open| {
             let goes = sockets.contains(&open.id);
-            if goes && let Some(file) = &open.file {
-                file.remove();
+            if goes {
+                closing.extend(open.addr.map(|addr| Closing {
+                    port: addr.port(),
+                    by: Arc::downgrade(&done),
+                }));
+                if let Some(file) = &open.file {
+                    file.remove();
+                }
             }
             !goes
         });
+        done
     }
 
     /// The files of inherited Unix sockets go with this process from now on.
@@ -301,4 +339,14 @@ impl Sockets {
             (entry, open.handles.iter().map(AsFd::as_fd).collect())
         })
     }
+}
+
+/// The port that `addr` asks for; `None` = any, or it has no ports.
+fn port(addr: &BindAddr) -> Option<u16> {
+    let port = match addr {
+        BindAddr::Any(port) => *port,
+        BindAddr::Ip(ip) => ip.port(),
+        BindAddr::Unix(_) => return None,
+    };
+    (port != 0).then_some(port)
 }

@@ -42,6 +42,8 @@ pub enum Command {
         listeners: Vec<usize>,
         /// How long what is already on its way may still arrive.
         last_call: Duration,
+        /// Dropped once this worker has closed them.
+        done: Arc<()>,
     },
     /// What is left ends now.
     Cut,
@@ -213,7 +215,8 @@ async fn obey(
                 sockets,
                 listeners,
                 last_call,
-            }) => close(shared, &sockets, listeners, last_call),
+                done,
+            }) => close(shared, &sockets, listeners, last_call, done),
             Some(Command::CutListener { slot }) => worker.enter_listener(slot, Phase::Cutting),
             Some(Command::Log { log, done }) => {
                 if let Some(mut old) = worker.log.replace(log) {
@@ -278,7 +281,13 @@ fn drain(shared: &Rc<Shared>, last_call: Duration, heir: Heir) {
 }
 
 /// The same for some sockets, and for the connections of listeners that have none left.
-fn close(shared: &Rc<Shared>, ids: &[u64], listeners: Vec<usize>, last_call: Duration) {
+fn close(
+    shared: &Rc<Shared>,
+    ids: &[u64],
+    listeners: Vec<usize>,
+    last_call: Duration,
+    done: Arc<()>,
+) {
     for slot in &listeners {
         shared.worker.enter_listener(*slot, Phase::LastCall);
     }
@@ -295,6 +304,7 @@ fn close(shared: &Rc<Shared>, ids: &[u64], listeners: Vec<usize>, last_call: Dur
     spawn_local(async move {
         tokio::time::sleep(last_call).await;
         empty(&shared, go).await;
+        drop(done);
         for slot in listeners {
             shared.worker.enter_listener(slot, Phase::Draining);
         }

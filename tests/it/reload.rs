@@ -225,6 +225,22 @@ fn bind_may_widen_to_every_address_and_narrow_again() {
     assert_eq!(kept.request("GET", "/").status(), 200);
 }
 
+/// Its sockets are open for the time of the last call still: a reload that brought it back within
+/// that was told that its own address was "in use by another program".
+#[test]
+fn listener_may_go_and_come_back_at_once() {
+    let origin = Origin::named("one");
+    let port = crate::support::binary::free_port();
+    let without = Proxy::config_over(&[origin.addr()], "");
+    let with = format!("{without}[listeners.more]\nbind = '127.0.0.1:{port}'\nupstream = 'app'\n");
+    let proxy = Proxy::start(&with);
+    for _ in 0..3 {
+        proxy.reload(&without);
+        proxy.reload(&with);
+        assert_eq!(Client::get(proxy.listener("more"), "/").text(), "one");
+    }
+}
+
 #[test]
 fn access_log_moves_to_another_file_and_loses_no_line() {
     let origin = Origin::named("one");
