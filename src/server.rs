@@ -258,7 +258,11 @@ impl Server {
             cells: registry.config(),
             orders,
         });
-        record_start(&operations, &timeline, told);
+        let cause = match generation {
+            0 => Cause::Start,
+            _ => Cause::Upgrade,
+        };
+        record_start(&operations, &timeline, &cause, told);
         let mut server = Self {
             live: live.clone(),
             published,
@@ -359,11 +363,6 @@ impl Server {
     /// How long a drain may take before it cuts.
     pub fn grace(&self) -> Duration {
         self.live().config().process.grace
-    }
-
-    /// The level of the program's own log that the configuration served asks for.
-    pub fn log_level(&self) -> tracing::Level {
-        self.live().config().log.level
     }
 
     /// Opens the access log's file anew (after a rotation).
@@ -569,18 +568,23 @@ fn stored(config: &Config) -> Result<(Option<Store>, Overrides), StartError> {
 }
 
 /// Puts the start into the timeline, and which overrides of the process before still hold.
-fn record_start(operations: &Operations, timeline: &Timeline, told: Vec<Reconciled>) {
+fn record_start(
+    operations: &Operations,
+    timeline: &Timeline,
+    cause: &Cause,
+    told: Vec<Reconciled>,
+) {
     let now = operations.started_unix_ms();
     let state = "started".to_owned();
     let text = format!("isobar {} started", env!("CARGO_PKG_VERSION"));
-    timeline.record(now, Cause::Start, What::Process { state }, text);
+    timeline.record(now, cause.clone(), What::Process { state }, text);
     for said in told {
         tracing::info!("{}", said.text);
         let what = What::Override {
             upstream: said.upstream.to_string(),
             endpoint: said.endpoint.to_string(),
         };
-        timeline.record(now, Cause::Start, what, said.text);
+        timeline.record(now, cause.clone(), what, said.text);
     }
 }
 

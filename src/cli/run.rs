@@ -17,10 +17,10 @@ use crate::listener::handover::Inherited;
 use crate::runtime::privileges::{self, PrivilegesError};
 use crate::server::{Order, Server, Shutdown, StartError};
 use crate::telemetry::history::Trigger;
-use crate::telemetry::log::{self, LevelSwitch, LogFormat};
+use crate::telemetry::log::{self, LogFormat};
 
 use super::banner;
-use super::upgrade::{self, Handed, Successor};
+use super::upgrade::{self, Handed};
 
 const OK: u8 = 0;
 const FAILED: u8 = 1;
@@ -57,7 +57,6 @@ struct Running {
     server: Server,
     notifier: Option<Notifier>,
     watch: Option<Watch>,
-    level: Option<LevelSwitch>,
 }
 
 /// Changes of files that wait to be looked at: one stands for all.
@@ -107,12 +106,9 @@ fn serve(loaded: Result<Loaded, Problems>, watch: bool) -> u8 {
         },
     };
     let started = loaded
-        .map_err(|problems| {
-            let code = match problems {
-                Problems::Invalid(_) => FAILED,
-                Problems::Io { .. } => IO,
-            };
-            (problems.to_string(), code)
+        .map_err(|problems| match &problems {
+            Problems::Invalid(_) => (problems.to_string(), FAILED),
+            Problems::Io { source, .. } => (format!("error: {problems}: {source}"), IO),
         })
         .and_then(|loaded| {
             let running = start(&loaded, inherited, watch)?;
@@ -168,6 +164,22 @@ fn start(
         let _entered = runtime.enter();
         Ears::new(changes, watchdog).map_err(|e| io("cannot listen for signals", &e))?
     };
+    let main = loaded
+        .files
+        .first()
+        .filter(|file| file.as_os_str() != COMMAND_LINE);
+    // Before the server: one that has begun to serve a predecessor's sockets must not fail.
+    let watch = match main {
+        Some(main) if watch || loaded.config.process.watch => {
+            let report = move || {
+                // Full: a look is due anyway.
+                let _ = changed.try_send(());
+            };
+            let watch = Watch::start(main, loaded.hash, report);
+            Some(watch.map_err(|error| (format!("error: {error}"), FAILED))?)
+        }
+        _ => None,
+    };
     let mut builder = Server::builder(&loaded.config);
     if let Some(inherited) = inherited {
         builder = builder.inherit(inherited);
@@ -183,31 +195,18 @@ fn start(
         }
     }
     ears.orders = server.take_orders();
-    let main = loaded
-        .files
-        .first()
-        .filter(|file| file.as_os_str() != COMMAND_LINE);
+    if let Some(level) = level {
+        server.operations().follow_level(level);
+    }
     if main.is_some() {
         server.operations().set_source(loaded);
     }
-    let watch = match main {
-        Some(main) if watch || loaded.config.process.watch => {
-            let report = move || {
-                // Full: a look is due anyway.
-                let _ = changed.try_send(());
-            };
-            let watch = Watch::start(main, loaded.hash, report);
-            Some(watch.map_err(|error| (format!("error: {error}"), FAILED))?)
-        }
-        _ => None,
-    };
     Ok(Running {
         runtime,
         ears,
         server,
         notifier,
         watch,
-        level,
     })
 }
 
@@ -246,13 +245,8 @@ impl Running {
         self.tell_systemd(|to| to.reloading(Clock::start()));
         // What was wrong is in the log, in `status` and in the metrics.
         let served = self.server.operations().reload(trigger);
-        if let Ok(plan) = &served {
-            if let Some(watch) = &self.watch {
-                watch.loaded(plan.hash);
-            }
-            if let Some(level) = &self.level {
-                level.set(self.server.log_level());
-            }
+        if let (Ok(plan), Some(watch)) = (&served, &self.watch) {
+            watch.loaded(plan.hash);
         }
         let status = match served {
             Ok(_) => "serving",
@@ -261,8 +255,9 @@ impl Running {
         self.tell_systemd(|to| to.ready(status));
     }
 
-    /// Starts a successor; `None` = it did not come up, and all is as before.
-    fn upgrade(&self) -> Option<Successor> {
+    /// Starts a successor and leaves all to it: its process; `None` = it did not come up, and all is
+    /// as before.
+    fn upgrade(&self) -> Option<u32> {
         tracing::info!("upgrade: starting a successor");
         let overrides = self.server.operations().status().overrides;
         if overrides > 0 && !self.server.keeps_overrides() {
@@ -271,9 +266,20 @@ impl Running {
                 "upgrade: without process.state_dir the successor does not know what operators said"
             );
         }
-        match upgrade::start(&self.server) {
-            Ok(successor) => Some(successor),
+        let taken_over = upgrade::start(&self.server).and_then(|successor| {
+            let pid = successor.pid();
+            // Before it says anything: systemd may listen to the main process only.
+            self.tell_systemd(|to| to.main_pid(pid));
+            // As long as it has not heard this, there is somebody to go back to.
+            successor.go().inspect_err(|_| {
+                self.tell_systemd(|to| to.main_pid(std::process::id()));
+            })?;
+            Ok(pid)
+        });
+        match taken_over {
+            Ok(pid) => Some(pid),
             Err(why) => {
+                self.server.operations().upgrade_failed(&why);
                 tracing::error!("upgrade: {why}; this process serves on");
                 self.server.thaw();
                 None
@@ -282,14 +288,12 @@ impl Running {
     }
 
     /// Ends, for nobody or for a successor that serves.
-    fn stop(mut self, successor: Option<Successor>) -> u8 {
+    fn stop(mut self, successor: Option<u32>) -> u8 {
         // A change of the files is the successor's business, or nobody's.
         self.watch = None;
         let grace = self.server.grace();
-        if let Some(successor) = &successor {
-            let pid = successor.pid();
+        if let Some(pid) = successor {
             tracing::info!(pid, ?grace, "upgrade: the successor serves; draining");
-            self.tell_systemd(|to| to.main_pid(pid));
         } else {
             tracing::info!(?grace, "draining; a second signal cuts");
             self.tell_systemd(|to| to.stopping("draining"));
@@ -302,7 +306,7 @@ impl Running {
         } = self;
         // Nobody waits for an order any more.
         ears.orders = None;
-        let urgent = |server: &Server| {
+        let mut urgent = |server: &Server| {
             loop {
                 let told = runtime.block_on(async {
                     tokio::select! {
@@ -322,15 +326,12 @@ impl Running {
                 }
             }
         };
-        let ended = match successor {
-            Some(successor) => {
-                if let Err(why) = successor.go() {
-                    // It served a moment ago: there is nobody to go back to.
-                    tracing::error!("upgrade: {why}");
-                }
-                server.succeed(urgent)
-            }
-            None => server.shutdown_unless(urgent),
+        let ended = if successor.is_some() {
+            // A signal that came while the successor started is the first one, not the second.
+            let _ = urgent(&server);
+            server.succeed(urgent)
+        } else {
+            server.shutdown_unless(urgent)
         };
         match ended {
             Shutdown::Clean => {

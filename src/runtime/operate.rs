@@ -14,6 +14,7 @@ use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::proxy::snapshot::Published;
 use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What};
+use crate::telemetry::log::LevelSwitch;
 use crate::telemetry::metrics::cells::{ConfigCells, EndpointOutcome};
 use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers};
 use crate::upstream::{Members, Upstream};
@@ -55,6 +56,8 @@ struct Source {
     hash: u64,
     loaded_at_unix_ms: u64,
     last_error: Option<FailureView>,
+    /// The program's own log follows the configuration, whoever asks for the reload.
+    level: Option<LevelSwitch>,
 }
 
 /// What only the process itself can do.
@@ -90,8 +93,8 @@ pub enum ReloadFailure {
     /// The files are wrong, or cannot be read.
     #[error("{0}")]
     Invalid(Problems),
-    /// An embedding program configures this server.
-    #[error("this server was not started from a file; the program that embeds it reloads it")]
+    /// The command line, or an embedding program, configures this server.
+    #[error("nothing to reload: this server was not started from a configuration file")]
     NoFile,
     /// What it asks for cannot be had.
     #[error(transparent)]
@@ -160,6 +163,11 @@ impl Operations {
         source.path = loaded.files.first().cloned();
         source.files.clone_from(&loaded.files);
         source.hash = loaded.hash;
+    }
+
+    /// Lets `log.level` of the configuration served set the level of the program's own log.
+    pub fn follow_level(&self, level: LevelSwitch) {
+        self.source().level = Some(level);
     }
 
     /// The server at a glance.
@@ -255,7 +263,10 @@ impl Operations {
     /// keeps the reason.
     pub fn reload(&self, trigger: Trigger) -> Result<PlanView, ReloadFailure> {
         let mut source = self.source();
-        let path = source.path.clone().ok_or(ReloadFailure::NoFile)?;
+        let Some(path) = source.path.clone() else {
+            tracing::warn!("{}", ReloadFailure::NoFile);
+            return Err(ReloadFailure::NoFile);
+        };
         let tried = config::load(&path)
             .map_err(ReloadFailure::Invalid)
             .and_then(|loaded| self.switch(loaded));
@@ -266,6 +277,9 @@ impl Operations {
                 source.hash = plan.hash;
                 source.loaded_at_unix_ms = now;
                 source.last_error = None;
+                if let Some(level) = &source.level {
+                    level.set(self.live().config().log.level);
+                }
                 self.0.cells.succeeded(now);
                 let cause = Cause::Reload {
                     trigger,
@@ -295,7 +309,14 @@ impl Operations {
                 Ok(plan)
             }
             Err(failure) => {
-                let text = failure.to_string();
+                let text = match &failure {
+                    ReloadFailure::Invalid(problems @ Problems::Io { source, .. }) => {
+                        format!("{problems}: {source}")
+                    }
+                    ReloadFailure::Invalid(Problems::Invalid(_))
+                    | ReloadFailure::NoFile
+                    | ReloadFailure::Unavailable(_) => failure.to_string(),
+                };
                 tracing::error!(
                     "the configuration was not reloaded, the old one serves on\n{text}"
                 );
@@ -312,6 +333,16 @@ impl Operations {
                 Err(failure)
             }
         }
+    }
+
+    /// Keeps in mind that a successor did not take over, and why.
+    pub fn upgrade_failed(&self, why: &str) {
+        let what = What::Process {
+            state: "serving".to_owned(),
+        };
+        let text = format!("not upgraded: {why}; this process serves on");
+        let now = unix_ms(self.0.clock);
+        self.0.timeline.record(now, Cause::Upgrade, what, text);
     }
 
     /// Does what an operator asks for an endpoint.

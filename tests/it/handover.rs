@@ -6,7 +6,7 @@
 )]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::support::DEADLINE;
 
 /// What the child process is asked to do; absent in an ordinary run of the tests.
-const ROLE: &str = "ISOBAR_TEST_HANDOVER";
+pub(crate) const ROLE: &str = "ISOBAR_TEST_HANDOVER";
 
 /// A process that runs `role` of [`child`]; killed with the test.
 struct Successor(Child);
@@ -73,6 +73,7 @@ fn child() {
         Ok("fail") => fail(),
         Ok("limited") => limited(),
         Ok("activated") => activated(),
+        Ok("deaf") => deaf(),
         Ok("vanish") => drop(from_stdin().unwrap()),
         Ok(other) => panic!("no role {other}"),
         Err(_) => {}
@@ -104,6 +105,16 @@ fn fail() {
     drop(receive(&stream, DEADLINE).unwrap());
     let why = Message::Failed("isobar.toml:1: no".to_owned());
     say(&stream, &why, DEADLINE).unwrap();
+}
+
+/// Serves, it says, and does not hear what it is told; for the tests of `upgrade`.
+fn deaf() {
+    let stream = from_stdin().unwrap();
+    let _inherited = receive(&stream, DEADLINE).unwrap();
+    stream.shutdown(Shutdown::Read).unwrap();
+    say(&stream, &Message::Ready, DEADLINE).unwrap();
+    // Until it is killed.
+    std::thread::park_timeout(DEADLINE);
 }
 
 /// Has not room for all of the descriptors, and says so.

@@ -457,6 +457,22 @@ fn reload_says_what_changed_or_every_diagnostic() {
     assert!(!bed.done(&["status"]).contains("refused"));
 }
 
+/// It did so for a reload by signal only.
+#[test]
+fn reload_changes_the_level_of_the_log() {
+    let bed = Bed::start();
+    bed.edit("[admin]", "[log]\nlevel = 'error'\n[admin]");
+    bed.done(&["reload"]);
+    bed.edit("weight = 1", "weight = 3");
+    bed.done(&["reload"]);
+    bed.edit("level = 'error'", "level = 'info'");
+    bed.done(&["reload"]);
+    bed.done(&["reload"]);
+    bed.isobar.await_line("reloaded: nothing changes");
+    let said = bed.isobar.output();
+    assert!(!said.contains("1 endpoint changed"), "{said}");
+}
+
 #[test]
 fn overrides_outlive_a_reload_which_says_so() {
     let bed = Bed::start();
@@ -535,6 +551,8 @@ fn upgrade_hands_the_control_socket_on() {
     let pid = status["pid"].as_u64().unwrap();
     let successor = Successor(Pid::from_raw(pid as i32).unwrap());
     assert_ne!(pid, u64::from(first));
+    let told = bed.done(&["status", "--history"]);
+    assert!(told.contains("  upgrade "), "{told}");
     bed.done(&["drain", &bed.name_of_a()]);
     bed.await_only("b");
     kill_process(successor.0, Signal::TERM).unwrap();
@@ -555,6 +573,12 @@ fn successor_that_does_not_come_up_leaves_the_control_socket() {
     bed.isobar.await_line("this process serves on");
     let status: Value = serde_json::from_str(&bed.done(&["status", "--json"])).unwrap();
     assert_eq!(status["pid"], bed.isobar.pid());
+    let told = bed.done(&["status", "--history"]);
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.contains("  upgrade ") && last.contains("not upgraded") && last.contains("access log"),
+        "{told}"
+    );
     bed.done(&["drain", &bed.name_of_a()]);
     bed.await_only("b");
 }

@@ -5,8 +5,10 @@
     reason = "test code outside #[test] functions: a panic is the report"
 )]
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::binary::{Binary, free_port};
+use crate::support::binary::{Binary, free_port, program};
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::origin::{Origin, Step};
@@ -185,6 +187,55 @@ fn unix_socket_stays_reachable_through_failed_and_good_upgrades() {
     let last = *line.successors().last().unwrap();
     kill_process(Pid::from_raw(last).unwrap(), Signal::TERM).unwrap();
     eventually("the file goes with the last process", || !path.exists());
+}
+
+/// It says that it serves, and is gone, or as good as gone, when it is told that all is its own. The
+/// predecessor ended all the same once, and nobody served.
+#[test]
+fn successor_that_does_not_hear_its_word_changes_nothing() {
+    let origin = Origin::named("a");
+    let folder = tempfile::tempdir().unwrap();
+    let (link, file) = (
+        folder.path().join("isobar"),
+        folder.path().join("isobar.toml"),
+    );
+    let port = free_port();
+    let toml = format!(
+        "[listeners.web]\nbind = '127.0.0.1:{port}'\nupstream = 'app'\n\
+         [upstreams.app]\nendpoints = ['{}']\n",
+        origin.addr()
+    );
+    std::fs::write(&file, toml).unwrap();
+    symlink(program(), &link).unwrap();
+    let first = Binary::spawn_at(&link, &["run", &file.to_string_lossy()], folder);
+    first.await_line("try: curl");
+    let web = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut line = Line {
+        first,
+        web,
+        admin: web, // not asked
+        file,
+    };
+    let mut kept = Client::connect(web);
+    assert_eq!(kept.request("GET", "/").status(), 200);
+    let deaf = format!(
+        "#!/bin/sh\n{}=deaf exec '{}' handover::child --exact --nocapture\n",
+        super::handover::ROLE,
+        std::env::current_exe().unwrap().display()
+    );
+    std::fs::remove_file(&link).unwrap();
+    std::fs::write(&link, deaf).unwrap();
+    std::fs::set_permissions(&link, Permissions::from_mode(0o755)).unwrap();
+    line.first.signal(Signal::USR2);
+    line.first.await_line("this process serves on");
+    assert_eq!(kept.request("GET", "/").status(), 200);
+    assert_eq!(Client::get(web, "/").text(), "a");
+    // And the next one, which hears, takes over.
+    std::fs::remove_file(&link).unwrap();
+    symlink(program(), &link).unwrap();
+    line.upgrade();
+    assert_eq!(line.first.wait().code(), Some(0));
+    assert_eq!(Client::get(web, "/").text(), "a");
 }
 
 /// The promise: clients on kept and on new connections notice no upgrade. Short: 4 upgrades and at

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -79,6 +80,12 @@ impl Binary {
     #[track_caller]
     pub fn spawn(args: &[&str], folder: tempfile::TempDir) -> Self {
         Self::watch(command(args), folder)
+    }
+
+    /// The same with another path to the program: a link, say, that the test will change.
+    #[track_caller]
+    pub fn spawn_at(program: &Path, args: &[&str], folder: tempfile::TempDir) -> Self {
+        Self::watch(piped(Command::new(program), args), folder)
     }
 
     fn watch(mut command: Command, folder: tempfile::TempDir) -> Self {
@@ -169,7 +176,15 @@ impl Said {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isobar"));
+    piped(Command::new(program()), args)
+}
+
+/// The path of the program.
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_isobar"))
+}
+
+fn piped(mut command: Command, args: &[&str]) -> Command {
     command
         .args(args)
         .stdin(Stdio::null())
