@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::Access;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -193,6 +194,13 @@ fn start(
             Err(error @ PrivilegesError::NotRoot { .. }) => tracing::warn!("{error}"),
             Err(error) => return Err((format!("error: {error}"), FAILED)),
         }
+    }
+    if let Some(folder) = &loaded.config.process.state_dir
+        && let Err(error) = rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+    {
+        // Not an error: what is served does not depend on it. But an operator's first word will.
+        let folder = folder.display();
+        tracing::warn!(%folder, %error, "process.state_dir is of no use: overrides are refused");
     }
     ears.orders = server.take_orders();
     if let Some(level) = level {

@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal};
 
 use tracing::Level;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Registry, reload};
@@ -29,7 +29,12 @@ pub fn init(level: Level, format: LogFormat) -> Result<LevelSwitch, TryInitError
     let base = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_target(level >= Level::DEBUG);
-    let registry = tracing_subscriber::registry().with(filter);
+    let ours = filter_fn(|event| {
+        // It warns of each folder that is gone before it is forgotten, as with every swap of a
+        // Kubernetes volume. What matters it returns as an error.
+        !event.target().starts_with("notify")
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(ours);
     match format {
         LogFormat::Json => registry.with(base.json().flatten_event(true)).try_init()?,
         LogFormat::Text => registry

@@ -457,6 +457,18 @@ fn reload_says_what_changed_or_every_diagnostic() {
     assert!(!bed.done(&["status"]).contains("refused"));
 }
 
+#[test]
+fn folder_for_overrides_that_is_not_there_is_said_at_the_start() {
+    let toml = format!(
+        "[process]\nstate_dir = '/nonexistent/isobar'\n[listeners.web]\n\
+         bind = '127.0.0.1:{}'\n[[routes]]\nrespond = {{}}\n",
+        free_port()
+    );
+    let isobar = Binary::start(&toml);
+    let line = isobar.await_line("state_dir is of no use");
+    assert!(line.contains("/nonexistent/isobar"), "{line}");
+}
+
 /// It did so for a reload by signal only.
 #[test]
 fn reload_changes_the_level_of_the_log() {

@@ -6,6 +6,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -158,6 +159,38 @@ fn watched_file_is_reloaded_when_it_changes() {
     eventually("the next change is served", || {
         kept.request("GET", "/").text() == "one"
     });
+}
+
+/// As Kubernetes changes a mounted volume. The library that watches used to warn of each folder that
+/// was gone.
+#[test]
+fn volume_that_is_swapped_is_reloaded_without_a_warning() {
+    let web = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let version = |name: &str| {
+        std::fs::create_dir(root.join(name)).unwrap();
+        let toml = format!(
+            "[listeners.web]\nbind = '{web}'\n[[routes]]\nrespond = {{ body = '{name}' }}\n"
+        );
+        std::fs::write(root.join(name).join("isobar.toml"), toml).unwrap();
+        symlink(name, root.join("..new")).unwrap();
+        std::fs::rename(root.join("..new"), root.join("..data")).unwrap();
+    };
+    version("..1");
+    let file = root.join("isobar.toml");
+    symlink("..data/isobar.toml", &file).unwrap();
+    let isobar = Binary::spawn(&["run", &file.to_string_lossy(), "--watch"], folder);
+    isobar.await_line("try: curl");
+    for [old, new] in [["..1", "..2"], ["..2", "..3"]] {
+        version(new);
+        std::fs::remove_dir_all(root.join(old)).unwrap();
+        eventually("the new volume is served", || {
+            Client::get(web, "/").text() == new
+        });
+    }
+    let said = isobar.output();
+    assert!(!said.contains("watch"), "{said}");
 }
 
 const ASK: &str =
