@@ -121,14 +121,13 @@ impl PathRegexes {
                     Step::Literal(at..self.literals.len() as u32)
                 }
                 Part::Run { set, least, most } => {
-                    let class = match known.get(&set) {
-                        Some(&class) => class,
-                        None => {
-                            let class = u16::try_from(self.classes.len()).ok()?;
-                            self.classes.push(set);
-                            known.insert(set, class);
-                            class
-                        }
+                    let class = if let Some(&class) = known.get(&set) {
+                        class
+                    } else {
+                        let class = u16::try_from(self.classes.len()).ok()?;
+                        self.classes.push(set);
+                        known.insert(set, class);
+                        class
                     };
                     Step::Run { class, least, most }
                 }
