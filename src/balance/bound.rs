@@ -4,20 +4,24 @@
 //! exchanges in flight, the one to be placed included, a member of weight w takes at most
 //! ceil(c m w / W); a key whose member is full goes on to the next in its order.
 //!
-//! The total is not summed at each pick (1,000 cache lines). Every pick re-reads a few members in
-//! rotation and corrects a running sum, and adds itself: up to [`BATCH`] members the total is exact,
-//! beyond, exchanges that ended may be counted for up to `n / BATCH` picks, which makes the cap a
-//! little generous, never too small for the exchanges there are.
+//! The total of more than [`BATCH`] members is not summed at each pick (1,000 cache lines). Every pick
+//! re-reads a few members in rotation, corrects a running total by what has changed at them, and
+//! adds itself. So exchanges that ended may be counted for up to `n / BATCH` picks, which makes the
+//! cap a little generous; those that began are counted at once. Nothing is written with a locked
+//! instruction, of which each costs as much as the rest of a pick: where two workers write at the
+//! same moment the total is off by one of them until the rotation has come round, when it is summed
+//! anew.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::ready::{Ready, in_flight};
 use crate::base::load::Load;
 
-/// Members re-read at each pick: 8 lines in a row of the allocator cost about 10 ns.
-const BATCH: usize = 8;
+/// Members re-read at each pick, each a cache line of its own. Fewer make the rotation longer, in which
+/// exchanges that ended still count.
+const BATCH: usize = 4;
 
 /// The bound and the running total of exchanges in flight.
 #[derive(Debug)]
@@ -29,13 +33,25 @@ pub(super) struct Bound {
     tally: Tally,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Tally {
     total: AtomicU64,
-    /// Next position to re-read.
-    next: AtomicU64,
-    is_primed: AtomicBool,
+    /// Next position to re-read; [`UNREAD`] before the first pick.
+    next: AtomicU32,
+}
+
+/// The first pick of a generation reads all members, once.
+const UNREAD: u32 = u32::MAX;
+
+/// What one pick has seen. Must be settled: the changes it found are in no total yet.
+#[derive(Debug)]
+#[must_use = "changes that are not settled are lost to the total"]
+pub(super) struct Look {
+    /// Exchanges in flight over all candidates.
+    pub(super) total: u64,
+    /// What `total` is above the shared one; `None` where all were read and no total is kept.
+    change: Option<u64>,
 }
 
 // === impl Bound ===
@@ -52,48 +68,79 @@ impl Bound {
         Self {
             share: share.into(),
             seen: (0..members).map(|_| AtomicU32::new(0)).collect(),
-            tally: Tally::default(),
+            tally: Tally {
+                total: AtomicU64::new(0),
+                next: AtomicU32::new(UNREAD),
+            },
         }
     }
 
-    /// Exchanges in flight over all candidates, after a look at the next few of them.
-    pub(super) fn total(&self, ready: &Ready, loads: &[Arc<Load>]) -> u64 {
-        let n = ready.len();
-        let looks = if self.tally.is_primed.load(Relaxed) {
-            BATCH.min(n)
-        } else {
-            // The first pick of a generation reads them all, once.
-            self.tally.is_primed.store(true, Relaxed);
-            n
-        };
-        let start = self.tally.next.fetch_add(looks as u64, Relaxed);
-        let mut position = (start % n as u64) as usize;
-        for _ in 0..looks {
-            let index = ready.index(position);
-            self.note(index, in_flight(loads, index));
-            position += 1;
-            if position == n {
-                position = 0;
-            }
-        }
-        self.tally.total.load(Relaxed)
-    }
-
-    /// Records that `count` exchanges are in flight at a member.
+    /// Looks at the next few candidates.
     #[inline]
-    pub(super) fn note(&self, index: usize, count: u32) {
-        let seen = &self.seen[index];
-        if seen.load(Relaxed) != count {
-            // The swap hands each difference to exactly one worker, so the total stays the sum.
-            let change = i64::from(count) - i64::from(seen.swap(count, Relaxed));
-            self.tally.total.fetch_add(change as u64, Relaxed);
+    pub(super) fn look(&self, ready: &Ready, loads: &[Arc<Load>]) -> Look {
+        let n = ready.len();
+        if n <= BATCH {
+            let counts = ready.indices().iter();
+            let total = counts.map(|&index| u64::from(in_flight(loads, index as usize)));
+            return Look {
+                total: total.sum(),
+                change: None,
+            };
+        }
+        let (start, looks) = match self.tally.next.load(Relaxed) {
+            UNREAD => (0, n),
+            next => (next as usize, BATCH),
+        };
+        let end = (start + looks).min(n);
+        let change = (start..end).fold(0, |change: u64, position| {
+            let index = ready.index(position);
+            change.wrapping_add(self.note(index, in_flight(loads, index)))
+        });
+        if end < n {
+            self.tally.next.store(end as u32, Relaxed);
+            let total = self.tally.total.load(Relaxed).wrapping_add(change);
+            return Look {
+                total,
+                change: Some(change),
+            };
+        }
+        // The end of a lap: what was miscounted during it, because two workers noted one change,
+        // is forgotten.
+        self.tally.next.store(0, Relaxed);
+        let seen = self.seen.iter().map(|seen| u64::from(seen.load(Relaxed)));
+        let total = seen.sum();
+        self.tally.total.store(total, Relaxed);
+        Look {
+            total,
+            change: Some(0),
         }
     }
 
-    /// Whether a member with `count` in flight may take one more of `total` + 1.
+    /// Ends a look with the member that was picked, which will have `count` in flight.
+    #[inline]
+    pub(super) fn settle(&self, look: &Look, picked: usize, count: u32) {
+        let Some(change) = look.change else { return };
+        let change = change.wrapping_add(self.note(picked, count));
+        let total = self.tally.total.load(Relaxed).wrapping_add(change);
+        self.tally.total.store(total, Relaxed);
+    }
+
+    /// Records that `count` exchanges are in flight at a member; by how much the total changes.
+    #[inline]
+    fn note(&self, index: usize, count: u32) -> u64 {
+        let seen = &self.seen[index];
+        let before = seen.load(Relaxed);
+        if before != count {
+            seen.store(count, Relaxed);
+        }
+        u64::from(count).wrapping_sub(u64::from(before))
+    }
+
+    /// Whether a member with `count` in flight may take one more of `total` + 1: a whole number is
+    /// below ceil(x) exactly when it is below x.
     #[inline]
     pub(super) fn has_room(&self, index: usize, count: u32, total: u64) -> bool {
-        f64::from(count) < (self.share[index] * (total as f64 + 1.0)).ceil()
+        f64::from(count) < self.share[index] * (total as f64 + 1.0)
     }
 }
 

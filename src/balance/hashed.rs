@@ -160,12 +160,9 @@ impl<T: Table> Hashed<T> {
     }
 
     /// The first member from `slot` on that is untried and has room; else the least loaded untried
-    /// one; `None` when all were tried.
-    fn walk(&self, slot: usize, ask: &Ask<'_>) -> Option<usize> {
-        let total = self
-            .bound
-            .as_ref()
-            .map_or(0, |bound| bound.total(&self.ready, ask.loads));
+    /// one; `None` when all were tried. `total` is what is in flight over all.
+    #[cold]
+    fn walk(&self, slot: usize, ask: &Ask<'_>, total: u64) -> Option<usize> {
         let has_room = |index: usize| {
             self.bound
                 .as_ref()
@@ -197,13 +194,22 @@ impl<T: Table> Balancer for Hashed<T> {
             None => ask.rng.below(self.resolved.len()),
         };
         let owner = self.resolved[slot] as usize;
-        if self.bound.is_none() && !ask.tried.contains(&owner) {
-            return Some(owner);
-        }
-        let picked = self.walk(slot, ask).unwrap_or(owner);
-        if let Some(bound) = &self.bound {
-            bound.note(picked, in_flight(ask.loads, picked) + 1);
-        }
+        let is_tried = !ask.tried.is_empty() && ask.tried.contains(&owner);
+        let Some(bound) = &self.bound else {
+            return if is_tried {
+                self.walk(slot, ask, 0).or(Some(owner))
+            } else {
+                Some(owner)
+            };
+        };
+        let look = bound.look(&self.ready, ask.loads);
+        let has_room = bound.has_room(owner, in_flight(ask.loads, owner), look.total);
+        let picked = if has_room && !is_tried {
+            owner
+        } else {
+            self.walk(slot, ask, look.total).unwrap_or(owner)
+        };
+        bound.settle(&look, picked, in_flight(ask.loads, picked) + 1);
         Some(picked)
     }
 
