@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::Clock;
 use crate::base::systemd::{self, Notifier};
@@ -21,7 +21,7 @@ use crate::telemetry::history::Trigger;
 use crate::telemetry::log::{self, LogFormat};
 
 use super::banner;
-use super::upgrade::{self, Handed};
+use super::upgrade::{self, Handed, Successor};
 
 const OK: u8 = 0;
 const FAILED: u8 = 1;
@@ -265,7 +265,7 @@ impl Running {
 
     /// Starts a successor and leaves all to it: its process; `None` = it did not come up, and all is
     /// as before.
-    fn upgrade(&self) -> Option<u32> {
+    fn upgrade(&mut self) -> Option<u32> {
         tracing::info!("upgrade: starting a successor");
         let overrides = self.server.operations().status().overrides;
         if overrides > 0 && !self.server.keeps_overrides() {
@@ -274,7 +274,7 @@ impl Running {
                 "upgrade: without process.state_dir the successor does not know what operators said"
             );
         }
-        let taken_over = upgrade::start(&self.server).and_then(|successor| {
+        let taken_over = self.start_successor().and_then(|successor| {
             let pid = successor.pid();
             // Before it says anything: systemd may listen to the main process only.
             self.tell_systemd(|to| to.main_pid(pid));
@@ -293,6 +293,39 @@ impl Running {
                 None
             }
         }
+    }
+
+    /// Waits for a successor to come up, on a thread of its own: the watchdog is fed meanwhile, and
+    /// logs are reopened. What else is told waits until it is clear who serves.
+    fn start_successor(&mut self) -> Result<Successor, String> {
+        let (done, mut outcome) = oneshot::channel();
+        let server = &self.server;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Nobody listens only if this thread of ours has panicked.
+                let _ = done.send(upgrade::start(server));
+            });
+            loop {
+                let told = self.runtime.block_on(async {
+                    // Both are cancel-safe: what was told, or has come out, is still there.
+                    tokio::select! {
+                        outcome = &mut outcome => Err(outcome),
+                        told = self.ears.next_while_upgrading() => Ok(told),
+                    }
+                });
+                match told {
+                    Ok(Told::Reopen) => server.reopen_logs(),
+                    Ok(_) => {
+                        if let Some(notifier) = &self.notifier {
+                            let _ = notifier.watchdog();
+                        }
+                    }
+                    Err(outcome) => {
+                        return outcome.unwrap_or_else(|_| Err("the upgrade broke off".to_owned()));
+                    }
+                }
+            }
+        })
     }
 
     /// Ends, for nobody or for a successor that serves.
@@ -416,6 +449,14 @@ impl Ears {
             // Twice as often as asked, as sd_watchdog_enabled(3) advises.
             watchdog: watchdog.map(|every| tokio::time::interval(every / 2)),
         })
+    }
+
+    /// The next one that does not wait for the end of an upgrade. Cancel-safe.
+    async fn next_while_upgrading(&mut self) -> Told {
+        tokio::select! {
+            _ = self.reopen.recv() => Told::Reopen,
+            () = tick(&mut self.watchdog) => Told::Watchdog,
+        }
     }
 
     /// The next one. Cancel-safe: what came stays until it is received.
