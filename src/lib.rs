@@ -25,6 +25,7 @@
 //! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
 //! | F4 | [`upstream`] | endpoints, their published generations, what operators say of them, pools, tickets, connects |
+//! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; it sees `upstream` |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
 //! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
 //! | F7 | [`admin`] | `/metrics`, `/livez`, `/readyz`, and the API on the Unix socket, on hyper and tower |
@@ -75,6 +76,7 @@ pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod health;
 pub mod http1;
 pub mod listener;
 pub mod proxy;

@@ -282,7 +282,7 @@ impl Server {
             readiness: readiness.clone(),
         };
         server.control =
-            Some(control::start(admin, state, live, stop).map_err(StartError::Thread)?);
+            Some(control::start(admin, state, live, seed, stop).map_err(StartError::Thread)?);
         readiness.set(Ready::Ready);
         Ok(server)
     }

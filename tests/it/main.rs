@@ -11,6 +11,7 @@ mod embed;
 mod forwarding;
 mod fuzz_live;
 mod handover;
+mod health;
 mod limits;
 mod metrics_seen;
 mod peers_nginx;
