@@ -42,9 +42,10 @@ impl Switched {
                 return origin::reply(200, name);
             }
             counted.fetch_add(1, Ordering::Relaxed);
-            match is_well.load(Ordering::Relaxed) {
-                true => origin::reply(200, "well"),
-                false => origin::reply(500, "sick"),
+            if is_well.load(Ordering::Relaxed) {
+                origin::reply(200, "well")
+            } else {
+                origin::reply(500, "sick")
             }
         });
         Self {

@@ -12,6 +12,7 @@ mod forwarding;
 mod fuzz_live;
 mod handover;
 mod health;
+mod health_servers;
 mod limits;
 mod metrics_seen;
 mod peers_nginx;

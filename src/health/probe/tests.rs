@@ -5,7 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use super::*;
 use crate::config::{BodyPattern, HttpCheck};
 
-/// What `check` makes of an endpoint that says these bytes at once, then ends the connection.
+/// What `check` makes of an endpoint that says these bytes when it is asked (a mail server: at once),
+/// then ends the connection.
 fn of(check: &Check, says: &[u8]) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -15,6 +16,9 @@ fn of(check: &Check, says: &[u8]) -> Result<(), Failure> {
         let (ours, mut theirs) = duplex(1 << 16);
         let addr = EndpointAddr::Ip("10.0.0.1:80".parse().unwrap());
         let endpoint = async {
+            if *check != Check::Smtp {
+                let _ = theirs.read(&mut [0; 512]).await;
+            }
             // It may have heard enough, and be gone.
             let _ = theirs.write_all(says).await;
             let _ = theirs.shutdown().await;
@@ -83,17 +87,46 @@ fn postgres_answers() {
     assert_eq!(class(b"E\xff\xff\xff\xffjunk"), CheckResult::Closed);
 }
 
+/// A mail server that greets with one text and answers EHLO with another.
+fn smtp(greeting: &str, answer: &str) -> CheckResult {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (ours, mut theirs) = duplex(1024);
+        let addr = EndpointAddr::Ip("10.0.0.1:25".parse().unwrap());
+        let endpoint = async {
+            theirs.write_all(greeting.as_bytes()).await.unwrap();
+            let mut asked = [0; 512];
+            let read = theirs.read(&mut asked).await.unwrap();
+            if asked[..read].starts_with(b"EHLO ") {
+                theirs.write_all(answer.as_bytes()).await.unwrap();
+            }
+            theirs.shutdown().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(&Check::Smtp, &addr, ours), endpoint);
+        answer.err().map_or(CheckResult::Ok, |f| f.result())
+    })
+}
+
 #[test]
 fn smtp_answers() {
-    let class = |says: &str| class(&Check::Smtp, says.as_bytes());
-    let whole = "220 mail\r\n250-mail\r\n250-SIZE\r\n250 HELP\r\n";
-    // Both at once is more than a server does; said one by one, see tests/it/health.rs.
-    assert_eq!(class("220-mail\r\n220 mail\r\n"), CheckResult::Closed);
-    for cut in 0.."220 mail\r\n".len() {
-        assert_eq!(class(&whole[..cut]), CheckResult::Closed, "{cut}");
+    let hello = "250-mail\r\n250-SIZE\r\n250 HELP\r\n";
+    assert_eq!(smtp("220 mail\r\n", hello), CheckResult::Ok);
+    assert_eq!(
+        smtp("220-mail\r\n220 of ours\n", "250 ok\r\n"),
+        CheckResult::Ok
+    );
+    for cut in 0..hello.len() - 1 {
+        assert_eq!(smtp("220 mail\r\n", &hello[..cut]), CheckResult::Closed);
     }
+    assert_eq!(smtp("220 mail\r\n", "502 what?\r\n"), CheckResult::Protocol);
     for wrong in ["554 no\r\n", "421 later\r\n", "\n", "SSH-2.0-x\r\n"] {
-        assert_eq!(class(wrong), CheckResult::Protocol, "{wrong:?}");
+        assert_eq!(class(&Check::Smtp, wrong.as_bytes()), CheckResult::Protocol);
+    }
+    for cut in ["", "220", "220-mail\r\n", "220 mail"] {
+        assert_eq!(class(&Check::Smtp, cut.as_bytes()), CheckResult::Closed);
     }
 }
 
@@ -122,8 +155,8 @@ fn http_answers() {
         class(&any, b"\x00\xff garbage\r\n\r\n"),
         CheckResult::Protocol
     );
-    let endless = [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &[b'x'; 60_000]].concat();
-    assert_eq!(class(&any, &endless), CheckResult::Protocol);
+    let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(60_000));
+    assert_eq!(class(&any, endless.as_bytes()), CheckResult::Protocol);
 
     let fine = check((200, 299), Some(BodyPattern::Contains("in".to_owned())));
     assert_eq!(class(&fine, ok.as_bytes()), CheckResult::Ok);
