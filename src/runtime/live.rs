@@ -4,7 +4,7 @@
 //! addresses bound, tables built) before anything of it is seen; then one store publishes it. What
 //! fails before that leaves everything as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -376,16 +376,15 @@ impl Live {
             let Some(verdicts) = by_upstream.remove(&upstream.spec.name) else {
                 continue;
             };
+            // It may have left, or nobody may check it any more, since the check began.
+            if upstream.spec.health.is_none() {
+                continue;
+            }
             let members = upstream.members.load_full();
-            let changes = verdicts.iter().filter(|verdict| {
-                // It may have left, or nobody may check it any more, since the check began.
-                let is_member = members
-                    .endpoints
-                    .iter()
-                    .any(|e| Arc::ptr_eq(e, &verdict.endpoint));
-                let is_checked = upstream.spec.health.is_some();
-                is_member && is_checked && self.note(verdict, now)
-            });
+            let members: HashSet<_> = members.endpoints.iter().map(Arc::as_ptr).collect();
+            let changes = verdicts
+                .iter()
+                .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now));
             if changes.count() > 0 {
                 upstream.publish_health();
             }
@@ -522,7 +521,7 @@ impl Live {
 
     /// Endpoints of `old` that `next` lacks drain; those that came back stay.
     fn leave_endpoints(&mut self, old: &Snapshot, next: &Snapshot, now: Nanos, grace: Duration) {
-        let mut stays = std::collections::HashSet::new();
+        let mut stays = HashSet::new();
         for upstream in &next.upstreams {
             for endpoint in &upstream.members.load().endpoints {
                 stays.insert(Arc::as_ptr(endpoint));
@@ -544,8 +543,8 @@ impl Live {
     /// Forgets the metrics of what is gone. What is leaving keeps its series until it has left.
     fn retain(&self) {
         let snapshot = self.published.snapshot.load();
-        let mut endpoints = std::collections::HashSet::new();
-        let mut names = std::collections::HashSet::new();
+        let mut endpoints = HashSet::new();
+        let mut names = HashSet::new();
         for upstream in &snapshot.upstreams {
             names.insert(upstream.spec.name.clone());
             for endpoint in &upstream.members.load().endpoints {
@@ -556,9 +555,8 @@ impl Live {
             names.insert(upstream.clone());
             endpoints.insert((upstream.clone(), endpoint.name.clone()));
         }
-        let routes: std::collections::HashSet<&str> =
-            snapshot.plans.iter().map(|p| &*p.name).collect();
-        let listeners: std::collections::HashSet<&str> = snapshot
+        let routes: HashSet<&str> = snapshot.plans.iter().map(|p| &*p.name).collect();
+        let listeners: HashSet<&str> = snapshot
             .listeners
             .iter()
             .flatten()

@@ -380,6 +380,37 @@ fn idle_connections_to_what_is_down_are_closed() {
 }
 
 #[test]
+fn sticky_client_leaves_an_endpoint_that_is_down() {
+    let (one, two) = (Switched::new("one", true), Switched::new("two", true));
+    let more = format!("sticky = {{ cookie = 's' }}\n{}", http(SOON));
+    let proxy = Proxy::over(&[one.addr(), two.addr()], &more);
+    let mut cookie = String::new();
+    eventually("a cookie of `one`", || {
+        let answer = Client::get(proxy.addr(), "/");
+        let set = answer.field("set-cookie").unwrap_or_default();
+        set.split(';')
+            .next()
+            .unwrap_or_default()
+            .clone_into(&mut cookie);
+        answer.text() == "one"
+    });
+    let ask = || {
+        let mut client = Client::connect(proxy.addr());
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: t\r\nCookie: {cookie}\r\n\r\n"
+        ));
+        client.response()
+    };
+    one.set(false);
+    await_health(&proxy, one.addr(), "down");
+    for _ in 0..10 {
+        assert_ne!(ask().text(), "one");
+    }
+    one.set(true);
+    eventually("it is back where it was", || ask().text() == "one");
+}
+
+#[test]
 fn an_operator_comes_before_a_check() {
     let (one, two) = (Switched::new("one", true), Switched::new("two", true));
     let proxy = Proxy::over(

@@ -4,7 +4,7 @@
 //! runtime: no worker ever waits for a check, nor a check for a worker.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,8 +141,12 @@ impl Checker {
             }
             self.start_due();
             if !self.verdicts.is_empty() && self.clock.now() >= self.hand_on_at {
+                let began = self.clock.now();
                 hand_on(&mut self.verdicts);
-                self.hand_on_at = self.clock.now().saturating_add(nanos(GATHER));
+                let now = self.clock.now();
+                // Members of a large upstream take milliseconds to build: at most a fifth of the time.
+                let took = now.saturating_sub(began);
+                self.hand_on_at = now.saturating_add(nanos(GATHER).max(4 * took));
             }
         }
     }
@@ -165,6 +169,7 @@ impl Checker {
     /// Takes over what is to be checked from now on; whoever stays keeps his state.
     fn follow(&mut self, targets: &Targets) {
         let now = self.clock.now();
+        let pending: HashSet<_> = self.verdicts.iter().map(|v| of(&v.endpoint)).collect();
         let mut before = std::mem::take(&mut self.watched);
         let old_ids = std::mem::take(&mut self.ids);
         for target in targets.iter() {
@@ -174,10 +179,23 @@ impl Checker {
                 Arc::ptr_eq(&old.target.endpoint, &target.endpoint).then_some((*id, old))
             });
             let (id, watched) = match same {
-                Some((id, old)) if old.target.spec == target.spec => (id, old),
+                // That it is something else than what was found, and nobody is about to be told so:
+                // it was without checks for a moment.
+                Some((id, old))
+                    if old.target.spec == target.spec
+                        && (old.threshold.health() == target.endpoint.health()
+                            || pending.contains(&of(&target.endpoint))) =>
+                {
+                    (id, old)
+                }
                 Some((_, old)) => {
                     // What it is it stays; what it takes to change that is counted anew.
-                    let threshold = Threshold::kept(&target.spec, old.threshold.health());
+                    let health = if pending.contains(&of(&target.endpoint)) {
+                        old.threshold.health()
+                    } else {
+                        target.endpoint.health()
+                    };
+                    let threshold = Threshold::kept(&target.spec, health);
                     (self.enlist(target, now), Watched::new(target, threshold))
                 }
                 None => {
@@ -195,6 +213,13 @@ impl Checker {
             self.ids.insert(name, id);
             self.watched.insert(id, watched);
         }
+        // What was found of those who are gone is nobody's concern, not even if they come back.
+        let current: HashSet<_> = self
+            .watched
+            .values()
+            .map(|w| of(&w.target.endpoint))
+            .collect();
+        self.verdicts.retain(|v| current.contains(&of(&v.endpoint)));
     }
 
     /// A new id, with its first check due soon.
@@ -296,6 +321,11 @@ impl Watched {
             why,
         })
     }
+}
+
+/// Which object it is.
+fn of(endpoint: &Arc<Endpoint>) -> *const Endpoint {
+    Arc::as_ptr(endpoint)
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ async fn run(
     let to = taken.clone();
     let checking = Checker::new(1).run(targets, move |verdicts| {
         if accepts(verdicts) {
+            // As the one writer does.
+            for verdict in &*verdicts {
+                verdict.endpoint.set_health(verdict.health);
+            }
             to.borrow_mut().push(std::mem::take(verdicts));
         }
     });
@@ -131,11 +135,15 @@ fn state_stays_with_the_endpoint_and_goes_with_it() {
                 let before = count(&one);
                 eventually(|| count(&one) > before + 5).await;
                 assert_eq!(taken.borrow().len(), 1);
+                // Without checks for a moment, too short to be seen: it is what it is said to be.
+                one.endpoint.set_health(Health::Up);
+                sender.send_replace(Targets::from([one.clone()]));
+                eventually(|| taken.borrow().len() == 2).await;
                 // Another endpoint at the same address: it starts as `init_state` says.
                 let other = target(addr, &up);
                 sender.send_replace(Targets::from([other.clone()]));
-                eventually(|| taken.borrow().len() == 2).await;
-                assert!(Arc::ptr_eq(&taken.borrow()[1][0].endpoint, &other.endpoint));
+                eventually(|| taken.borrow().len() == 3).await;
+                assert!(Arc::ptr_eq(&taken.borrow()[2][0].endpoint, &other.endpoint));
                 let before = count(&one);
                 let reached = count(&other);
                 eventually(|| count(&other) > reached + 5).await;
