@@ -45,7 +45,8 @@
 //! lets what was removed drain (`runtime::leaving`). A connection belongs to its listener
 //! (`proxy::worker::Life`), a request to the snapshot that it began under, a socket to its address
 //! (`runtime::sockets`). Operators, signals and the file watch come in through
-//! [`runtime::operate::Operations`]. An upgrade is a second process on the same sockets:
+//! [`runtime::operate::Operations`]; what checks find (`health::checker`, on the control thread)
+//! through `Live::judge`. An upgrade is a second process on the same sockets:
 //! [`listener::handover`] says how the two speak, `cli::upgrade` does it.
 //!
 //! # Invariants

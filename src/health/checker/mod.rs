@@ -1,6 +1,6 @@
 //! The shell of the checks: knows whom to check, runs what is due, hands on what has changed.
 //!
-//! One task, one heap of due times, at most [`MAX_RUNNING`] checks at once. It runs on the control
+//! One task, one heap of due times, at most 4,096 checks at once. It runs on the control
 //! runtime: no worker ever waits for a check, nor a check for a worker.
 
 use std::cmp::Reverse;
