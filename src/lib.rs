@@ -25,6 +25,7 @@
 //! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
 //! | F4 | [`upstream`] | endpoints, their published generations, what operators say of them, pools, tickets, connects |
+//! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; it sees `upstream` |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
 //! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
 //! | F7 | [`admin`] | `/metrics`, `/livez`, `/readyz`, and the API on the Unix socket, on hyper and tower |
@@ -44,7 +45,8 @@
 //! lets what was removed drain (`runtime::leaving`). A connection belongs to its listener
 //! (`proxy::worker::Life`), a request to the snapshot that it began under, a socket to its address
 //! (`runtime::sockets`). Operators, signals and the file watch come in through
-//! [`runtime::operate::Operations`]. An upgrade is a second process on the same sockets:
+//! [`runtime::operate::Operations`]; what checks find (`health::checker`, on the control thread)
+//! through `Live::judge`. An upgrade is a second process on the same sockets:
 //! [`listener::handover`] says how the two speak, `cli::upgrade` does it.
 //!
 //! # Invariants
@@ -75,6 +77,7 @@ pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod health;
 pub mod http1;
 pub mod listener;
 pub mod proxy;

@@ -303,7 +303,7 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, stop);
+        let control = control::start(serving, live, seed, stop);
         server.control = Some(control.map_err(StartError::Thread)?);
         readiness.set(Ready::Ready);
         Ok(server)

@@ -2,13 +2,14 @@
 //! representation here; `lower` is the only place that makes a [`Config`] from text.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
+use regex::Regex;
 
 use crate::balance::Policy;
 use crate::base::addr::{BindAddr, EndpointAddr};
@@ -237,6 +238,97 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Idle connections kept.
     pub keepalive: Keepalive,
+    /// Active checks; `None` = every member is taken for well.
+    pub health: Option<Arc<HealthSpec>>,
+    /// What holds while no member is ready.
+    pub when_unhealthy: WhenUnhealthy,
+}
+
+/// `health`
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthSpec {
+    /// What is asked.
+    pub check: Check,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// The same while the endpoint is down.
+    pub down_interval: Duration,
+    /// From the connect to the last byte that a check needs.
+    pub timeout: Duration,
+    /// Checks in a row that pass before a down endpoint is up; at least 1.
+    pub rise: u32,
+    /// Checks in a row that fail before an up endpoint is down; at least 1.
+    pub fall: u32,
+    /// By what share an interval may be shorter or longer, 0.0 to 0.5.
+    pub jitter: f64,
+    /// Where checks connect in the place of the endpoint's own port.
+    pub port: Option<NonZeroU16>,
+    /// What a new endpoint is taken for.
+    pub init_state: InitState,
+}
+
+/// `health.check` with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// A request is answered as expected.
+    Http(HttpCheck),
+    /// A startup message is answered by a server that takes connections.
+    Postgres,
+    /// PING is answered.
+    Redis,
+    /// The greeting and the answer to EHLO are positive.
+    Smtp,
+    /// A connection can be made.
+    Tcp,
+}
+
+/// `health.check = "http"`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The request's path, its query included.
+    pub path: String,
+    /// The request's method.
+    pub method: Method,
+    /// Its Host; `None` = the endpoint's address.
+    pub host: Option<HeaderValue>,
+    /// More fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Statuses that are well, as inclusive ranges; at least one.
+    pub status: Vec<(u16, u16)>,
+    /// What the body must hold; `None` = it is not read.
+    pub body: Option<BodyPattern>,
+}
+
+/// `health.expect.body`
+#[derive(Clone, Debug)]
+pub enum BodyPattern {
+    /// This text is somewhere in it.
+    Contains(String),
+    /// This regular expression matches.
+    Regex(Regex),
+}
+
+/// `health.init_state`, as HAProxy's `init-state`: what a new endpoint is taken for, and how many
+/// checks change that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitState {
+    /// Down; the first check that passes brings it up.
+    Down,
+    /// Down; `rise` checks in a row bring it up.
+    FullyDown,
+    /// Up; `fall` checks in a row take it down.
+    FullyUp,
+    /// Up; the first check that fails takes it down.
+    Up,
+}
+
+/// `when_unhealthy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnhealthy {
+    /// Requests get 503.
+    FailClosed,
+    /// Every member that operators admit is taken for ready.
+    FailOpen,
 }
 
 /// One entry of `endpoints`.
@@ -283,4 +375,48 @@ pub struct Sticky {
     pub secure: bool,
     /// `Max-Age`; `None` = a session cookie.
     pub ttl: Option<Duration>,
+}
+
+// === impl Check ===
+
+impl Check {
+    /// The word in the configuration.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Smtp => "smtp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+// === impl BodyPattern ===
+
+impl PartialEq for BodyPattern {
+    /// Regular expressions are equal when they are written alike.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Contains(a), Self::Contains(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            (Self::Contains(_), Self::Regex(_)) | (Self::Regex(_), Self::Contains(_)) => false,
+        }
+    }
+}
+
+impl Eq for BodyPattern {}
+
+// === impl InitState ===
+
+impl InitState {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::FullyDown => "fully-down",
+            Self::FullyUp => "fully-up",
+            Self::Up => "up",
+        }
+    }
 }

@@ -78,6 +78,11 @@ impl<'a> Table<'a> {
         node
     }
 
+    /// Whether a key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// [`Table::require`], unless one of `others` stands in for it.
     pub(super) fn require_unless(&self, key: &'static str, others: &[&str]) -> Option<Node<'a>> {
         if others.iter().any(|other| self.entries.contains_key(*other)) {

@@ -405,6 +405,105 @@ struct Upstream {
     idle_timeout: Option<Duration>,
     /// Idle connections kept to each endpoint. Default: as [defaults].
     keepalive: Option<Keepalive>,
+    /// Active checks: an endpoint that fails them gets no requests. Default: none.
+    health: Option<Health>,
+    /// What holds while no endpoint is ready.
+    #[schemars(extend("default" = "fail_closed"))]
+    when_unhealthy: Option<WhenUnhealthy>,
+}
+
+/// What holds while no endpoint is ready.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum WhenUnhealthy {
+    /// Requests get 503.
+    FailClosed,
+    /// All endpoints are used, whatever their checks say.
+    FailOpen,
+}
+
+/// Active checks of the endpoints.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Health {
+    /// What is asked of an endpoint.
+    check: Check,
+    /// Path of the request (http only), with a query if need be.
+    #[schemars(extend("default" = "/"))]
+    path: Option<String>,
+    /// Method of the request (http only).
+    #[schemars(extend("default" = "GET"))]
+    method: Option<String>,
+    /// Host of the request (http only). Default: the endpoint's address.
+    host: Option<String>,
+    /// More fields of the request (http only).
+    headers: Option<BTreeMap<String, String>>,
+    /// What the response must be (http only). Default: a status from 200 to 399.
+    expect: Option<Expect>,
+    /// From one check to the next.
+    #[schemars(extend("default" = "2s"))]
+    interval: Option<Duration>,
+    /// The same while the endpoint is down. Default: as `interval`.
+    down_interval: Option<Duration>,
+    /// A check that has not passed by then has failed; at most the interval.
+    #[schemars(extend("default" = "1s"))]
+    timeout: Option<Duration>,
+    /// Checks in a row that pass before a down endpoint is up.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 2))]
+    rise: Option<u32>,
+    /// Checks in a row that fail before an up endpoint is down.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 3))]
+    fall: Option<u32>,
+    /// By what share an interval may be shorter or longer, at most 0.5.
+    #[schemars(extend("default" = 0.2))]
+    jitter: Option<Ratio>,
+    /// Where checks connect, instead of the endpoint's own port.
+    #[schemars(range(min = 1, max = 65535))]
+    port: Option<u16>,
+    /// What a new endpoint is taken for until it was checked.
+    #[schemars(extend("default" = "up"))]
+    init_state: Option<InitState>,
+}
+
+/// What is asked of an endpoint.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Check {
+    /// A connection.
+    Tcp,
+    /// A request, answered as expected.
+    Http,
+    /// PING of a Redis server.
+    Redis,
+    /// The startup of a connection to a PostgreSQL server.
+    Postgres,
+    /// The greeting of a mail server, and EHLO.
+    Smtp,
+}
+
+/// What the response to a check must be.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Expect {
+    /// "200", "200-299", or a list of these.
+    #[schemars(extend("default" = "200-399"))]
+    status: Option<OneOrMore>,
+    /// Text that the body holds, or "~regex". Default: the body is not read.
+    body: Option<String>,
+}
+
+/// What a new endpoint is taken for until it was checked.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case")]
+enum InitState {
+    /// Up; the first check that fails takes it down.
+    Up,
+    /// Down; the first check that passes brings it up.
+    Down,
+    /// Up; `fall` checks in a row take it down.
+    FullyUp,
+    /// Down; `rise` checks in a row bring it up.
+    FullyDown,
 }
 
 #[derive(JsonSchema)]

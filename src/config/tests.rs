@@ -1,6 +1,7 @@
 //! The loader as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -102,6 +103,38 @@ fn live_settings_are_read() {
     );
     assert_eq!(admin.allow_uids, [0, 1000]);
     assert!(loaded.config.upstreams[0].dynamic);
+}
+
+#[test]
+fn health_has_the_defaults_of_the_reference() {
+    let of = |health: &str| {
+        let text = format!(
+            "[listeners.a]\nbind = ':1'\nupstream = 'a'\n[upstreams.a]\nendpoints = \
+             ['127.0.0.1:1']\nhealth = {{ {health} }}"
+        );
+        let config = parse("t.toml", &text).unwrap_or_else(|p| panic!("{p}"));
+        HealthSpec::clone(config.config.upstreams[0].health.as_ref().unwrap())
+    };
+    let tcp = of("check = 'tcp'");
+    assert_eq!(tcp.check, Check::Tcp);
+    assert_eq!(tcp.interval, Duration::from_secs(2));
+    assert_eq!(tcp.down_interval, tcp.interval);
+    assert_eq!(tcp.timeout, Duration::from_secs(1));
+    assert_eq!((tcp.rise, tcp.fall, tcp.jitter), (2, 3, 0.2));
+    assert_eq!((tcp.port, tcp.init_state), (None, InitState::Up));
+    let quick = of("check = 'http', interval = '50ms'");
+    assert_eq!(quick.timeout, quick.interval, "never longer than it");
+    let Check::Http(http) = quick.check else {
+        panic!("{quick:?}");
+    };
+    assert_eq!((&*http.path, http.method.as_str()), ("/", "GET"));
+    assert_eq!((http.status, http.body), (vec![(200, 399)], None));
+    let pattern = of("check = 'http', expect = { status = '204', body = '~^ok' }");
+    let Check::Http(http) = pattern.check else {
+        panic!("{pattern:?}");
+    };
+    assert_eq!(http.status, [(204, 204)]);
+    assert!(matches!(http.body, Some(BodyPattern::Regex(r)) if r.as_str() == "^ok"));
 }
 
 #[test]

@@ -11,10 +11,11 @@ use crate::balance::Factory;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::nanos;
 use crate::config::{self, Action, Config, Name};
+use crate::health::threshold::Threshold;
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::{Admits, Endpoint, Seat, Upstream};
+use crate::upstream::{Admits, Endpoint, Health, Seat, Upstream};
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
@@ -126,19 +127,30 @@ impl Compiler {
         }
     }
 
-    /// The seats of `wanted`; endpoints that are not known are made.
-    pub fn seats(&self, upstream: &Name, known: &Known, wanted: &[Wanted]) -> Vec<Seat> {
+    /// The seats of `wanted`; endpoints that are not known are made. What is known of the health of
+    /// the others stays, as long as somebody checks it.
+    pub fn seats(&self, spec: &config::Upstream, known: &Known, wanted: &[Wanted]) -> Vec<Seat> {
         wanted
             .iter()
             .map(|wanted| {
-                let known = known.get(&(upstream.clone(), wanted.addr.clone()));
+                let known = known.get(&(spec.name.clone(), wanted.addr.clone()));
                 let endpoint = known.cloned().unwrap_or_else(|| {
-                    Arc::new(Endpoint::new(wanted.addr.clone(), upstream, &self.registry))
+                    let addr = wanted.addr.clone();
+                    Arc::new(Endpoint::new(addr, &spec.name, &self.registry))
                 });
+                let health = match (&spec.health, known.map(|known| known.health())) {
+                    (None, _) => Health::Unchecked,
+                    (Some(checks), None) => Threshold::new(checks).health(),
+                    // It took requests until now: that checks begin is no reason to take it down.
+                    (Some(_), Some(Health::Unchecked)) => Health::Up,
+                    (Some(_), Some(health)) => health,
+                };
+                endpoint.set_health(health);
                 Seat {
                     endpoint,
                     weight: wanted.weight,
                     admits: wanted.admits,
+                    health,
                 }
             })
             .collect()
@@ -154,7 +166,7 @@ impl Compiler {
         let next = self.slots.len();
         let slot = *self.slots.entry(spec.name.clone()).or_insert(next);
         self.upstreams += 1;
-        let seats = self.seats(&spec.name, known, wanted);
+        let seats = self.seats(spec, known, wanted);
         let members = old.map(|old| old.members.load_full());
         Upstream::new(
             (slot, self.upstreams),

@@ -1,13 +1,15 @@
 //! The control thread: everything that is not traffic.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+
+use crate::health::checker::Checker;
 
 use super::live::Live;
 
@@ -16,6 +18,7 @@ use super::live::Live;
 pub fn start(
     serving: impl Future<Output = ()> + Send + 'static,
     live: Arc<Mutex<Live>>,
+    seed: u64,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread()
@@ -31,10 +34,26 @@ pub fn start(
                     serving.await;
                     stop.cancelled().await;
                 };
-                // `keep` never ends by itself, and may be dropped at any of its waits.
+                let targets = live
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .targets();
+                let judged = live.clone();
+                let checking = Checker::new(seed).run(targets, move |verdicts| {
+                    let mut live = match judged.try_lock() {
+                        Ok(live) => live,
+                        // A panic while it was held leaves a configuration that is published whole.
+                        Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                        // A reload, for as long as it builds: they are offered again.
+                        Err(TryLockError::WouldBlock) => return,
+                    };
+                    live.judge(std::mem::take(verdicts));
+                });
+                // The latter two never end by themselves, and may be dropped at any of their waits.
                 tokio::select! {
                     () = served => {}
                     () = keep(live) => {}
+                    () = checking => {}
                 }
             });
         })

@@ -4,16 +4,18 @@
 //! addresses bound, tables built) before anything of it is seen; then one store publishes it. What
 //! fails before that leaves everything as it was.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::base::clock::{Clock, Nanos};
 use crate::config::{self, Config, Name};
+use crate::health::checker::{Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -23,7 +25,7 @@ use crate::upstream::overrides::{
     AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
     effective_members,
 };
-use crate::upstream::{Admits, Endpoint};
+use crate::upstream::{Admits, Endpoint, Health};
 
 use super::access::{self, Access};
 use super::compile::{Compiler, Known, UNROUTED, Wanted};
@@ -47,6 +49,8 @@ pub struct Live {
     overrides: Overrides,
     store: Option<Store>,
     timeline: Timeline,
+    /// Whom to check.
+    targets: watch::Sender<Targets>,
     /// Replaced configurations: the last owner frees them, and that must not be a worker, which
     /// would stand still for the time it takes to free 10,000 routes.
     replaced: Vec<Arc<Snapshot>>,
@@ -135,7 +139,9 @@ pub enum ChangeError {
 impl Live {
     /// What was started.
     pub fn new(parts: Parts) -> Self {
+        let targets = checked(&parts.published.snapshot.load());
         Self {
+            targets: watch::Sender::new(targets),
             config: parts.config,
             published: parts.published,
             registry: parts.registry,
@@ -253,6 +259,7 @@ impl Live {
         self.replaced.push(old);
         self.config = Arc::new(config);
         self.retain();
+        self.tell_checker();
         if self.overrides != overrides {
             self.overrides = overrides;
             self.save();
@@ -346,7 +353,7 @@ impl Live {
         };
         let name = &upstream.spec.name;
         let known = self.known(&snapshot);
-        let seats = self.compiler.seats(name, &known, wanted);
+        let seats = self.compiler.seats(&upstream.spec, &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
@@ -360,6 +367,77 @@ impl Live {
             }
         }
         self.retain();
+        self.tell_checker();
+    }
+
+    /// Takes in what checks have found: however many endpoints changed, each upstream publishes once.
+    pub fn judge(&mut self, verdicts: Vec<Verdict>) {
+        let now = self.unix_ms();
+        let snapshot = self.published.snapshot.load_full();
+        let mut by_upstream: BTreeMap<Name, Vec<Verdict>> = BTreeMap::new();
+        for verdict in verdicts {
+            let of_upstream = by_upstream.entry(verdict.upstream.clone()).or_default();
+            of_upstream.push(verdict);
+        }
+        for upstream in &snapshot.upstreams {
+            let Some(verdicts) = by_upstream.remove(&upstream.spec.name) else {
+                continue;
+            };
+            // It may have left, or nobody may check it any more, since the check began.
+            if upstream.spec.health.is_none() {
+                continue;
+            }
+            let members = upstream.members.load_full();
+            let members: HashSet<_> = members.endpoints.iter().map(Arc::as_ptr).collect();
+            let changes = verdicts
+                .iter()
+                .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now));
+            if changes.count() > 0 {
+                upstream.publish_health();
+            }
+        }
+    }
+
+    /// Says what became of an endpoint; whether that is news.
+    fn note(&self, verdict: &Verdict, now: u64) -> bool {
+        let before = verdict.endpoint.health();
+        if before == verdict.health {
+            return false;
+        }
+        verdict.endpoint.set_health(verdict.health);
+        let (from, to) = (before.as_str(), verdict.health.as_str());
+        let text = format!(
+            "endpoint {} of upstream `{}`: {from} -> {to}: {}",
+            verdict.endpoint.name, verdict.upstream, verdict.why
+        );
+        match verdict.health {
+            Health::Down => tracing::warn!("{text}"),
+            Health::Unchecked | Health::Up => tracing::info!("{text}"),
+        }
+        let what = What::Endpoint {
+            upstream: verdict.upstream.to_string(),
+            endpoint: verdict.endpoint.name.to_string(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        self.timeline.record(now, Cause::Probe, what, text);
+        true
+    }
+
+    /// Whom to check, as it changes.
+    pub fn targets(&self) -> watch::Receiver<Targets> {
+        self.targets.subscribe()
+    }
+
+    /// Says whom to check from now on.
+    fn tell_checker(&self) {
+        let targets = checked(&self.published.snapshot.load());
+        self.targets.send_if_modified(|before| {
+            // Most servers check nobody.
+            let is_news = !(before.is_empty() && targets.is_empty());
+            *before = targets;
+            is_news
+        });
     }
 
     /// Housekeeping, a few times a second: ends what has drained, cuts what has had its time, frees
@@ -501,6 +579,22 @@ fn members(snapshot: &Snapshot) -> Stays {
         stays.extend(upstream.members.load().endpoints.iter().map(Arc::as_ptr));
     }
     stays
+}
+
+/// The members that are checked.
+fn checked(snapshot: &Snapshot) -> Targets {
+    let upstreams = snapshot.upstreams.iter();
+    let checked = upstreams.filter_map(|u| Some((u, u.spec.health.as_ref()?)));
+    checked
+        .flat_map(|(upstream, spec)| {
+            let endpoints = upstream.members.load_full().endpoints.clone();
+            endpoints.into_iter().map(move |endpoint| Target {
+                upstream: upstream.spec.name.clone(),
+                endpoint,
+                spec: spec.clone(),
+            })
+        })
+        .collect()
 }
 
 /// The members that the file and operators together ask for.

@@ -483,6 +483,7 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
         policy: upstream.spec.policy.kind.as_str().to_owned(),
         dynamic: upstream.spec.dynamic,
         generation: members.generation,
+        failing_open: members.is_failing_open,
         endpoints: layers(&upstream.spec, overrides)
             .into_iter()
             .map(|layers| {
@@ -503,6 +504,7 @@ fn observed(members: &Members, place: usize) -> Observed {
     let endpoint = &members.endpoints[place];
     Observed {
         ready: members.ready[place],
+        health: endpoint.health().as_str(),
         in_flight: endpoint.in_flight(),
         connections: endpoint.cells.iter().map(|c| c.connections.value()).sum(),
         requests: EndpointOutcome::ALL

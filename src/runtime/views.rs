@@ -102,6 +102,8 @@ pub struct UpstreamView {
     pub dynamic: bool,
     /// Counts the sets of members that were published.
     pub generation: u64,
+    /// No endpoint is up, and all are used all the same.
+    pub failing_open: bool,
     /// In the order of the file, then those that operators added.
     pub endpoints: Vec<EndpointView>,
 }
@@ -121,6 +123,8 @@ pub struct EndpointView {
 pub struct Observed {
     /// Whether new exchanges may go there.
     pub ready: bool,
+    /// What checks found: `up`, `down`, or `unchecked`.
+    pub health: &'static str,
     /// Exchanges in flight.
     pub in_flight: u64,
     /// Open connections to it, idle ones included.

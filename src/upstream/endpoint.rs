@@ -1,7 +1,7 @@
 //! One endpoint as all workers share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::base::addr::EndpointAddr;
 use crate::base::load::Load;
@@ -28,6 +28,33 @@ pub struct Endpoint {
     /// It was removed, and what was in flight has had its time. Read on every turn of an exchange,
     /// written once: it lies among fields that nobody writes.
     cut: AtomicBool,
+    /// A [`Health`]; written by the control plane's lock holder alone.
+    health: AtomicU8,
+}
+
+/// What checks found of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// Nobody checks it: it is taken for well.
+    Unchecked,
+    /// Not to be picked.
+    Down,
+    /// Well.
+    Up,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// The word in logs and views.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Down => "down",
+            Self::Up => "up",
+        }
+    }
 }
 
 // === impl Endpoint ===
@@ -45,7 +72,25 @@ impl Endpoint {
             idle_limit: IdleLimit::default(),
             cells,
             cut: AtomicBool::new(false),
+            health: AtomicU8::new(Health::Unchecked as u8),
         }
+    }
+
+    /// What checks found last.
+    pub fn health(&self) -> Health {
+        // Relaxed: picks go by the published members; this is for the next generation and for views.
+        match self.health.load(Ordering::Relaxed) {
+            1 => Health::Down,
+            2 => Health::Up,
+            _ => Health::Unchecked,
+        }
+    }
+
+    /// Says what checks found; seen by picks when the members are next published. One writer at a
+    /// time: the control plane's lock sees to that.
+    pub fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::Relaxed);
+        self.cells.control().health.set(health as u64);
     }
 
     /// Whether exchanges with it end now.

@@ -9,7 +9,7 @@ use crate::balance::Ask;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
 
-use super::{Endpoint, Members, Pool, Ticket, Upstream};
+use super::{Endpoint, Health, Members, Pool, Ticket, Upstream};
 
 /// An upstream as one worker sees it.
 #[derive(Debug)]
@@ -87,7 +87,12 @@ impl LocalUpstream {
     pub fn sweep(&self, now: Nanos, worker: usize) {
         let generation = self.refreshed();
         let cells = self.shared.cells.worker(worker);
-        for e in &generation.endpoints {
+        for (e, ready) in generation.endpoints.iter().zip(&generation.members.ready) {
+            // While failing open it is used, and what is idle there with it.
+            if !ready && e.shared.health() == Health::Down {
+                e.pool.abandon(&e.shared, worker, cells);
+                continue;
+            }
             e.pool
                 .sweep(&e.shared, self.idle_timeout, now, worker, cells);
         }

@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use crate::balance::sticky::StickyIndex;
 use crate::balance::{self, Balancer, Factory, Member};
 use crate::base::load::Load;
-use crate::config;
+use crate::config::{self, WhenUnhealthy};
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::UpstreamCells;
 use crate::telemetry::metrics::registry::Registry;
 
-use super::Endpoint;
+use super::{Endpoint, Health};
 
 /// A named set of endpoints with one policy.
 #[derive(Debug)]
@@ -47,8 +47,12 @@ pub struct Members {
     pub loads: Box<[Arc<Load>]>,
     /// For sticky look-ups: the identity of each endpoint.
     pub members: Box<[Member]>,
+    /// Whom each serves, as operators want it.
+    pub admits: Box<[Admits]>,
     /// Which of them may be picked.
     pub ready: Box<[bool]>,
+    /// No member is up, and `when_unhealthy` says to use them all the same.
+    pub is_failing_open: bool,
     /// The way from sticky cookies to the endpoints that may still serve those who hold one.
     pub sticky: StickyIndex,
     /// The policy over this very list.
@@ -66,6 +70,8 @@ pub struct Seat {
     pub weight: u32,
     /// Whether it takes exchanges.
     pub admits: Admits,
+    /// Whether checks let it.
+    pub health: Health,
 }
 
 /// Whom an endpoint serves, as operators want it.
@@ -94,7 +100,8 @@ impl Upstream {
         seed: u64,
     ) -> Self {
         let cells = registry.upstream(&spec.name);
-        let members = Members::new(seats, &spec.policy, custom.as_ref(), previous, seed);
+        let members = Members::new(seats, &spec, custom.as_ref(), previous, seed);
+        announce(&spec.name, &cells, previous, &members);
         Self {
             slot,
             version,
@@ -119,15 +126,22 @@ impl Upstream {
         let previous = self.members.load_full();
         let next = Members::new(
             seats,
-            &self.spec.policy,
+            &self.spec,
             self.custom.as_ref(),
             Some(&previous),
             self.seed,
         );
+        announce(&self.spec.name, &self.cells, Some(&previous), &next);
         let generation = next.generation;
         self.members.store(Arc::new(next));
         self.generation.store(generation, Ordering::Release);
         previous
+    }
+
+    /// Publishes the same members with the health that they have now.
+    pub fn publish_health(&self) -> Arc<Members> {
+        let seats = self.members.load_full().seats();
+        self.publish(&seats)
     }
 }
 
@@ -136,7 +150,7 @@ impl Upstream {
 impl Members {
     fn new(
         seats: &[Seat],
-        policy: &balance::Policy,
+        spec: &config::Upstream,
         custom: Option<&Factory>,
         previous: Option<&Members>,
         seed: u64,
@@ -148,12 +162,23 @@ impl Members {
                 weight: seat.weight,
             })
             .collect();
-        let ready: Box<[bool]> = seats.iter().map(|s| s.admits == Admits::All).collect();
-        let sticky: Vec<bool> = seats.iter().map(|s| s.admits != Admits::Nobody).collect();
+        let admitted = |s: &&Seat| s.admits == Admits::All;
+        let is_failing_open = spec.when_unhealthy == WhenUnhealthy::FailOpen
+            && seats.iter().any(|s| admitted(&s))
+            && !seats
+                .iter()
+                .filter(admitted)
+                .any(|s| s.health != Health::Down);
+        let is_well = |s: &Seat| is_failing_open || s.health != Health::Down;
+        let ready: Box<[bool]> = seats.iter().map(|s| admitted(&s) && is_well(s)).collect();
+        let sticky: Vec<bool> = seats
+            .iter()
+            .map(|s| s.admits != Admits::Nobody && is_well(s))
+            .collect();
         let balancer = match custom {
             Some(custom) => custom.build(&members, &ready),
             None => balance::build(
-                policy,
+                &spec.policy,
                 &members,
                 &ready,
                 previous.map(|p| &p.balancer),
@@ -165,9 +190,45 @@ impl Members {
             loads: seats.iter().map(|s| s.endpoint.load.clone()).collect(),
             sticky: StickyIndex::new(&members, &sticky),
             members,
+            admits: seats.iter().map(|s| s.admits).collect(),
             ready,
+            is_failing_open,
             balancer,
             generation: previous.map_or(1, |p| p.generation + 1),
         }
+    }
+
+    /// What it was built of, with the health of now.
+    fn seats(&self) -> Vec<Seat> {
+        let places = self.endpoints.iter().zip(&self.members).zip(&self.admits);
+        places
+            .map(|((endpoint, member), admits)| Seat {
+                endpoint: endpoint.clone(),
+                weight: member.weight,
+                admits: *admits,
+                health: endpoint.health(),
+            })
+            .collect()
+    }
+}
+
+/// Says once when an upstream begins or ends to use endpoints that are down.
+fn announce(
+    name: &str,
+    cells: &PerWorker<UpstreamCells>,
+    previous: Option<&Members>,
+    next: &Members,
+) {
+    let failing_open = &cells.control().failing_open;
+    failing_open.set(u64::from(next.is_failing_open));
+    let before = previous.is_some_and(|p| p.is_failing_open);
+    match (before, next.is_failing_open) {
+        (false, true) => tracing::warn!(
+            upstream = name,
+            "failing open: no endpoint is up, so all {} are used",
+            next.endpoints.len()
+        ),
+        (true, false) => tracing::warn!(upstream = name, "failing open has ended"),
+        (false, false) | (true, true) => {}
     }
 }

@@ -13,7 +13,7 @@ mod pool;
 mod ticket;
 
 pub use connect::{ConnectError, connect};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Health};
 pub use idle_limit::IdleLimit;
 pub use local::{LocalEndpoint, LocalUpstream};
 pub use members::{Admits, Members, Seat, Upstream};

@@ -214,6 +214,17 @@ impl Pool {
         cells.idle_connections.set(idle.len() as u64);
     }
 
+    /// Closes all: the endpoint is down.
+    pub fn abandon(&self, endpoint: &Endpoint, worker: usize, upstream: &UpstreamCells) {
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        if idle.is_empty() {
+            return;
+        }
+        let closes = upstream.pool_closes(PoolClose::Removed);
+        closes.add(idle.len() as u64);
+        endpoint.cells.worker(worker).idle_connections.set(0);
+    }
+
     /// Closes all.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();

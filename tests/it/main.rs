@@ -12,6 +12,8 @@ mod embed;
 mod forwarding;
 mod fuzz_live;
 mod handover;
+mod health;
+mod health_servers;
 mod limits;
 mod metrics_seen;
 mod operate_cli;

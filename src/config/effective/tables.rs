@@ -13,8 +13,9 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, Endpoint, Forwarding, HashKey, HeaderEdits, Keepalive,
-    Listener, Log, LogTarget, Process, Rewrite, Route, Sticky, Upstream,
+    AccessFormat, AccessLog, Action, Admin, BodyPattern, Check, Endpoint, Forwarding, HashKey,
+    HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget, Process, Rewrite,
+    Route, Sticky, Upstream, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
 
@@ -261,6 +262,8 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         connect_timeout,
         idle_timeout,
         keepalive,
+        health,
+        when_unhealthy,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);
@@ -288,7 +291,78 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     kept.put("idle_timeout", duration(*idle_timeout));
     kept.put("max_idle", *max_idle);
     table.put("keepalive", kept);
+    table.put_some("health", health.as_deref().map(health_spec));
+    let word = match when_unhealthy {
+        WhenUnhealthy::FailClosed => "fail_closed",
+        WhenUnhealthy::FailOpen => "fail_open",
+    };
+    table.put("when_unhealthy", word);
     table
+}
+
+fn health_spec(health: &HealthSpec) -> Table {
+    let HealthSpec {
+        check,
+        interval,
+        down_interval,
+        timeout,
+        rise,
+        fall,
+        jitter,
+        port,
+        init_state,
+    } = health;
+    let mut table = Table::new();
+    table.put("check", check.as_str());
+    match check {
+        Check::Http(http) => http_check(http, &mut table),
+        Check::Postgres | Check::Redis | Check::Smtp | Check::Tcp => {}
+    }
+    table.put("interval", duration(*interval));
+    table.put("down_interval", duration(*down_interval));
+    table.put("timeout", duration(*timeout));
+    table.put("rise", *rise);
+    table.put("fall", *fall);
+    table.put("jitter", *jitter);
+    table.put_some("port", port.map(|port| i64::from(port.get())));
+    table.put("init_state", init_state.as_str());
+    table
+}
+
+fn http_check(check: &HttpCheck, table: &mut Table) {
+    let HttpCheck {
+        path,
+        method,
+        host,
+        headers,
+        status,
+        body,
+    } = check;
+    table.put("path", path.as_str());
+    table.put("method", method.as_str());
+    table.put_some("host", host.as_ref().map(field));
+    let mut fields = Table::new();
+    for (name, value) in headers {
+        fields.put(name.as_str(), field(value));
+    }
+    table.put_table("headers", fields);
+    let mut expect = Table::new();
+    let ranges = status.iter().map(|(low, high)| {
+        Value::from(if low == high {
+            low.to_string()
+        } else {
+            format!("{low}-{high}")
+        })
+    });
+    expect.put("status", Value::Array(ranges.collect()));
+    expect.put_some(
+        "body",
+        body.as_ref().map(|body| match body {
+            BodyPattern::Contains(text) => text.clone(),
+            BodyPattern::Regex(regex) => format!("~{}", regex.as_str()),
+        }),
+    );
+    table.put("expect", expect);
 }
 
 /// One of `endpoints`, without its address.

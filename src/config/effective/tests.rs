@@ -91,6 +91,7 @@ protocol = "h1"
 connect_timeout = "1s"
 idle_timeout = "9s"
 keepalive = { idle_timeout = "55s", max_idle = 64 }
+when_unhealthy = "fail_closed"
 "#;
     assert_eq!(effective_toml(&of(text)), expected);
 }

@@ -1,13 +1,14 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
 //! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
-//! `matchers`, `actions` and `headers` belong to routes; `address` reads addresses; `fit` holds the
+//! `matchers`, `actions` and `headers` belong to routes, `health` to upstreams; `address` reads addresses; `fit` holds the
 //! checks across tables. Each returns its part with the places that later checks point at.
 
 mod actions;
 mod address;
 mod fit;
 mod headers;
+mod health;
 mod listener;
 mod matchers;
 mod process;

@@ -7,13 +7,13 @@ use crate::balance::{Policy, PolicyKind};
 use crate::base::addr::EndpointAddr;
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Endpoint, HashKey, Sticky, Upstream};
+use super::super::model::{Endpoint, HashKey, Sticky, Upstream, WhenUnhealthy};
 use super::super::node::{Located, Node, quote_all};
 use super::super::reader::Table;
 use super::super::source::At;
 use super::super::suggest::closest;
 use super::process::{Defaults, keepalive, protocol, set};
-use super::{Reference, address, headers};
+use super::{Reference, address, headers, health};
 
 /// An upstream with its places.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ const POLICIES: [(&str, PolicyKind); 9] = [
     ("maglev", PolicyKind::Maglev),
     ("rendezvous", PolicyKind::Rendezvous),
     ("first", PolicyKind::First),
+];
+
+const WHEN_UNHEALTHY: [(&str, WhenUnhealthy); 2] = [
+    ("fail_closed", WhenUnhealthy::FailClosed),
+    ("fail_open", WhenUnhealthy::FailOpen),
 ];
 
 /// What other programs call them.
@@ -100,6 +105,8 @@ pub(super) fn lower<'a>(
         connect_timeout: defaults.connect_timeout,
         idle_timeout: defaults.idle_timeout,
         keepalive: defaults.keepalive.clone(),
+        health: None,
+        when_unhealthy: WhenUnhealthy::FailClosed,
     };
     set(&mut u.connect_timeout, table.timeout("connect_timeout"));
     set(&mut u.idle_timeout, table.timeout("idle_timeout"));
@@ -115,15 +122,24 @@ pub(super) fn lower<'a>(
     let limits = "limits and queues per endpoint come in a later version";
     table.later("max_connections", limits);
     table.later("queue", limits);
-    let health = "health checks come in a later version";
-    for key in [
-        "health",
-        "outlier",
-        "breaker",
-        "slow_start",
-        "when_unhealthy",
-    ] {
-        table.later(key, health);
+    if let Some(t) = table.table("health", "upstreams.*.health") {
+        u.health = health::lower(t, &u.endpoints);
+    }
+    if let Some(node) = table.get("when_unhealthy") {
+        u.when_unhealthy = node.word(&WHEN_UNHEALTHY).unwrap_or(u.when_unhealthy);
+        if u.when_unhealthy == WhenUnhealthy::FailOpen && !table.has("health") {
+            let message = format!(
+                "`when_unhealthy` does nothing: {} has no checks",
+                table.what
+            );
+            let d = Diagnostic::warning("no-effect", node.at, message);
+            let help = "without `health` every endpoint is taken for well";
+            table.report.push(d.help(help));
+        }
+    }
+    let later = "what requests say of an endpoint counts in a later version; `health` checks it";
+    for key in ["outlier", "breaker", "slow_start"] {
+        table.later(key, later);
     }
     table.finish();
     Some(Draft { upstream: u, name })

@@ -96,8 +96,30 @@ pub enum PoolClose {
     Expired,
     /// `max_idle` is reached: it was not kept.
     Full,
-    /// The endpoint left the upstream, or the process drains.
+    /// The endpoint is down or left the upstream, or the process drains.
     Removed,
+}
+
+/// How an active check of an endpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CheckResult {
+    /// The body is not as expected.
+    Body,
+    /// The connection ended before the answer did.
+    Closed,
+    /// No connection could be made.
+    Connect,
+    /// Out of local ports, descriptors or memory: says nothing of the endpoint.
+    Local,
+    /// It passed.
+    Ok,
+    /// What came is not of the protocol, or is an error of it.
+    Protocol,
+    /// The status is not as expected.
+    Status,
+    /// `timeout` passed.
+    Timeout,
 }
 
 /// Why another attempt was made.
@@ -197,6 +219,8 @@ pub struct UpstreamCells {
     retries: [Counter; RetryReason::ALL.len()],
     /// Picks that found no endpoint ready.
     pub no_endpoint: Counter,
+    /// 1 while endpoints that are down are used because none is up. Control plane only.
+    pub failing_open: Gauge,
 }
 
 /// One endpoint.
@@ -213,6 +237,9 @@ pub struct EndpointCells {
     pub sent_bytes: Counter,
     /// Bytes read from it, heads included.
     pub received_bytes: Counter,
+    /// 0 = nobody checks it, 1 = down, 2 = up. Control plane only, as what follows.
+    pub health: Gauge,
+    checks: [Counter; CheckResult::ALL.len()],
 }
 
 /// The access log's writer thread.
@@ -427,6 +454,36 @@ impl PoolClose {
     }
 }
 
+// === impl CheckResult ===
+
+impl CheckResult {
+    /// Every result.
+    pub const ALL: [Self; 8] = [
+        Self::Body,
+        Self::Closed,
+        Self::Connect,
+        Self::Local,
+        Self::Ok,
+        Self::Protocol,
+        Self::Status,
+        Self::Timeout,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Closed => "closed",
+            Self::Connect => "connect",
+            Self::Local => "local",
+            Self::Ok => "ok",
+            Self::Protocol => "protocol",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 // === impl RetryReason ===
 
 impl RetryReason {
@@ -490,6 +547,12 @@ impl EndpointCells {
     pub fn requests(&self, outcome: EndpointOutcome) -> &Counter {
         &self.requests[outcome as usize]
     }
+
+    /// Active checks by result.
+    #[inline]
+    pub fn checks(&self, result: CheckResult) -> &Counter {
+        &self.checks[result as usize]
+    }
 }
 
 #[cfg(test)]
@@ -531,6 +594,12 @@ mod tests {
         );
         assert!(
             PoolClose::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            CheckResult::ALL
                 .iter()
                 .enumerate()
                 .all(|(i, &v)| i == v as usize)

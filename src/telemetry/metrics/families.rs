@@ -5,8 +5,8 @@
 
 use super::cell::PerWorker;
 use super::cells::{
-    CodeClass, ConnectFailure, EndpointOutcome, ListenerCells, PoolClose, PoolOutcome, Protocol,
-    RetryReason, RouteCells, WorkerCells,
+    CheckResult, CodeClass, ConnectFailure, EndpointOutcome, ListenerCells, PoolClose, PoolOutcome,
+    Protocol, RetryReason, RouteCells, WorkerCells,
 };
 use super::registry::{Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
@@ -422,6 +422,13 @@ pub const FAMILIES: &[Family] = &[
         help: "Picks that found no endpoint ready.",
         read: Read::Upstream(|u, to| to.counter(&[], u.cells().sum(|c| c.no_endpoint.value()))),
     },
+    Family {
+        name: "isobar_upstream_failing_open",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "1 while endpoints that are down are used because none is up.",
+        read: Read::Upstream(|u, to| to.gauge(&[], gauge_of(u.cells(), |c| &c.failing_open))),
+    },
     // ── endpoints ────────────────────────────────────────────────────────────────────────────
     Family {
         name: "isobar_endpoint_requests_total",
@@ -478,6 +485,32 @@ pub const FAMILIES: &[Family] = &[
         labels: ENDPOINT,
         help: "Bytes read from the endpoint, heads included.",
         read: Read::Endpoint(|e, to| to.counter(&[], e.cells.sum(|c| c.received_bytes.value()))),
+    },
+    Family {
+        name: "isobar_endpoint_healthy",
+        kind: Kind::Gauge,
+        labels: ENDPOINT,
+        help: "1: active checks found it up; 0: down; absent: it is not checked.",
+        read: Read::Endpoint(|e, to| {
+            let health = e.cells.control().health.value();
+            if health > 0 {
+                to.gauge(&[], (health - 1) as f64);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_health_checks_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "endpoint", "result"],
+        help: "Active checks by result; a series begins with its first.",
+        read: Read::Endpoint(|e, to| {
+            for result in CheckResult::ALL {
+                match e.cells.control().checks(result).value() {
+                    0 => {}
+                    n => to.counter(&[result.as_str()], n),
+                }
+            }
+        }),
     },
     // ── the process, under the names every Prometheus client uses ────────────────────────────
     Family {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::BOUNDS;
 use super::cells::{
-    CodeClass, ConnectFailure, EndpointOutcome, PoolOutcome, Protocol, RetryReason,
+    CheckResult, CodeClass, ConnectFailure, EndpointOutcome, PoolOutcome, Protocol, RetryReason,
 };
 use super::families::{FAMILIES, Kind};
 use super::registry::{Object, Registry};
@@ -172,6 +172,9 @@ fn busy() -> (Registry, Arc<Load>) {
         let endpoint = endpoints.worker(i);
         endpoint.requests(EndpointOutcome::Ok).add(n);
         endpoint.connections.add(n);
+        endpoints.control().health.set(2);
+        let checks = endpoints.control().checks(CheckResult::Timeout);
+        checks.store(3);
     }
     load.in_flight.store(3, Relaxed);
     (registry, load)
@@ -300,6 +303,9 @@ fn values_are_sums_over_workers() {
     let endpoint = [("upstream", "app"), ("endpoint", "10.0.0.1:80")];
     is("isobar_endpoint_connections", &endpoint, 11.0);
     is("isobar_endpoint_in_flight", &endpoint, 3.0);
+    is("isobar_endpoint_healthy", &endpoint, 1.0);
+    let late = [endpoint[0], endpoint[1], ("result", "timeout")];
+    is("isobar_health_checks_total", &late, 3.0);
     let own = scrape.value("isobar_metrics_series", &[]).unwrap();
     assert_eq!(own as usize, scrape.samples.len() - 1);
 }

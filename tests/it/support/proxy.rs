@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::client::Client;
 use isobar::config::{Config, PortZero};
-use isobar::server::{ReloadError, Server, StartError};
+use isobar::server::{Operations, ReloadError, Server, StartError};
 
 /// A running proxy; dropping it drains and stops it.
 #[derive(Debug)]
@@ -88,6 +88,11 @@ impl Proxy {
     /// Client connections of each worker.
     pub fn connections(&self) -> Vec<usize> {
         self.server().connections()
+    }
+
+    /// What operators can ask of it.
+    pub fn operations(&self) -> Operations {
+        self.server().operations()
     }
 
     /// Where `/metrics` is.

@@ -1,0 +1,188 @@
+//! Real sockets on loopback; nothing waits for time, only for what checks find.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::config::{Check, InitState};
+use crate::telemetry::metrics::registry::Registry;
+
+fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
+    Arc::new(HealthSpec {
+        check: Check::Tcp,
+        interval: Duration::from_millis(10),
+        down_interval: Duration::from_millis(10),
+        timeout: Duration::from_secs(10),
+        rise: 1,
+        fall,
+        jitter: 0.0,
+        port: None,
+        init_state,
+    })
+}
+
+fn target(addr: SocketAddr, spec: &Arc<HealthSpec>) -> Target {
+    let registry = Registry::new(1);
+    let endpoint = Endpoint::new(EndpointAddr::Ip(addr), "app", &registry);
+    endpoint.set_health(Threshold::new(spec).health());
+    Target {
+        upstream: "app".into(),
+        endpoint: Arc::new(endpoint),
+        spec: spec.clone(),
+    }
+}
+
+/// An address that refuses: bound, so that nobody else gets it, and nobody listens.
+fn refusing(host: [u8; 4]) -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, addr)
+}
+
+/// Runs a checker until `script` has ended. `verdicts` is what was handed on, batch by batch;
+/// `accepts` says whether a batch is taken now.
+async fn run(
+    targets: watch::Receiver<Targets>,
+    accepts: impl Fn(&[Verdict]) -> bool,
+    until: impl AsyncFnOnce(Rc<RefCell<Vec<Vec<Verdict>>>>),
+) {
+    let taken = Rc::new(RefCell::new(Vec::new()));
+    let to = taken.clone();
+    let checking = Checker::new(1).run(targets, move |verdicts| {
+        if accepts(verdicts) {
+            // As the one writer does.
+            for verdict in &*verdicts {
+                verdict.endpoint.set_health(verdict.health);
+            }
+            to.borrow_mut().push(std::mem::take(verdicts));
+        }
+    });
+    tokio::select! {
+        () = checking => unreachable!("a checker never ends by itself"),
+        ended = tokio::time::timeout(Duration::from_secs(60), until(taken)) => {
+            ended.expect("within a minute");
+        }
+    }
+}
+
+async fn eventually(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn block_on(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
+#[test]
+fn what_is_not_taken_is_offered_again_with_what_came_since() {
+    block_on(async {
+        let spec = spec(1, InitState::Up);
+        let refusing: Vec<_> = (1..=50).map(|n| refusing([127, 0, 7, n])).collect();
+        let targets: Targets = refusing.iter().map(|(_, a)| target(*a, &spec)).collect();
+        let (_sender, receiver) = watch::channel(targets);
+        let are_all = |verdicts: &[Verdict]| verdicts.len() == 50;
+        run(receiver, are_all, async |taken| {
+            eventually(|| !taken.borrow().is_empty()).await;
+            let taken = taken.borrow();
+            assert_eq!(taken.len(), 1, "one batch");
+            for verdict in &taken[0] {
+                assert_eq!(verdict.health, Health::Down);
+                assert!(
+                    verdict
+                        .why
+                        .starts_with("1 tcp check failed, the last with: connect failed"),
+                    "{}",
+                    verdict.why
+                );
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn state_stays_with_the_endpoint_and_goes_with_it() {
+    block_on(async {
+        let (_socket, addr) = refusing([127, 0, 7, 60]);
+        let up = spec(2, InitState::Up);
+        let one = target(addr, &up);
+        let (sender, receiver) = watch::channel(Targets::from([one.clone()]));
+        let count = |target: &Target| {
+            let cells = target.endpoint.cells.control();
+            cells.checks(CheckResult::Connect).value()
+        };
+        run(
+            receiver,
+            |_| true,
+            async |taken| {
+                eventually(|| taken.borrow().len() == 1).await;
+                // Another spec, the same endpoint: down it is, and nothing is told twice.
+                let again = Target {
+                    spec: spec(3, InitState::FullyUp),
+                    ..one.clone()
+                };
+                sender.send_replace(Targets::from([again]));
+                let before = count(&one);
+                eventually(|| count(&one) > before + 5).await;
+                assert_eq!(taken.borrow().len(), 1);
+                // Without checks for a moment, too short to be seen: it is what it is said to be.
+                one.endpoint.set_health(Health::Up);
+                sender.send_replace(Targets::from([one.clone()]));
+                eventually(|| taken.borrow().len() == 2).await;
+                // Another endpoint at the same address: it starts as `init_state` says.
+                let other = target(addr, &up);
+                sender.send_replace(Targets::from([other.clone()]));
+                eventually(|| taken.borrow().len() == 3).await;
+                assert!(Arc::ptr_eq(&taken.borrow()[2][0].endpoint, &other.endpoint));
+                let before = count(&one);
+                let reached = count(&other);
+                eventually(|| count(&other) > reached + 5).await;
+                assert!(count(&one) <= before + 1, "one may have been under way");
+            },
+        )
+        .await;
+    });
+}
+
+/// An endpoint that accepts and one that does not, side by side: the one never delays the other.
+#[test]
+fn silence_delays_nobody_else() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = target(
+            listener.local_addr().unwrap(),
+            &spec(1, InitState::FullyDown),
+        );
+        // Redis checks of a listener that never answers: each lasts for its whole time-out.
+        let mut patient = HealthSpec::clone(&well.spec);
+        patient.check = Check::Redis;
+        patient.timeout = Duration::from_secs(3600);
+        let silent = Target {
+            upstream: "other".into(),
+            spec: Arc::new(patient),
+            ..target(listener.local_addr().unwrap(), &well.spec)
+        };
+        let (_sender, receiver) = watch::channel(Targets::from([silent, well.clone()]));
+        run(
+            receiver,
+            |_| true,
+            async |taken| {
+                let cells = well.endpoint.cells.control();
+                eventually(|| cells.checks(CheckResult::Ok).value() >= 10).await;
+                assert_eq!(taken.borrow().len(), 1);
+                assert_eq!(taken.borrow()[0][0].why, "1 tcp check passed");
+            },
+        )
+        .await;
+    });
+}

@@ -1,0 +1,11 @@
+//! Active checks of endpoints.
+//!
+//! [`threshold`] (what a row of results means) and [`schedule`] (when the next check is due) are
+//! pure; [`probe`] asks an endpoint once, one file a protocol; [`checker`] is the shell that runs
+//! them on the control runtime and hands on what has changed. This module sees `upstream`, never
+//! the other way round: an endpoint only bears what was found of it.
+
+pub mod checker;
+pub mod probe;
+pub mod schedule;
+pub mod threshold;

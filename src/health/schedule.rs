@@ -1,0 +1,95 @@
+//! When checks are due.
+//!
+//! First checks are spread evenly over the interval, and each interval is a little shorter or longer
+//! than configured: ten thousand endpoints of one file are neither asked in one instant at the start,
+//! nor drift together later.
+
+use std::time::Duration;
+
+use crate::base::clock::{Nanos, nanos};
+use crate::base::rng::Rng;
+use crate::config::HealthSpec;
+use crate::upstream::Health;
+
+/// No first check waits longer: an endpoint that was just added is soon known, whatever the interval.
+pub const SPREAD: Duration = Duration::from_secs(5);
+
+/// How long after it became known an endpoint is checked first.
+pub fn first(spec: &HealthSpec, rng: &mut Rng) -> Nanos {
+    share(nanos(spec.interval.min(SPREAD)), rng.unit())
+}
+
+/// The time from the beginning of one check to that of the next.
+pub fn next(spec: &HealthSpec, health: Health, rng: &mut Rng) -> Nanos {
+    let interval = nanos(match health {
+        Health::Down => spec.down_interval,
+        Health::Unchecked | Health::Up => spec.interval,
+    });
+    // From interval * (1 - jitter) to interval * (1 + jitter), evenly.
+    share(interval, 1.0 + spec.jitter * (2.0 * rng.unit() - 1.0))
+}
+
+fn share(of: Nanos, share: f64) -> Nanos {
+    (of as f64 * share) as Nanos
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Check, InitState};
+
+    const MS: u64 = 1_000_000;
+
+    fn spec(interval_ms: u64, down_ms: u64, jitter: f64) -> HealthSpec {
+        HealthSpec {
+            check: Check::Tcp,
+            interval: Duration::from_millis(interval_ms),
+            down_interval: Duration::from_millis(down_ms),
+            timeout: Duration::from_millis(100),
+            rise: 2,
+            fall: 3,
+            jitter,
+            port: None,
+            init_state: InitState::Up,
+        }
+    }
+
+    #[test]
+    fn without_jitter_intervals_are_exact() {
+        let (spec, mut rng) = (spec(2000, 7000, 0.0), Rng::new(1));
+        for _ in 0..100 {
+            assert_eq!(next(&spec, Health::Up, &mut rng), 2000 * MS);
+            assert_eq!(next(&spec, Health::Unchecked, &mut rng), 2000 * MS);
+            assert_eq!(next(&spec, Health::Down, &mut rng), 7000 * MS);
+        }
+    }
+
+    #[test]
+    fn jitter_is_even_on_both_sides_and_within_its_bounds() {
+        let (spec, mut rng) = (spec(1000, 1000, 0.2), Rng::new(7));
+        let all: Vec<_> = (0..10_000)
+            .map(|_| next(&spec, Health::Up, &mut rng))
+            .collect();
+        assert!(all.iter().all(|n| (800 * MS..=1200 * MS).contains(n)));
+        let mean = all.iter().sum::<u64>() / all.len() as u64;
+        assert!((990 * MS..1010 * MS).contains(&mean), "seed 7: {mean}");
+        assert!(all.iter().any(|n| *n < 810 * MS) && all.iter().any(|n| *n > 1190 * MS));
+    }
+
+    #[test]
+    fn first_checks_are_spread_over_the_interval() {
+        let mut rng = Rng::new(3);
+        let mut tenths = [0u32; 10];
+        for _ in 0..10_000 {
+            let at = first(&spec(2000, 2000, 0.0), &mut rng);
+            tenths[(at / (200 * MS)) as usize] += 1;
+        }
+        assert!(
+            tenths.iter().all(|n| (900..1100).contains(n)),
+            "seed 3: {tenths:?}"
+        );
+        // A long interval does not leave an endpoint unknown for long.
+        let late = (0..1000).map(|_| first(&spec(600_000, 600_000, 0.0), &mut rng));
+        assert!(late.max().is_some_and(|max| max < nanos(SPREAD)));
+    }
+}
