@@ -347,7 +347,9 @@ impl Server {
     /// What operators ask of the process: to drain, to upgrade. `None` = taken already; while nobody
     /// takes them, such orders are refused.
     pub fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
-        self.orders.take()
+        let taken = self.orders.take()?;
+        self.operations.orders_are_taken();
+        Some(taken)
     }
 
     /// The metrics.

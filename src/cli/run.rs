@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Access;
@@ -57,7 +58,8 @@ struct Running {
     ears: Ears,
     server: Server,
     notifier: Option<Notifier>,
-    watch: Option<Watch>,
+    /// Held here alone: dropped, it watches no more.
+    watch: Option<Arc<Watch>>,
 }
 
 /// Changes of files that wait to be looked at: one stands for all.
@@ -177,7 +179,9 @@ fn start(
                 let _ = changed.try_send(());
             };
             let watch = Watch::start(main, loaded.hash, report);
-            Some(watch.map_err(|error| (format!("error: {error}"), FAILED))?)
+            Some(Arc::new(
+                watch.map_err(|error| (format!("error: {error}"), FAILED))?,
+            ))
         }
         _ => None,
     };
@@ -203,6 +207,14 @@ fn start(
         tracing::warn!(%folder, %error, "process.state_dir is of no use: overrides are refused");
     }
     ears.orders = server.take_orders();
+    if let Some(watch) = watch.as_ref().map(Arc::downgrade) {
+        // A reload by signal or by an operator is no change that the watch has to report.
+        server.operations().follow_reloads(move |hash| {
+            if let Some(watch) = watch.upgrade() {
+                watch.loaded(hash);
+            }
+        });
+    }
     if let Some(level) = level {
         server.operations().follow_level(level);
     }
@@ -253,9 +265,6 @@ impl Running {
         self.tell_systemd(|to| to.reloading(Clock::start()));
         // What was wrong is in the log, in `status` and in the metrics.
         let served = self.server.operations().reload(trigger);
-        if let (Ok(plan), Some(watch)) = (&served, &self.watch) {
-            watch.loaded(plan.hash);
-        }
         let status = match served {
             Ok(_) => "serving",
             Err(_) => "serving the configuration before the last reload, which was refused",

@@ -2,6 +2,7 @@
 //! the file watch all end here.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Serialize, Serializer};
@@ -46,6 +47,7 @@ struct Shared {
     started: Arc<Config>,
     source: Mutex<Source>,
     orders: mpsc::Sender<Order>,
+    are_orders_taken: AtomicBool,
 }
 
 /// Where the configuration comes from. Held for the whole of a reload: one at a time.
@@ -58,6 +60,16 @@ struct Source {
     last_error: Option<FailureView>,
     /// The program's own log follows the configuration, whoever asks for the reload.
     level: Option<LevelSwitch>,
+    follower: Option<Follower>,
+}
+
+/// Hears of every reload that was made: the hash of what was read.
+struct Follower(Box<dyn Fn(u64) + Send>);
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").finish_non_exhaustive()
+    }
 }
 
 /// What only the process itself can do.
@@ -148,6 +160,7 @@ impl Operations {
             started,
             source: Mutex::new(source),
             orders: parts.orders,
+            are_orders_taken: AtomicBool::new(false),
         }))
     }
 
@@ -168,6 +181,12 @@ impl Operations {
     /// Lets `log.level` of the configuration served set the level of the program's own log.
     pub fn follow_level(&self, level: LevelSwitch) {
         self.source().level = Some(level);
+    }
+
+    /// Calls `hear` after every reload, whoever asked for it, with the hash of what was read. It must
+    /// not call back.
+    pub fn follow_reloads(&self, hear: impl Fn(u64) + Send + 'static) {
+        self.source().follower = Some(Follower(Box::new(hear)));
     }
 
     /// The server at a glance.
@@ -280,6 +299,9 @@ impl Operations {
                 if let Some(level) = &source.level {
                     level.set(self.live().config().log.level);
                 }
+                if let Some(Follower(hear)) = &source.follower {
+                    hear(plan.hash);
+                }
                 self.0.cells.succeeded(now);
                 let cause = Cause::Reload {
                     trigger,
@@ -368,6 +390,9 @@ impl Operations {
     /// # Errors
     /// Nobody takes orders there.
     pub fn order(&self, order: Order) -> Result<(), OrderError> {
+        if !self.takes_orders() {
+            return Err(OrderError::NotTaken);
+        }
         self.0.orders.try_send(order).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OrderError::Busy,
             mpsc::error::TrySendError::Closed(_) => OrderError::NotTaken,
@@ -376,7 +401,13 @@ impl Operations {
 
     /// Whether the process takes orders.
     pub fn takes_orders(&self) -> bool {
-        !self.0.orders.is_closed()
+        // Relaxed: the flag guards nothing but itself.
+        self.0.are_orders_taken.load(Ordering::Relaxed) && !self.0.orders.is_closed()
+    }
+
+    /// Somebody takes orders from now on.
+    pub(crate) fn orders_are_taken(&self) {
+        self.0.are_orders_taken.store(true, Ordering::Relaxed);
     }
 
     /// Serves a configuration that was loaded and checked.
