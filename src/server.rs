@@ -582,10 +582,7 @@ fn record_start(
     timeline.record(now, cause.clone(), What::Process { state }, text);
     for said in told {
         tracing::info!("{}", said.text);
-        let what = What::Override {
-            upstream: said.upstream.to_string(),
-            endpoint: said.endpoint.to_string(),
-        };
+        let what = What::of_override(&said.upstream, &said.endpoint);
         timeline.record(now, cause.clone(), what, said.text);
     }
 }

@@ -34,6 +34,11 @@ impl Clock {
         unix.map_or(0, |d| d.as_nanos() as u64)
             .wrapping_sub(self.now())
     }
+
+    /// Milliseconds since 1970; a clock before 1970 reads as 1970.
+    pub fn unix_ms(&self) -> u64 {
+        self.now().wrapping_add(self.unix_offset()) / 1_000_000
+    }
 }
 
 /// `duration` in [`Nanos`], saturating.

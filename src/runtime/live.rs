@@ -279,7 +279,7 @@ impl Live {
             owner: change.owner.clone(),
             reason: change.reason.clone(),
         };
-        let now = self.unix_ms();
+        let now = self.clock.unix_ms();
         let mut next = self.overrides.clone();
         let applied = next.apply(change, &self.config, now)?;
         if let Some(store) = &self.store {
@@ -287,10 +287,7 @@ impl Live {
         }
         self.overrides = next;
         self.republish(&applied.upstream);
-        let what = What::Override {
-            upstream: applied.upstream.to_string(),
-            endpoint: applied.endpoint.to_string(),
-        };
+        let what = What::of_override(&applied.upstream, &applied.endpoint);
         tracing::info!("{}", applied.text);
         self.timeline.record(now, cause, what, applied.text.clone());
         Ok(applied)
@@ -302,7 +299,7 @@ impl Live {
         if self.is_stopping || self.is_frozen {
             return;
         }
-        let now = self.unix_ms();
+        let now = self.clock.unix_ms();
         if self.overrides.next_expiry().is_none_or(|at| at > now) {
             return;
         }
@@ -310,10 +307,7 @@ impl Live {
         self.save();
         for ended in expired {
             self.republish(&ended.upstream);
-            let what = What::Override {
-                upstream: ended.upstream.to_string(),
-                endpoint: ended.endpoint.to_string(),
-            };
+            let what = What::of_override(&ended.upstream, &ended.endpoint);
             tracing::info!("{}", ended.text);
             self.timeline.record(now, Cause::Expiry, what, ended.text);
         }
@@ -335,10 +329,6 @@ impl Live {
             let wanted = wanted(spec, &self.overrides);
             self.publish(upstream, &wanted);
         }
-    }
-
-    fn unix_ms(&self) -> u64 {
-        self.clock.now().wrapping_add(self.clock.unix_offset()) / 1_000_000
     }
 
     /// Publishes members of an upstream without touching anything else.
@@ -372,7 +362,7 @@ impl Live {
 
     /// Takes in what checks have found: however many endpoints changed, each upstream publishes once.
     pub fn judge(&mut self, verdicts: Vec<Verdict>) {
-        let now = self.unix_ms();
+        let now = self.clock.unix_ms();
         let snapshot = self.published.snapshot.load_full();
         let mut by_upstream: BTreeMap<Name, Vec<Verdict>> = BTreeMap::new();
         for verdict in verdicts {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -14,7 +14,7 @@ use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Ver
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::proxy::snapshot::Published;
-use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What};
+use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecimal};
 use crate::telemetry::log::LevelSwitch;
 use crate::telemetry::metrics::cells::{ConfigCells, EndpointOutcome};
 use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers};
@@ -145,7 +145,7 @@ impl Operations {
         let started = live.config().clone();
         drop(live);
         let source = Source {
-            loaded_at_unix_ms: unix_ms(clock),
+            loaded_at_unix_ms: clock.unix_ms(),
             ..Source::default()
         };
         parts.cells.succeeded(source.loaded_at_unix_ms);
@@ -167,7 +167,7 @@ impl Operations {
     /// When the server started, in milliseconds since 1970.
     pub fn started_unix_ms(&self) -> u64 {
         let ago = self.0.clock.now().saturating_sub(self.0.started_at);
-        unix_ms(self.0.clock).saturating_sub(ago / 1_000_000)
+        self.0.clock.unix_ms().saturating_sub(ago / 1_000_000)
     }
 
     /// The configuration served was loaded from here; reloads read it again.
@@ -289,7 +289,7 @@ impl Operations {
         let tried = config::load(&path)
             .map_err(ReloadFailure::Invalid)
             .and_then(|loaded| self.switch(loaded));
-        let now = unix_ms(self.0.clock);
+        let now = self.0.clock.unix_ms();
         match tried {
             Ok(plan) => {
                 source.files.clone_from(&plan.files);
@@ -320,10 +320,7 @@ impl Operations {
                     if !said.fate.is_kept() {
                         tracing::warn!("{}", said.text);
                     }
-                    let what = What::Override {
-                        upstream: said.upstream.to_string(),
-                        endpoint: said.endpoint.to_string(),
-                    };
+                    let what = What::of_override(&said.upstream, &said.endpoint);
                     self.0
                         .timeline
                         .record(now, cause.clone(), what, said.text.clone());
@@ -363,7 +360,7 @@ impl Operations {
             state: "serving".to_owned(),
         };
         let text = format!("not upgraded: {why}; this process serves on");
-        let now = unix_ms(self.0.clock);
+        let now = self.0.clock.unix_ms();
         self.0.timeline.record(now, Cause::Upgrade, what, text);
     }
 
@@ -546,16 +543,4 @@ fn observed(members: &Members, place: usize) -> Observed {
             })
             .collect(),
     }
-}
-
-fn unix_ms(clock: Clock) -> u64 {
-    clock.now().wrapping_add(clock.unix_offset()) / 1_000_000
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference to the field"
-)]
-fn hexadecimal<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{hash:016x}"))
 }

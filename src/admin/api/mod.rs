@@ -21,7 +21,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::addr::BindAddr;
+use crate::base::clock::Clock;
 use crate::config::Config;
 use crate::listener::handover::{Entry, Inherited, Kind};
 use crate::listener::{BindError, Bound, bind_unix_with_mode};
@@ -277,7 +278,7 @@ impl Control {
             headers: &head.headers,
             body: &body,
         };
-        let call = Call::read(found, given, peer, unix_ms())?;
+        let call = Call::read(found, given, peer, Clock::start().unix_ms())?;
         // 4 done
         let is_change = call.is_change();
         let lane = if is_change {
@@ -331,12 +332,6 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body", detail))
         }
     }
-}
-
-/// Now, as overrides count it. A clock before 1970 is one that is not set.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_millis() as u64)
 }
 
 #[cfg(test)]

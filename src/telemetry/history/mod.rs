@@ -150,6 +150,18 @@ pub struct Page {
 #[derive(Clone, Debug, Default)]
 pub struct Timeline(Arc<Mutex<History>>);
 
+// === impl What ===
+
+impl What {
+    /// What operators say of an endpoint.
+    pub fn of_override(upstream: &str, endpoint: &impl fmt::Display) -> Self {
+        Self::Override {
+            upstream: upstream.to_owned(),
+            endpoint: endpoint.to_string(),
+        }
+    }
+}
+
 // === impl Event ===
 
 impl Event {
@@ -438,7 +450,10 @@ fn clip(text: &mut String, max: usize) {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde calls it with a reference to the field"
 )]
-fn hexadecimal<S: serde::Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hexadecimal<S: serde::Serializer>(
+    hash: &u64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{hash:016x}"))
 }
 
