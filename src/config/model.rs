@@ -2,7 +2,7 @@
 //! representation here; `lower` is the only place that makes a [`Config`] from text.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub struct Process {
     pub state_dir: Option<PathBuf>,
     /// Reload by itself when a file of the configuration changes.
     pub watch: bool,
+    /// Where this process stands: endpoints of the same zone are preferred.
+    pub zone: Option<Name>,
 }
 
 /// `[admin]`
@@ -167,6 +169,104 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Edits of the response head.
     pub response_headers: HeaderEdits,
+    /// What is tried again, and how often.
+    pub retry: Retry,
+    /// How often whom it serves; all of them must let an exchange pass.
+    pub rate_limits: Vec<RateLimit>,
+    /// Most exchanges at once, all workers together.
+    pub max_concurrent: Option<MaxConcurrent>,
+}
+
+/// Whether a limit refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    Enforce,
+    /// It only counts what it would have refused.
+    Observe,
+}
+
+/// `retry`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Attempts of one exchange in all, hedges among them: 1 to [`Retry::MAX_ATTEMPTS`].
+    pub attempts: u32,
+    /// After what another attempt is made.
+    pub on: RetryOn,
+    /// How much of an attempt each exchange adds to its upstream's budget, 0.0 to 1.0.
+    pub budget: f64,
+    /// What one attempt may take until the response's head; `None` = what the upstream's timeouts say.
+    pub per_try_timeout: Option<Duration>,
+    /// When a second attempt is made beside the first.
+    pub hedge: Hedge,
+    /// Most bytes of a request body that are kept to be sent again.
+    pub body: usize,
+}
+
+/// `retry.on`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// A connection could not be made: nothing was sent, any method.
+    pub connect: bool,
+    /// The connection ended before the response's head: requests that may be repeated.
+    pub reset: bool,
+    /// `per_try_timeout` or the upstream's `idle_timeout` passed before the response's head: the same.
+    pub timeout: bool,
+    /// The response has one of these statuses (sorted): the same.
+    pub statuses: Vec<u16>,
+    /// The response's head has one of these values of `grpc-status` (sorted), any method: servers
+    /// that answer so without a message have done nothing.
+    pub grpc: Vec<u8>,
+}
+
+/// `retry.hedge_after`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// When the response's head has not come after this time.
+    After(Duration),
+    /// When it has taken longer than this percentile (50 to 99) of those before it.
+    Percentile(u8),
+    /// Never.
+    Off,
+}
+
+/// One of `rate_limit`: `rate` exchanges in `per`, `burst` of them at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Who is counted apart. Exchanges without the header or cookie are counted together.
+    pub key: LimitKey,
+    /// How many; at least 1.
+    pub rate: u32,
+    /// In what time.
+    pub per: Duration,
+    /// How many at once; at least 1.
+    pub burst: u32,
+    /// Whether it refuses.
+    pub mode: Mode,
+    /// Most keys that are remembered; above, those heard of least recently are forgotten.
+    pub max_keys: u32,
+}
+
+/// `rate_limit.key`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitKey {
+    /// The client's address (after `trusted_proxies`); of IPv6 the /64.
+    Client,
+    /// A cookie.
+    Cookie(String),
+    /// A header field.
+    Header(HeaderName),
+    /// Nobody: the route as a whole.
+    Route,
+}
+
+/// `max_concurrent`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxConcurrent {
+    /// How many.
+    pub limit: NonZeroU32,
+    /// Whether it refuses.
+    pub mode: Mode,
 }
 
 /// What a route does.
@@ -242,6 +342,102 @@ pub struct Upstream {
     pub health: Option<Arc<HealthSpec>>,
     /// What holds while no member is ready.
     pub when_unhealthy: WhenUnhealthy,
+    /// Endpoints that speak for themselves.
+    pub agent: Option<Arc<AgentSpec>>,
+    /// What requests say of endpoints.
+    pub outlier: Outlier,
+    /// When the upstream as a whole is given a rest.
+    pub breaker: Option<Breaker>,
+    /// Attempts a second that the budget for retries and hedges grants whatever the traffic.
+    pub retry_floor: u32,
+    /// Exchanges that an endpoint has in flight at most, all workers together.
+    pub max_connections: Option<NonZeroU32>,
+    /// Where exchanges wait while every endpoint has its most.
+    pub queue: Queue,
+    /// The same limit, learnt from latency, for each endpoint.
+    pub adaptive: Option<Adaptive>,
+    /// For how long an endpoint that is new or has recovered gets less than its share.
+    pub slow_start: Option<Duration>,
+}
+
+/// `agent`: what an endpoint says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Where its agent listens (HAProxy's agent-check protocol); `None` = nobody is asked.
+    pub port: Option<NonZeroU16>,
+    /// Sent to the agent first.
+    pub send: Option<String>,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// From the connect to the end of the answer's first line.
+    pub timeout: Duration,
+    /// A response field in which an endpoint says the same; taken out of what the client gets.
+    pub header: Option<HeaderName>,
+}
+
+/// `outlier`: passive checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlier {
+    /// Failures of the endpoint (5xx, reset, silence) in a row.
+    pub consecutive_failures: Option<NonZeroU32>,
+    /// Connects that failed in a row.
+    pub consecutive_connect_failures: Option<NonZeroU32>,
+    /// Share of failures of both kinds.
+    pub failure_ratio: Option<FailureRatio>,
+    /// First ejection; each further one is twice as long.
+    pub eject_for: Duration,
+    /// Longest ejection.
+    pub max_eject: Duration,
+    /// Share of the endpoints that may be ejected at once; the last one that is ready never is.
+    pub max_ejected: f64,
+    /// Whether anybody is ejected.
+    pub mode: Mode,
+}
+
+/// `failure_ratio` of `outlier` and `breaker`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FailureRatio {
+    /// Above this share, 0.0 to 1.0.
+    pub above: f64,
+    /// Of at least so many requests.
+    pub min_requests: u32,
+    /// In this time.
+    pub window: Duration,
+}
+
+/// `breaker`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Opens when too many attempts fail.
+    pub failure_ratio: Option<FailureRatio>,
+    /// How long it stays open before trials are let through.
+    pub open_for: Duration,
+    /// Trials that must all succeed before it closes; so many at once.
+    pub trials: NonZeroU32,
+    /// Refuses while so many exchanges wait in the queue.
+    pub max_pending: Option<NonZeroU32>,
+    /// Refuses while so many exchanges are in flight, all endpoints together.
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Whether it refuses.
+    pub mode: Mode,
+}
+
+/// `queue`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Most that wait; 0 = nobody does.
+    pub length: u32,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// `adaptive_concurrency`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adaptive {
+    /// The limit is never lower.
+    pub min: NonZeroU32,
+    /// The limit is never higher.
+    pub max: NonZeroU32,
 }
 
 /// `health`
@@ -265,6 +461,8 @@ pub struct HealthSpec {
     pub port: Option<NonZeroU16>,
     /// What a new endpoint is taken for.
     pub init_state: InitState,
+    /// A response that proves the endpoint well stands in for the next check.
+    pub traffic: bool,
 }
 
 /// `health.check` with its parameters.
@@ -338,6 +536,10 @@ pub struct Endpoint {
     pub addr: EndpointAddr,
     /// Default 1.
     pub weight: u32,
+    /// 0 is used first; higher ones take what those below them cannot. `backup = true` is 1.
+    pub priority: u8,
+    /// Where it stands.
+    pub zone: Option<Name>,
 }
 
 /// `keepalive`
@@ -375,6 +577,67 @@ pub struct Sticky {
     pub secure: bool,
     /// `Max-Age`; `None` = a session cookie.
     pub ttl: Option<Duration>,
+    /// File whose first line is the secret that cookies are signed with; `None` = a key in `state_dir`,
+    /// or none.
+    pub secret_file: Option<PathBuf>,
+}
+
+// === impl Retry ===
+
+impl Retry {
+    /// More would be a storm, whatever the budget says.
+    pub const MAX_ATTEMPTS: u32 = 10;
+}
+
+impl Default for Retry {
+    /// Three attempts as in nginx's and Envoy's usual settings; a fifth of the traffic may be
+    /// retries, as Finagle's budget has it. 64 KiB hold what forms and API calls send.
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            on: RetryOn {
+                connect: true,
+                reset: true,
+                timeout: false,
+                statuses: Vec::new(),
+                grpc: Vec::new(),
+            },
+            budget: 0.2,
+            per_try_timeout: None,
+            hedge: Hedge::Off,
+            body: 64 * 1024,
+        }
+    }
+}
+
+// === impl Outlier ===
+
+impl Outlier {
+    /// What holds where the file says nothing: an endpoint that nobody can connect to is left alone
+    /// for a while, nothing else is judged.
+    pub const fn unconfigured() -> Self {
+        Self {
+            consecutive_failures: None,
+            consecutive_connect_failures: NonZeroU32::new(3),
+            failure_ratio: None,
+            eject_for: Duration::from_secs(10),
+            max_eject: Duration::from_secs(300),
+            max_ejected: 0.5,
+            mode: Mode::Enforce,
+        }
+    }
+}
+
+// === impl Queue ===
+
+impl Default for Queue {
+    /// A second and a half at 700 requests a second; who waits longer than 2 s has reloaded the page.
+    fn default() -> Self {
+        Self {
+            length: 1000,
+            timeout: Duration::from_secs(2),
+        }
+    }
 }
 
 // === impl Check ===

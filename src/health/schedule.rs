@@ -51,6 +51,7 @@ mod tests {
             jitter,
             port: None,
             init_state: InitState::Up,
+            traffic: false,
         }
     }
 

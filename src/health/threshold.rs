@@ -106,6 +106,7 @@ mod tests {
             jitter: 0.0,
             port: None,
             init_state,
+            traffic: false,
         }
     }
 

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use crate::route::Rule;
 
-use super::model::{Action, Config, HeaderEdits, Rewrite, Route};
+use super::model::{Action, Config, HeaderEdits, Retry, Rewrite, Route};
 
 use tables::Put as _;
 pub(super) use tables::{admin, endpoint, listener, log, process, route, upstream};
@@ -148,6 +148,9 @@ fn shorthand(route: &Route) -> Option<&str> {
         rewrite: Rewrite::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        retry: Retry::default(),
+        rate_limits: Vec::new(),
+        max_concurrent: None,
     };
     (*route == made).then_some(upstream)
 }

@@ -56,6 +56,7 @@ pub(in super::super) fn process(process: &Process) -> Table {
         user,
         state_dir,
         watch,
+        zone: _,
     } = process;
     let mut table = Table::new();
     table.put(
@@ -178,6 +179,9 @@ pub(in super::super) fn route(route: &Route) -> Table {
         rewrite,
         request_headers,
         response_headers,
+        retry: _,
+        rate_limits: _,
+        max_concurrent: _,
     } = route;
     let Rule {
         listeners,
@@ -264,6 +268,14 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         keepalive,
         health,
         when_unhealthy,
+        agent: _,
+        outlier: _,
+        breaker: _,
+        retry_floor: _,
+        max_connections: _,
+        queue: _,
+        adaptive: _,
+        slow_start: _,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);
@@ -272,6 +284,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         cookie,
         secure,
         ttl,
+        secret_file: _,
     }) = sticky
     {
         let mut sticky = Table::new();
@@ -311,6 +324,7 @@ fn health_spec(health: &HealthSpec) -> Table {
         jitter,
         port,
         init_state,
+        traffic: _,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());
@@ -367,7 +381,12 @@ fn http_check(check: &HttpCheck, table: &mut Table) {
 
 /// One of `endpoints`, without its address.
 pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
-    let Endpoint { addr: _, weight } = endpoint;
+    let Endpoint {
+        addr: _,
+        weight,
+        priority: _,
+        zone: _,
+    } = endpoint;
     let mut table = Table::new();
     table.put("weight", *weight);
     table

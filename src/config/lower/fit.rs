@@ -10,7 +10,7 @@ use crate::base::addr::BindAddr;
 use crate::route::{RouteTable, Rule};
 
 use super::super::diagnostic::{Diagnostic, Report};
-use super::super::model::{Action, Config, HeaderEdits, Name, Rewrite, Route};
+use super::super::model::{Action, Config, HeaderEdits, Name, Retry, Rewrite, Route};
 use super::super::node::quote_all;
 use super::super::suggest::closest;
 use super::process::Main;
@@ -303,6 +303,9 @@ fn shorthand(draft: &super::listener::Draft<'_>) -> Option<Route> {
         rewrite: Rewrite::default(),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        retry: Retry::default(),
+        rate_limits: Vec::new(),
+        max_concurrent: None,
     })
 }
 

@@ -78,6 +78,7 @@ pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<Heal
         jitter: 0.2,
         port: None,
         init_state: InitState::Up,
+        traffic: false,
     };
     set(&mut spec.interval, interval);
     spec.down_interval = spec.interval;

@@ -50,6 +50,7 @@ impl Default for Main<'_> {
                 user: None,
                 state_dir: None,
                 watch: false,
+                zone: None,
             },
             admin: Admin {
                 bind: None,

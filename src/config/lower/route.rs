@@ -8,7 +8,7 @@ use http::HeaderValue;
 use crate::route::{HostPattern, PathPattern, Rule};
 
 use super::super::diagnostic::{Diagnostic, Report};
-use super::super::model::{Action, HeaderEdits, Name, Rewrite, Route};
+use super::super::model::{Action, HeaderEdits, Name, Retry, Rewrite, Route};
 use super::super::node::{Located, Node};
 use super::super::reader::Table;
 use super::super::source::At;
@@ -173,6 +173,9 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
         rewrite,
         request_headers,
         response_headers,
+        retry: Retry::default(),
+        rate_limits: Vec::new(),
+        max_concurrent: None,
     };
     Some(Draft {
         route,

@@ -7,7 +7,7 @@ use crate::balance::{Policy, PolicyKind};
 use crate::base::addr::EndpointAddr;
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Endpoint, HashKey, Sticky, Upstream, WhenUnhealthy};
+use super::super::model::{Endpoint, HashKey, Outlier, Queue, Sticky, Upstream, WhenUnhealthy};
 use super::super::node::{Located, Node, quote_all};
 use super::super::reader::Table;
 use super::super::source::At;
@@ -107,6 +107,14 @@ pub(super) fn lower<'a>(
         keepalive: defaults.keepalive.clone(),
         health: None,
         when_unhealthy: WhenUnhealthy::FailClosed,
+        agent: None,
+        outlier: Outlier::unconfigured(),
+        breaker: None,
+        retry_floor: 10,
+        max_connections: None,
+        queue: Queue::default(),
+        adaptive: None,
+        slow_start: None,
     };
     set(&mut u.connect_timeout, table.timeout("connect_timeout"));
     set(&mut u.idle_timeout, table.timeout("idle_timeout"));
@@ -202,6 +210,8 @@ fn endpoint<'a>(upstream: &Table<'a>, node: Node<'a>) -> Option<Located<'a, Endp
             value: Endpoint {
                 addr: addr.value,
                 weight: 1,
+                priority: 0,
+                zone: None,
             },
             at: addr.at,
         });
@@ -231,6 +241,8 @@ fn endpoint<'a>(upstream: &Table<'a>, node: Node<'a>) -> Option<Located<'a, Endp
         value: Endpoint {
             addr: addr.value,
             weight,
+            priority: 0,
+            zone: None,
         },
         at: addr.at,
     })
@@ -357,6 +369,7 @@ fn sticky(table: Table<'_>) -> Sticky {
         cookie: "isobar".to_owned(),
         secure: false,
         ttl: None,
+        secret_file: None,
     };
     if let Some(cookie) = table.require("cookie").and_then(|n| n.text()) {
         // RFC 6265 section 4.1.1: a cookie name is a token.

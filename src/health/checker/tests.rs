@@ -21,6 +21,7 @@ fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
         jitter: 0.0,
         port: None,
         init_state,
+        traffic: false,
     })
 }
 

@@ -193,6 +193,7 @@ fn port_replaces_that_of_the_endpoint() {
         jitter: 0.0,
         port: std::num::NonZeroU16::new(9000),
         init_state: crate::config::InitState::Up,
+        traffic: false,
     };
     let addr = |text: &str| EndpointAddr::Ip(text.parse().unwrap());
     let unix = EndpointAddr::Unix("/run/a.sock".into());
