@@ -15,6 +15,7 @@ use crate::health::threshold::Threshold;
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::said::Said;
 use crate::upstream::{Admits, Endpoint, Health, Seat, Upstream};
 
 /// Where requests are counted that no route answers; no route can have this name.
@@ -146,6 +147,10 @@ impl Compiler {
                     (Some(_), Some(health)) => health,
                 };
                 endpoint.set_health(health);
+                if spec.agent.is_none() {
+                    // Nobody could take back what it said.
+                    endpoint.set_said(Said::default());
+                }
                 Seat {
                     endpoint,
                     weight: wanted.weight,

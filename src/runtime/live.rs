@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::base::clock::{Clock, Nanos};
 use crate::config::{self, Config, Name};
+use crate::health::agent::Heard;
 use crate::health::checker::{Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
@@ -411,6 +412,61 @@ impl Live {
             to: to.to_owned(),
         };
         self.timeline.record(now, Cause::Probe, what, text);
+        true
+    }
+
+    /// Takes in what endpoints say of themselves: however many do, each upstream publishes once.
+    pub fn hear(&mut self, heard: &[Heard]) {
+        let now = self.clock.unix_ms();
+        let snapshot = self.published.snapshot.load_full();
+        let mut by_upstream: BTreeMap<&str, Vec<&Heard>> = BTreeMap::new();
+        for heard in heard {
+            let of_upstream = by_upstream.entry(&*heard.upstream).or_default();
+            of_upstream.push(heard);
+        }
+        for upstream in &snapshot.upstreams {
+            let Some(heard) = by_upstream.remove(&*upstream.spec.name) else {
+                continue;
+            };
+            // It may have left, or nobody may listen to it any more, since it spoke.
+            if upstream.spec.agent.is_none() {
+                continue;
+            }
+            let members = upstream.members.load_full();
+            let members: HashSet<_> = members.endpoints.iter().map(Arc::as_ptr).collect();
+            let news = heard
+                .iter()
+                .filter(|h| members.contains(&Arc::as_ptr(&h.endpoint)) && self.note_said(h, now));
+            if news.count() > 0 {
+                upstream.publish_health();
+            }
+        }
+    }
+
+    /// Notes what an endpoint says of itself; whether that is news.
+    fn note_said(&self, heard: &Heard, now: u64) -> bool {
+        let before = heard.endpoint.said();
+        if before == heard.said {
+            return false;
+        }
+        heard.endpoint.set_said(heard.said);
+        let (from, to) = (before.to_string(), heard.said.to_string());
+        let text = format!(
+            "endpoint {} of upstream `{}` says of itself: {from} -> {to}: {}",
+            heard.endpoint.name, heard.upstream, heard.why
+        );
+        if heard.said.is_down {
+            tracing::warn!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+        let what = What::Endpoint {
+            upstream: heard.upstream.to_string(),
+            endpoint: heard.endpoint.name.to_string(),
+            from,
+            to,
+        };
+        self.timeline.record(now, Cause::Agent, what, text);
         true
     }
 

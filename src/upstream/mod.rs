@@ -10,6 +10,7 @@ mod local;
 mod members;
 pub mod overrides;
 mod pool;
+pub mod said;
 mod ticket;
 
 pub use connect::{ConnectError, connect};

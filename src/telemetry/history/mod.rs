@@ -43,6 +43,8 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Cause {
+    /// What an endpoint says of itself.
+    Agent,
     /// A breaker opened or closed.
     Breaker,
     /// An override reached its end.
@@ -187,7 +189,8 @@ impl fmt::Display for Event {
             }
             Cause::Reload { trigger, hash } => write!(f, " (by {trigger}, hash {hash:016x})"),
             Cause::Source { name } => write!(f, " (by {})", Visible(name)),
-            Cause::Breaker
+            Cause::Agent
+            | Cause::Breaker
             | Cause::Expiry
             | Cause::Outlier
             | Cause::Probe
@@ -203,6 +206,7 @@ impl Cause {
     /// The word in lines for people.
     pub const fn word(&self) -> &'static str {
         match self {
+            Self::Agent => "agent",
             Self::Breaker => "breaker",
             Self::Expiry => "expiry",
             Self::Operator { .. } => "operator",
@@ -222,7 +226,8 @@ impl Cause {
                 clip(reason, MAX_WORD);
             }
             Self::Source { name } => clip(name, MAX_WORD),
-            Self::Breaker
+            Self::Agent
+            | Self::Breaker
             | Self::Expiry
             | Self::Outlier
             | Self::Probe
@@ -236,7 +241,8 @@ impl Cause {
         match self {
             Self::Operator { owner, reason } => owner.len() + reason.len(),
             Self::Source { name } => name.len(),
-            Self::Breaker
+            Self::Agent
+            | Self::Breaker
             | Self::Expiry
             | Self::Outlier
             | Self::Probe
