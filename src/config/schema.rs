@@ -407,6 +407,8 @@ struct Upstream {
     keepalive: Option<Keepalive>,
     /// Active checks: an endpoint that fails them gets no requests. Default: none.
     health: Option<Health>,
+    /// Endpoints speak for themselves: weight, drain, down. Default: nobody listens.
+    agent: Option<Agent>,
     /// What holds while no endpoint is ready.
     #[schemars(extend("default" = "fail_closed"))]
     when_unhealthy: Option<WhenUnhealthy>,
@@ -463,6 +465,32 @@ struct Health {
     /// What a new endpoint is taken for until it was checked.
     #[schemars(extend("default" = "up"))]
     init_state: Option<InitState>,
+    /// A good answer to a client within the last interval stands in for the check that is due.
+    #[schemars(extend("default" = false))]
+    traffic: Option<bool>,
+}
+
+/// What endpoints say of themselves, in HAProxy's agent-check words. At least one of port, header.
+#[derive(JsonSchema)]
+#[schemars(
+    deny_unknown_fields,
+    extend("anyOf" = [{ "required": ["port"] }, { "required": ["header"] }])
+)]
+struct Agent {
+    /// Where the agent of each endpoint listens. Default: nobody is asked.
+    #[schemars(range(min = 1, max = 65535))]
+    port: Option<u16>,
+    /// Sent to the agent first, as it stands here. Default: nothing.
+    #[schemars(length(max = 1024))]
+    send: Option<String>,
+    /// From one question to the next.
+    #[schemars(extend("default" = "2s"))]
+    interval: Option<Duration>,
+    /// An agent whose line has not come by then is not heard; at most the interval.
+    #[schemars(extend("default" = "1s"))]
+    timeout: Option<Duration>,
+    /// A response field in which an endpoint says the same; clients do not get it. Default: none.
+    header: Option<String>,
 }
 
 /// What is asked of an endpoint.

@@ -14,7 +14,7 @@ pub mod said;
 mod ticket;
 
 pub use connect::{ConnectError, connect};
-pub use endpoint::{Endpoint, Health};
+pub use endpoint::{Endpoint, Health, LastCheck, Since};
 pub use idle_limit::IdleLimit;
 pub use local::{LocalEndpoint, LocalUpstream};
 pub use members::{Admits, Members, Seat, Upstream};

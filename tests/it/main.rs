@@ -2,6 +2,7 @@
 
 mod access_log;
 mod admin_api;
+mod agent;
 mod balancing;
 mod balancing_sticky;
 mod cli;

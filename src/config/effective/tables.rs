@@ -13,9 +13,9 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, BodyPattern, Check, Endpoint, Forwarding, HashKey,
-    HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget, Process, Rewrite,
-    Route, Sticky, Upstream, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, Forwarding,
+    HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget, Process,
+    Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
 
@@ -268,7 +268,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         keepalive,
         health,
         when_unhealthy,
-        agent: _,
+        agent,
         outlier: _,
         breaker: _,
         retry_floor: _,
@@ -305,6 +305,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     kept.put("max_idle", *max_idle);
     table.put("keepalive", kept);
     table.put_some("health", health.as_deref().map(health_spec));
+    table.put_some("agent", agent.as_deref().map(agent_spec));
     let word = match when_unhealthy {
         WhenUnhealthy::FailClosed => "fail_closed",
         WhenUnhealthy::FailOpen => "fail_open",
@@ -324,7 +325,7 @@ fn health_spec(health: &HealthSpec) -> Table {
         jitter,
         port,
         init_state,
-        traffic: _,
+        traffic,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());
@@ -340,6 +341,26 @@ fn health_spec(health: &HealthSpec) -> Table {
     table.put("jitter", *jitter);
     table.put_some("port", port.map(|port| i64::from(port.get())));
     table.put("init_state", init_state.as_str());
+    table.put("traffic", *traffic);
+    table
+}
+
+fn agent_spec(agent: &AgentSpec) -> Table {
+    let AgentSpec {
+        port,
+        send,
+        interval,
+        timeout,
+        header,
+    } = agent;
+    let mut table = Table::new();
+    if let Some(port) = port {
+        table.put("port", i64::from(port.get()));
+        table.put_some("send", send.as_deref());
+        table.put("interval", duration(*interval));
+        table.put("timeout", duration(*timeout));
+    }
+    table.put_some("header", header.as_ref().map(HeaderName::as_str));
     table
 }
 

@@ -113,6 +113,7 @@ pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<Heal
     if let Some(node) = table.get("init_state") {
         spec.init_state = node.word(&INIT_STATES).unwrap_or(spec.init_state);
     }
+    spec.traffic = table.flag("traffic").unwrap_or(spec.traffic);
     table.finish();
     kind.map(|_| Arc::new(spec))
 }
@@ -129,7 +130,7 @@ fn kind(node: Node<'_>) -> Option<Kind> {
     node.word(&KINDS)
 }
 
-fn interval<'a>(table: &Table<'a>, key: &'static str) -> Option<Located<'a, Duration>> {
+pub(super) fn interval<'a>(table: &Table<'a>, key: &'static str) -> Option<Located<'a, Duration>> {
     let interval = table.timeout(key)?;
     if *interval < MIN_INTERVAL {
         let message = format!("`{key}` of {} must be at least 10ms", table.what);

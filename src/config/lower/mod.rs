@@ -6,6 +6,7 @@
 
 mod actions;
 mod address;
+mod agent;
 mod fit;
 mod headers;
 mod health;

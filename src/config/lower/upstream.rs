@@ -13,7 +13,7 @@ use super::super::reader::Table;
 use super::super::source::At;
 use super::super::suggest::closest;
 use super::process::{Defaults, keepalive, protocol, set};
-use super::{Reference, address, headers, health};
+use super::{Reference, address, agent, headers, health};
 
 /// An upstream with its places.
 #[derive(Debug)]
@@ -132,6 +132,9 @@ pub(super) fn lower<'a>(
     table.later("queue", limits);
     if let Some(t) = table.table("health", "upstreams.*.health") {
         u.health = health::lower(t, &u.endpoints);
+    }
+    if let Some(t) = table.table("agent", "upstreams.*.agent") {
+        u.agent = agent::lower(t, &u.endpoints);
     }
     if let Some(node) = table.get("when_unhealthy") {
         u.when_unhealthy = node.word(&WHEN_UNHEALTHY).unwrap_or(u.when_unhealthy);

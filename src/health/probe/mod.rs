@@ -96,7 +96,7 @@ fn target(spec: &HealthSpec, addr: &EndpointAddr) -> EndpointAddr {
     }
 }
 
-async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failure> {
+pub(in crate::health) async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failure> {
     let stream = TcpStream::connect(addr).await.map_err(connect_failure)?;
     // A check that ends first would leave its port in TIME_WAIT for a minute: with 10,000 endpoints
     // every 5 s, 120,000 of them. RST instead, as HAProxy's checks do.
@@ -134,7 +134,7 @@ fn connect_failure(error: io::Error) -> Failure {
 }
 
 /// Reads until `find` has found what it looks for, at most [`MAX_ANSWER`] bytes.
-async fn read_until<T>(
+pub(in crate::health) async fn read_until<T>(
     stream: &mut (impl AsyncRead + Unpin),
     protocol: &str,
     mut find: impl FnMut(&[u8]) -> Result<Option<T>, Failure>,
@@ -157,7 +157,7 @@ async fn read_until<T>(
 }
 
 /// What an endpoint said, fit for a log line: short and printable.
-fn quoted(text: &[u8]) -> String {
+pub(in crate::health) fn quoted(text: &[u8]) -> String {
     /// A line of a terminal.
     const SHOWN: usize = 80;
     let text = String::from_utf8_lossy(text);

@@ -120,6 +120,10 @@ pub enum CheckResult {
     Status,
     /// `timeout` passed.
     Timeout,
+    /// TLS could not be agreed on: an expired or unknown certificate, a wrong name, no TLS at all.
+    Tls,
+    /// Not made: an answer to a client proved the endpoint well.
+    Traffic,
 }
 
 /// Why another attempt was made.
@@ -240,6 +244,7 @@ pub struct EndpointCells {
     /// 0 = nobody checks it, 1 = down, 2 = up. Control plane only, as what follows.
     pub health: Gauge,
     checks: [Counter; CheckResult::ALL.len()],
+    agent_checks: [Counter; CheckResult::ALL.len()],
 }
 
 /// The access log's writer thread.
@@ -458,7 +463,7 @@ impl PoolClose {
 
 impl CheckResult {
     /// Every result.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Body,
         Self::Closed,
         Self::Connect,
@@ -467,6 +472,8 @@ impl CheckResult {
         Self::Protocol,
         Self::Status,
         Self::Timeout,
+        Self::Tls,
+        Self::Traffic,
     ];
 
     /// The label's value.
@@ -480,6 +487,8 @@ impl CheckResult {
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Traffic => "traffic",
         }
     }
 }
@@ -552,6 +561,12 @@ impl EndpointCells {
     #[inline]
     pub fn checks(&self, result: CheckResult) -> &Counter {
         &self.checks[result as usize]
+    }
+
+    /// Questions to its agent by result.
+    #[inline]
+    pub fn agent_checks(&self, result: CheckResult) -> &Counter {
+        &self.agent_checks[result as usize]
     }
 }
 
