@@ -12,3 +12,4 @@ pub mod rng;
 pub mod stream;
 pub mod systemd;
 pub mod timer;
+pub mod tls;

@@ -436,8 +436,16 @@ struct Health {
     /// Method of the request (http only).
     #[schemars(extend("default" = "GET"))]
     method: Option<String>,
-    /// Host of the request (http only). Default: the endpoint's address.
+    /// Host of the request (http and grpc). Default: the endpoint's address.
     host: Option<String>,
+    /// The service that is asked for (grpc only). Default: the server as a whole.
+    #[schemars(extend("default" = ""))]
+    service: Option<String>,
+    /// Logs in under this name without a password (mysql only). Default: the greeting is enough.
+    user: Option<String>,
+    /// Checks speak TLS (http and grpc): true, or a table.
+    #[schemars(extend("default" = false))]
+    tls: Option<CheckTls>,
     /// More fields of the request (http only).
     headers: Option<BTreeMap<String, String>>,
     /// What the response must be (http only). Default: a status from 200 to 399.
@@ -501,12 +509,36 @@ enum Check {
     Tcp,
     /// A request, answered as expected.
     Http,
+    /// Check of grpc.health.v1.Health, answered with SERVING.
+    Grpc,
     /// PING of a Redis server.
     Redis,
     /// The startup of a connection to a PostgreSQL server.
     Postgres,
+    /// The greeting of a MySQL server, and a login if there is a user.
+    Mysql,
     /// The greeting of a mail server, and EHLO.
     Smtp,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum CheckTls {
+    Switch(bool),
+    Table(CheckTlsTable),
+}
+
+/// How checks speak TLS.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CheckTlsTable {
+    /// The name that the certificate must have. Default: that of `host`, or the endpoint's address.
+    server_name: Option<String>,
+    /// File of the CAs that are trusted (PEM). Default: those of the system.
+    ca: Option<String>,
+    /// Takes every certificate.
+    #[schemars(extend("default" = false))]
+    insecure: Option<bool>,
 }
 
 /// What the response to a check must be.

@@ -71,6 +71,7 @@ mod tests {
             port: None,
             init_state: InitState::Up,
             traffic: false,
+            tls: None,
         }
     }
 

@@ -303,6 +303,9 @@ fn readiness_waits_for_the_first_checks() {
         assert_eq!((first.status(), &*first.text()), (503, "starting\n"));
     }
     let (mut check, _) = silent.accept().unwrap();
+    // An answer before the question would be none.
+    let mut asked = [0; 1024];
+    assert!(std::io::Read::read(&mut check, &mut asked).unwrap() > 0);
     std::io::Write::write_all(&mut check, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     eventually("ready", || ready().status() == 200);
     only(&proxy, "one", 1);

@@ -15,6 +15,7 @@ mod fuzz_live;
 mod handover;
 mod health;
 mod health_servers;
+mod health_tls;
 mod limits;
 mod metrics_seen;
 mod operate_cli;

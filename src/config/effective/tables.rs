@@ -13,9 +13,9 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, Forwarding,
-    HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget, Process,
-    Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, CheckTls, Endpoint,
+    Forwarding, GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log,
+    LogTarget, MysqlCheck, Process, Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
 
@@ -326,11 +326,17 @@ fn health_spec(health: &HealthSpec) -> Table {
         port,
         init_state,
         traffic,
+        tls,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());
     match check {
+        Check::Grpc(GrpcCheck { service, host }) => {
+            table.put("service", service.as_str());
+            table.put_some("host", host.as_ref().map(field));
+        }
         Check::Http(http) => http_check(http, &mut table),
+        Check::Mysql(MysqlCheck { user }) => table.put_some("user", user.as_deref()),
         Check::Postgres | Check::Redis | Check::Smtp | Check::Tcp => {}
     }
     table.put("interval", duration(*interval));
@@ -342,6 +348,19 @@ fn health_spec(health: &HealthSpec) -> Table {
     table.put_some("port", port.map(|port| i64::from(port.get())));
     table.put("init_state", init_state.as_str());
     table.put("traffic", *traffic);
+    if let Some(CheckTls {
+        server_name,
+        ca,
+        verify,
+        client: _,
+    }) = tls
+    {
+        let mut tls = Table::new();
+        tls.put_some("server_name", server_name.as_deref());
+        tls.put_some("ca", ca.as_deref().map(path));
+        tls.put("insecure", !*verify);
+        table.put("tls", tls);
+    }
     table
 }
 

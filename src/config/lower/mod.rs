@@ -7,6 +7,7 @@
 mod actions;
 mod address;
 mod agent;
+mod check_tls;
 mod fit;
 mod headers;
 mod health;

@@ -24,6 +24,7 @@ fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
         port: None,
         init_state,
         traffic: false,
+        tls: None,
     })
 }
 
