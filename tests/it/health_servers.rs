@@ -153,10 +153,7 @@ fn mysql_is_up_while_it_runs_with_and_without_a_user() {
             .arg("--no-defaults")
             .arg(user)
             .args(["--skip-networking", "--innodb-buffer-pool-size=8M"])
-            .args([
-                "--max-connect-errors=1",
-                "--innodb-flush-log-at-trx-commit=0",
-            ])
+            .arg("--innodb-flush-log-at-trx-commit=0")
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", socket.display()))
             .arg(format!(
