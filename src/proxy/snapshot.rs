@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 
 use crate::base::clock::{Nanos, nanos};
-use crate::config::{self, HeaderEdits, Name, Rewrite};
+use crate::config::{self, HeaderEdits, Name, Retry, Rewrite};
 use crate::http1::Limits;
 use crate::route::RouteTable;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -76,6 +76,8 @@ pub struct RoutePlan {
     pub request_headers: HeaderEdits,
     /// Edits of the response head.
     pub response_headers: HeaderEdits,
+    /// What is tried again.
+    pub retry: Retry,
     /// Its metrics.
     pub cells: Arc<PerWorker<RouteCells>>,
 }

@@ -343,13 +343,15 @@ impl Live {
         };
         let name = &upstream.spec.name;
         let known = self.known(&snapshot);
-        let seats = self.compiler.seats(&upstream.spec, &known, wanted);
+        let seats = self
+            .compiler
+            .seats(&upstream.spec, &upstream.zone, &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
         self.leaving
             .keep_endpoints(|endpoint| stays.contains(&Arc::as_ptr(endpoint)));
-        let before = upstream.publish(&seats);
+        let before = upstream.publish(&seats, now);
         for endpoint in &before.endpoints {
             if !stays.contains(&Arc::as_ptr(endpoint)) {
                 self.leaving
@@ -383,7 +385,7 @@ impl Live {
                 .iter()
                 .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now));
             if changes.count() > 0 {
-                upstream.publish_health();
+                upstream.publish_health(self.clock.now());
             }
         }
     }

@@ -1,9 +1,10 @@
 //! One endpoint as all workers share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::base::addr::EndpointAddr;
+use crate::base::clock::Nanos;
 use crate::base::load::Load;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::EndpointCells;
@@ -30,6 +31,10 @@ pub struct Endpoint {
     cut: AtomicBool,
     /// A [`Health`]; written by the control plane's lock holder alone.
     health: AtomicU8,
+    /// Left alone for what requests say of it; written as `health` is.
+    ejected: AtomicBool,
+    /// When it last became ready after it had not been; 0 = it always was.
+    ready_since: AtomicU64,
 }
 
 /// What checks found of an endpoint.
@@ -73,6 +78,8 @@ impl Endpoint {
             cells,
             cut: AtomicBool::new(false),
             health: AtomicU8::new(Health::Unchecked as u8),
+            ejected: AtomicBool::new(false),
+            ready_since: AtomicU64::new(0),
         }
     }
 
@@ -91,6 +98,27 @@ impl Endpoint {
     pub fn set_health(&self, health: Health) {
         self.health.store(health as u8, Ordering::Relaxed);
         self.cells.control().health.set(health as u64);
+    }
+
+    /// Whether it is left alone for a while, for what requests say of it.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Leaves it alone, or takes that back; as [`Endpoint::set_health`].
+    pub fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Relaxed);
+        self.cells.control().ejected.set(u64::from(ejected));
+    }
+
+    /// When it last became ready after it had not been, for slow start; 0 = it always was.
+    pub fn ready_since(&self) -> Nanos {
+        self.ready_since.load(Ordering::Relaxed)
+    }
+
+    /// It is ready since `now`; as [`Endpoint::set_health`].
+    pub(super) fn became_ready(&self, now: Nanos) {
+        self.ready_since.store(now, Ordering::Relaxed);
     }
 
     /// Whether exchanges with it end now.
