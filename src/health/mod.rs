@@ -5,6 +5,7 @@
 //! them on the control runtime and hands on what has changed. This module sees `upstream`, never
 //! the other way round: an endpoint only bears what was found of it.
 
+pub mod agent;
 pub mod checker;
 pub mod probe;
 pub mod schedule;

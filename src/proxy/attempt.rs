@@ -43,6 +43,9 @@ use super::worker::Worker;
 /// endpoint could hold an exchange for ever with them.
 const INTERIMS_MAX: u32 = 32;
 
+/// When to come again after an overload: in a second it is another one, or over.
+const SOON: Nanos = 1_000_000_000;
+
 /// Forwards the request whose head and plan are known, and relays the response.
 #[expect(
     clippy::too_many_arguments,
@@ -60,6 +63,13 @@ pub(super) async fn forward(
 ) -> After {
     let spec = &upstream.shared.spec;
     let cells = upstream.shared.cells.worker(worker.index);
+    match upstream.shared.admit(worker.index, worker.clock.now()) {
+        Ok(admission) => x.admission = admission,
+        Err(retry_after) => {
+            x.retry_after = Some(retry_after);
+            return refuse(conn, worker, s, x, Reason::Breaker).await;
+        }
+    }
     cells.exchanges.inc();
     let mut deadlines = Deadlines {
         total: plan.timeout.map(|t| x.started + t),
@@ -133,8 +143,12 @@ pub(super) async fn forward(
         let ticket = match picked {
             Ok(ticket) => ticket,
             Err(reason) => {
-                if reason == Reason::NoEndpoint {
-                    cells.no_endpoint.inc();
+                match reason {
+                    Reason::NoEndpoint => cells.no_endpoint.inc(),
+                    Reason::EndpointsLimit | Reason::QueueFull | Reason::QueueTimeout => {
+                        x.retry_after = Some(SOON);
+                    }
+                    _ => {}
                 }
                 return refuse(conn, worker, s, x, reason).await;
             }
@@ -172,7 +186,7 @@ pub(super) async fn forward(
         };
         let mut connection = match connection {
             Ok(connection) => connection,
-            Err(reason) => {
+            Err((reason, seen)) => {
                 // Nothing was sent to it: whatever the method, another one may be asked.
                 let why = retry::kind_of(reason);
                 let pause = why.and_then(|why| {
@@ -188,6 +202,7 @@ pub(super) async fn forward(
                     x.ticket = None;
                     continue;
                 }
+                x.conclude(seen, worker.clock.now());
                 let keep = keep_unless_broken(s, &upload);
                 return fail(conn, worker, s, x, reason, None, keep).await;
             }
@@ -305,7 +320,8 @@ pub(super) async fn forward(
 
     deadlines.attempt = None;
     deadlines.per_try = None;
-    observe_response(x, &s.reply, s.response.filled(), now);
+    let seen = observe_response(x, &s.reply, s.response.filled(), now);
+    x.conclude(seen, now);
     cells
         .response_start
         .observe(now.saturating_sub(x.picked_at.unwrap_or(now)));
@@ -454,7 +470,8 @@ async fn failed(
     now: Nanos,
 ) -> After {
     account_upload(x, upload);
-    blame(worker, x, upload, reason, now);
+    let seen = blame(worker, x, upload, reason, now);
+    x.conclude(seen, now);
     put_response_away(worker, s);
     let keep = keep_unless_broken(s, upload);
     upload.flow.release(&worker.pipes);

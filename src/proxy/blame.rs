@@ -11,14 +11,14 @@ use super::retry::grpc_status;
 use super::upload::{Turn, Upload};
 use super::worker::Worker;
 
-/// Counts an attempt that broke before its response's head was complete.
+/// Counts an attempt that broke before its response's head was complete, and says how it went.
 pub(super) fn blame(
     worker: &Worker,
     x: &Exchange,
     upload: &Upload<'_>,
     reason: Reason,
     now: Nanos,
-) {
+) -> Seen {
     let (outcome, seen) = match reason {
         Reason::ClientGone
         | Reason::ClientIdle
@@ -37,24 +37,32 @@ pub(super) fn blame(
         Reason::AttemptTimeout | Reason::EndpointIdle => (EndpointOutcome::Timeout, Seen::Failed),
         _ => (EndpointOutcome::Reset, Seen::Failed),
     };
-    if let Some(ticket) = &x.ticket {
+    if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
         let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
-        ticket.observe(seen, elapsed, now);
+        ticket.observe(&upstream.shared, seen, elapsed, now);
         let endpoint = &ticket.endpoint().shared;
         endpoint.cells.worker(worker.index).requests(outcome).inc();
     }
+    seen
 }
 
 /// Tells how an attempt went that brought a response: a server error counts as slow, never as fast.
-pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], now: Nanos) {
-    let Some(ticket) = &x.ticket else { return };
+pub(super) fn observe_response(
+    x: &Exchange,
+    reply: &ResponseHead,
+    buf: &[u8],
+    now: Nanos,
+) -> Seen {
     let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
     let seen = if is_failure(reply, buf) {
         Seen::Failed
     } else {
         Seen::Answered
     };
-    ticket.observe(seen, elapsed, now);
+    if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
+        ticket.observe(&upstream.shared, seen, elapsed, now);
+    }
+    seen
 }
 
 /// Whether a response says that the endpoint is not well. A method or version that it does not know

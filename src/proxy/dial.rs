@@ -23,7 +23,7 @@ pub(super) async fn dial(
     ticket: &Ticket,
     deadlines: Deadlines,
     now: Nanos,
-) -> Result<Connection, Reason> {
+) -> Result<Connection, (Reason, Seen)> {
     x.phase = Phase::Connect;
     let cells = upstream.shared.cells.worker(worker.index);
     let endpoint = &ticket.endpoint().shared;
@@ -66,9 +66,9 @@ pub(super) async fn dial(
                 _ if failure == ConnectFailure::Local => Seen::Cancelled,
                 _ => Seen::Unconnected,
             };
-            ticket.observe(seen, elapsed, after);
+            ticket.observe(&upstream.shared, seen, elapsed, after);
             tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
-            Err(reason)
+            Err((reason, seen))
         }
     }
 }

@@ -11,6 +11,7 @@ mod forwarded;
 mod h1;
 mod headers;
 mod http;
+pub mod limit;
 mod pipeline;
 mod queue;
 mod read_head;

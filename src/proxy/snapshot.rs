@@ -14,6 +14,8 @@ use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::{ListenerCells, RouteCells};
 use crate::upstream::Upstream;
 
+use super::limit::RouteLimits;
+
 /// What the workers read: the configuration of now, and what is left of earlier ones.
 #[derive(Debug)]
 pub struct Published {
@@ -78,6 +80,8 @@ pub struct RoutePlan {
     pub response_headers: HeaderEdits,
     /// What is tried again.
     pub retry: Retry,
+    /// How much it takes, if it has limits.
+    pub limits: Option<Arc<RouteLimits>>,
     /// Its metrics.
     pub cells: Arc<PerWorker<RouteCells>>,
 }

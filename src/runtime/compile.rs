@@ -12,10 +12,12 @@ use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, nanos};
 use crate::config::{self, Action, Config, Name};
 use crate::health::threshold::Threshold;
+use crate::proxy::limit::RouteLimits;
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Tier, Upstream};
+use crate::upstream::said::Said;
+use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
@@ -26,6 +28,7 @@ pub struct Compiler {
     balancers: BTreeMap<String, Factory>,
     registry: Arc<Registry>,
     seed: u64,
+    signals: Signals,
     clock: Clock,
     /// A name keeps its slot for the life of the process, present or not.
     slots: HashMap<Name, usize>,
@@ -53,11 +56,17 @@ pub type Known = HashMap<(Name, EndpointAddr), Arc<Endpoint>>;
 
 impl Compiler {
     /// A compiler that has compiled nothing yet; upstreams named in `balancers` get theirs there.
-    pub fn new(balancers: BTreeMap<String, Factory>, registry: Arc<Registry>, seed: u64) -> Self {
+    pub fn new(
+        balancers: BTreeMap<String, Factory>,
+        registry: Arc<Registry>,
+        signals: Signals,
+        seed: u64,
+    ) -> Self {
         Self {
             balancers,
             registry,
             seed,
+            signals,
             clock: Clock::start(),
             slots: HashMap::new(),
             versions: 0,
@@ -102,6 +111,11 @@ impl Compiler {
             let cells = self.registry.listener(&spec.name);
             listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)));
         }
+        let limits: HashMap<&str, &Arc<RouteLimits>> = before
+            .into_iter()
+            .flat_map(|b| &b.plans)
+            .filter_map(|p| Some((&*p.name, p.limits.as_ref()?)))
+            .collect();
         let plans = config
             .routes
             .iter()
@@ -113,6 +127,7 @@ impl Compiler {
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),
                 retry: route.retry.clone(),
+                limits: RouteLimits::new(route, limits.get(&*route.name).copied(), self.seed),
                 cells: self.registry.route(&route.name),
             })
             .collect();
@@ -167,6 +182,10 @@ impl Compiler {
                     (Some(_), Some(health)) => health,
                 };
                 endpoint.set_health(health);
+                if spec.agent.is_none() {
+                    // Nobody could take back what it said.
+                    endpoint.set_said(Said::default());
+                }
                 Seat {
                     endpoint,
                     weight: wanted.weight,
@@ -198,6 +217,7 @@ impl Compiler {
             registry: &self.registry,
             seed: self.seed ^ slot as u64,
             now: self.clock.now(),
+            signals: self.signals.clone(),
         };
         Upstream::new(spec.clone(), &seats, making)
     }

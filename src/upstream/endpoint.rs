@@ -11,6 +11,7 @@ use crate::telemetry::metrics::cells::EndpointCells;
 use crate::telemetry::metrics::registry::Registry;
 
 use super::IdleLimit;
+use super::said::Said;
 
 /// One address of an upstream. Its identity is (upstream, address): load, learned limits and idle
 /// connections survive generations.
@@ -35,7 +36,15 @@ pub struct Endpoint {
     ejected: AtomicBool,
     /// When it last became ready after it had not been; 0 = it always was.
     ready_since: AtomicU64,
+    /// A [`Said`], packed; written by the control plane's lock holder alone.
+    said: AtomicU64,
+    /// When an answer of it last proved it well; 0 = never. Workers write it.
+    well_at: AtomicU64,
 }
+
+/// Proofs are written this often at most: every worker would else fight for the line at every
+/// response. A tenth of the shortest interval that makes sense for real traffic.
+const PROOF_EVERY: Nanos = 100_000_000;
 
 /// What checks found of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +89,8 @@ impl Endpoint {
             health: AtomicU8::new(Health::Unchecked as u8),
             ejected: AtomicBool::new(false),
             ready_since: AtomicU64::new(0),
+            said: AtomicU64::new(Said::default().pack()),
+            well_at: AtomicU64::new(0),
         }
     }
 
@@ -119,6 +130,37 @@ impl Endpoint {
     /// It is ready since `now`; as [`Endpoint::set_health`].
     pub(super) fn became_ready(&self, now: Nanos) {
         self.ready_since.store(now, Ordering::Relaxed);
+    }
+
+    /// What it says of itself.
+    pub fn said(&self) -> Said {
+        // Relaxed: as `health`, picks go by the published members.
+        Said::unpack(self.said.load(Ordering::Relaxed))
+    }
+
+    /// Notes what it says of itself; seen by picks when the members are next published. One writer at
+    /// a time: the control plane's lock sees to that.
+    pub fn set_said(&self, said: Said) {
+        self.said.store(said.pack(), Ordering::Relaxed);
+    }
+
+    /// An answer of it at `now` proves it well: it may stand in for a check.
+    #[inline]
+    pub fn proved_well(&self, now: Nanos) {
+        // Relaxed: a time that is read alone. Of two that write at once either will do.
+        let before = self.well_at.load(Ordering::Relaxed);
+        if now >= before.saturating_add(PROOF_EVERY) {
+            self.well_at.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// When an answer last proved it well, up to 100 ms early, on the clock of the machine; `None` =
+    /// never.
+    pub fn well_at(&self) -> Option<Nanos> {
+        match self.well_at.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(at),
+        }
     }
 
     /// Whether exchanges with it end now.

@@ -1,6 +1,7 @@
 //! An upstream and its published generation of members.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,8 @@ use crate::telemetry::metrics::cells::UpstreamCells;
 use crate::telemetry::metrics::registry::Registry;
 
 use super::groups::{Group, Tier, groups};
+use super::guarded::{Guard, Judges, Signals, judge_alike};
+use super::said;
 use super::{Endpoint, Health, Waiting};
 
 /// A named set of endpoints with one policy.
@@ -41,6 +44,10 @@ pub struct Upstream {
     pub cells: Arc<PerWorker<UpstreamCells>>,
     /// Those who wait for an endpoint with room.
     pub waiting: Arc<Waiting>,
+    /// What it is judged by.
+    pub(super) judges: Judges,
+    /// Whom to tell what is found out.
+    pub(super) signals: Signals,
     /// Where its schedules begin.
     seed: u64,
 }
@@ -54,6 +61,8 @@ pub struct Members {
     pub loads: Box<[Arc<Load>]>,
     /// For sticky look-ups: the identity of each endpoint.
     pub members: Box<[Member]>,
+    /// The weight of each, before it had its own say.
+    weights: Box<[u32]>,
     /// Whom each serves, as operators want it.
     pub admits: Box<[Admits]>,
     /// After whom each is used.
@@ -70,6 +79,8 @@ pub struct Members {
     pub(super) group_of: Box<[u8]>,
     /// How many exchanges each may have in flight; `None` = any number.
     pub(super) limits: Option<Box<[u32]>>,
+    /// What each is judged by.
+    pub(super) guards: Box<[Arc<Guard>]>,
     /// Until when some member gets less than its share.
     pub(super) ramps_until: Nanos,
     /// Counts publications.
@@ -115,6 +126,8 @@ pub struct Making<'a> {
     pub previous: Option<&'a Upstream>,
     /// Where its metrics are.
     pub registry: &'a Registry,
+    /// Whom to tell what is found out.
+    pub signals: Signals,
     /// Decides where its schedules begin.
     pub seed: u64,
     /// The time.
@@ -129,11 +142,14 @@ impl Upstream {
         let cells = making.registry.upstream(&spec.name);
         let previous = making.previous.map(|p| p.members.load_full());
         let custom = making.custom;
+        let alike = making.previous.filter(|p| judge_alike(&p.spec, &spec));
+        let guards = alike.and(previous.as_deref());
         let members = Members::new(
             seats,
             &spec,
             custom.as_ref(),
             previous.as_deref(),
+            guards,
             making.seed,
             making.now,
         );
@@ -149,6 +165,8 @@ impl Upstream {
             members: ArcSwap::from_pointee(members),
             cells,
             waiting: waiting.unwrap_or_default(),
+            judges: Judges::new(&spec, making.previous),
+            signals: making.signals,
             seed: making.seed,
             spec,
         }
@@ -168,6 +186,7 @@ impl Upstream {
             seats,
             &self.spec,
             self.custom.as_ref(),
+            Some(&previous),
             Some(&previous),
             self.seed,
             now,
@@ -189,11 +208,13 @@ impl Upstream {
         self.publish(&seats, now)
     }
 
-    /// Takes one attempt from the budget for retries and hedges, which gets `ratio` of an attempt
-    /// with each exchange; whether there was one.
-    pub fn withdraw(&self, ratio: f64, now: Nanos) -> bool {
-        let _ = (ratio, now);
-        true
+    /// Forgets the evidence against an endpoint: its ejection has ended.
+    pub fn forget(&self, endpoint: &Endpoint) {
+        let members = self.members.load();
+        let mut places = members.endpoints.iter();
+        if let Some(index) = places.position(|e| std::ptr::eq(&**e, endpoint)) {
+            members.guards[index].record.reset();
+        }
     }
 }
 
@@ -205,17 +226,21 @@ impl Members {
         spec: &config::Upstream,
         custom: Option<&Factory>,
         previous: Option<&Members>,
+        guards: Option<&Members>,
         seed: u64,
         now: Nanos,
     ) -> Self {
+        let own: Vec<_> = seats.iter().map(|s| (s.weight, s.endpoint.said())).collect();
         let members: Box<[Member]> = seats
             .iter()
-            .map(|seat| Member {
+            .zip(said::weights(&own))
+            .map(|(seat, weight)| Member {
                 name: seat.endpoint.name.clone(),
-                weight: seat.weight,
+                weight,
             })
             .collect();
-        let admitted = |s: &Seat| s.admits == Admits::All;
+        let admits = |s: &Seat| s.endpoint.said().admits(s.admits);
+        let admitted = |s: &Seat| admits(s) == Admits::All;
         let is_up = |s: &Seat| s.health != Health::Down;
         let is_well = |s: &Seat| is_up(s) && !s.endpoint.is_ejected();
         let any = |is: &dyn Fn(&Seat) -> bool| seats.iter().any(|s| admitted(s) && is(s));
@@ -249,7 +274,7 @@ impl Members {
             .collect();
         let sticky: Vec<bool> = seats
             .iter()
-            .map(|s| s.admits != Admits::Nobody && may_serve(s))
+            .map(|s| admits(s) != Admits::Nobody && may_serve(s))
             .collect();
         let ramps_until = ramp(seats, &ready, spec, previous, now);
         Self {
@@ -257,9 +282,9 @@ impl Members {
             loads: seats.iter().map(|s| s.endpoint.load.clone()).collect(),
             sticky: StickyIndex::new(&members, &sticky),
             admits: seats.iter().map(|s| s.admits).collect(),
-            limits: spec
-                .max_connections
-                .map(|max| vec![max.get(); seats.len()].into()),
+            limits: limits(seats, spec),
+            weights: seats.iter().map(|s| s.weight).collect(),
+            guards: guards_of(seats, spec, guards),
             members,
             tiers,
             ready,
@@ -276,7 +301,7 @@ impl Members {
         (0..self.endpoints.len())
             .map(|i| Seat {
                 endpoint: self.endpoints[i].clone(),
-                weight: self.members[i].weight,
+                weight: self.weights[i],
                 admits: self.admits[i],
                 health: self.endpoints[i].health(),
                 tier: self.tiers[i],
@@ -289,6 +314,31 @@ impl Members {
         let group = self.groups.iter().find(|g| g.tier == tier)?;
         Some(&group.balancer)
     }
+}
+
+/// How many exchanges each may have in flight; `None` = nobody has a limit.
+fn limits(seats: &[Seat], spec: &config::Upstream) -> Option<Box<[u32]>> {
+    let limit = |s: &Seat| s.endpoint.said().limit(spec.max_connections);
+    let has_limits = seats.iter().any(|s| limit(s).is_some());
+    let list = || seats.iter().map(|s| limit(s).map_or(u32::MAX, NonZeroU32::get));
+    has_limits.then(|| list().collect())
+}
+
+/// The guards of `seats`: those of `previous` go on.
+fn guards_of(
+    seats: &[Seat],
+    spec: &config::Upstream,
+    previous: Option<&Members>,
+) -> Box<[Arc<Guard>]> {
+    let known: HashMap<*const Endpoint, &Arc<Guard>> = previous.map_or_else(HashMap::new, |p| {
+        let endpoints = p.endpoints.iter().map(Arc::as_ptr);
+        endpoints.zip(&*p.guards).collect()
+    });
+    let guard = |seat: &Seat| match known.get(&Arc::as_ptr(&seat.endpoint)) {
+        Some(guard) => Arc::clone(guard),
+        None => Arc::new(Guard::new(spec)),
+    };
+    seats.iter().map(guard).collect()
 }
 
 /// Notes who has just become ready, and says until when the last of them ramps up.

@@ -8,7 +8,7 @@ use crate::balance::{Member, Outcome};
 use crate::base::clock::Nanos;
 
 use super::local::Generation;
-use super::{LocalEndpoint, Waiting};
+use super::{LocalEndpoint, Signal, Upstream, Waiting};
 
 /// Held from the pick to the end of the body (the question that ruins least-request balancers is
 /// when a request ends). Dropped without a word it counts as cancelled: nobody's fault.
@@ -99,8 +99,18 @@ impl Ticket {
     }
 
     /// Tells how the attempt went; `elapsed` until the response head or the failure.
-    pub fn observe(&self, seen: Seen, elapsed: Nanos, now: Nanos) {
+    pub fn observe(&self, upstream: &Upstream, seen: Seen, elapsed: Nanos, now: Nanos) {
         let members = &self.generation.members;
+        if let Some(trip) = members.guards[self.index].observe(seen, now) {
+            upstream.signals.send(Signal::Tripped {
+                upstream: upstream.spec.name.clone(),
+                endpoint: members.endpoints[self.index].clone(),
+                trip,
+            });
+        }
+        if seen == Seen::Answered && upstream.spec.health.as_ref().is_some_and(|h| h.traffic) {
+            members.endpoints[self.index].proved_well(now);
+        }
         let group = usize::from(members.group_of[self.index]);
         members.groups[group].balancer.observe(
             &members.loads[self.index],

@@ -43,6 +43,8 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Cause {
+    /// What an endpoint says of itself.
+    Agent,
     /// A breaker opened or closed.
     Breaker,
     /// An override reached its end.
@@ -123,6 +125,15 @@ pub enum What {
         /// What it does now: `started`, `draining`, `handed over`.
         state: String,
     },
+    /// The breaker of an upstream changed its state.
+    Upstream {
+        /// The upstream's name.
+        upstream: String,
+        /// The state before.
+        from: String,
+        /// The state since.
+        to: String,
+    },
 }
 
 /// The timeline.
@@ -187,7 +198,8 @@ impl fmt::Display for Event {
             }
             Cause::Reload { trigger, hash } => write!(f, " (by {trigger}, hash {hash:016x})"),
             Cause::Source { name } => write!(f, " (by {})", Visible(name)),
-            Cause::Breaker
+            Cause::Agent
+            | Cause::Breaker
             | Cause::Expiry
             | Cause::Outlier
             | Cause::Probe
@@ -203,6 +215,7 @@ impl Cause {
     /// The word in lines for people.
     pub const fn word(&self) -> &'static str {
         match self {
+            Self::Agent => "agent",
             Self::Breaker => "breaker",
             Self::Expiry => "expiry",
             Self::Operator { .. } => "operator",
@@ -222,7 +235,8 @@ impl Cause {
                 clip(reason, MAX_WORD);
             }
             Self::Source { name } => clip(name, MAX_WORD),
-            Self::Breaker
+            Self::Agent
+            | Self::Breaker
             | Self::Expiry
             | Self::Outlier
             | Self::Probe
@@ -236,7 +250,8 @@ impl Cause {
         match self {
             Self::Operator { owner, reason } => owner.len() + reason.len(),
             Self::Source { name } => name.len(),
-            Self::Breaker
+            Self::Agent
+            | Self::Breaker
             | Self::Expiry
             | Self::Outlier
             | Self::Probe
@@ -281,6 +296,11 @@ impl What {
                 clip(endpoint, MAX_WORD);
             }
             Self::Process { state } => clip(state, MAX_WORD),
+            Self::Upstream { upstream, from, to } => {
+                for word in [upstream, from, to] {
+                    clip(word, MAX_WORD);
+                }
+            }
         }
     }
 
@@ -296,6 +316,7 @@ impl What {
             } => upstream.len() + endpoint.len() + from.len() + to.len(),
             Self::Override { upstream, endpoint } => upstream.len() + endpoint.len(),
             Self::Process { state } => state.len(),
+            Self::Upstream { upstream, from, to } => upstream.len() + from.len() + to.len(),
         }
     }
 }
