@@ -77,6 +77,7 @@ pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod guard;
 pub mod health;
 pub mod http1;
 pub mod listener;

@@ -1,0 +1,3 @@
+//! What keeps failures from spreading: pure decisions, no I/O, no clock, no tokio.
+
+pub mod window;
