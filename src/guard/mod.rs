@@ -1,3 +1,4 @@
 //! What keeps failures from spreading: pure decisions, no I/O, no clock, no tokio.
 
+pub mod budget;
 pub mod window;
