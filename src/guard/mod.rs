@@ -1,4 +1,5 @@
 //! What keeps failures from spreading: pure decisions, no I/O, no clock, no tokio.
 
+pub mod breaker;
 pub mod budget;
 pub mod window;
