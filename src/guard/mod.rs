@@ -2,4 +2,5 @@
 
 pub mod breaker;
 pub mod budget;
+pub mod outlier;
 pub mod window;
