@@ -196,6 +196,31 @@ fn of_threads_that_race_one_gets_the_trip() {
 }
 
 #[test]
+fn evidence_that_several_threads_saw_is_used_once() {
+    const THREADS: u32 = 4;
+    for settings in [settings(1, 0), ratio(0.5, 1)] {
+        let record = Record::new(settings);
+        let trips = AtomicU32::new(0);
+        thread::scope(|scope| {
+            let verdict = record.verdict.lock().unwrap();
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    if record.observe(Failed, 0).is_some() {
+                        trips.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            // Each has enough for a trip before any may have it.
+            while failures(record.rows.load(Ordering::Relaxed)) < THREADS {
+                thread::yield_now();
+            }
+            drop(verdict);
+        });
+        assert_eq!(trips.into_inner(), 1, "{settings:?}");
+    }
+}
+
+#[test]
 fn threads_never_get_more_trips_than_there_is_evidence() {
     const THREADS: u32 = 4;
     const EACH: u32 = 10_000;
