@@ -92,8 +92,9 @@ impl<'p> Tries<'p> {
         let pause = if upstream.has_other(&tried) {
             0
         } else {
-            // The same one again: not while it takes its time, and not before it wants to be.
-            if matches!(why, RetryReason::Connect | RetryReason::Timeout) {
+            // The same one again: only if it has answered, and not before it wants to be asked. One
+            // that broke at this request may break at it again.
+            if why != RetryReason::Status {
                 return None;
             }
             let asked = retry_after.unwrap_or(0);

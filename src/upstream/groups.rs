@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::balance::{Balancer, Member};
 use crate::base::rng::Rng;
+use crate::guard::tiers;
 
 /// After whom an endpoint is used: those of a lower tier take what they can carry first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,31 +42,29 @@ impl Group {
 /// `counts` says who counts as capacity of its tier, `eligible` who may be picked.
 pub(super) fn groups(
     members: &[Member],
-    tiers: &[Tier],
+    places: &[Tier],
     counts: impl Fn(usize) -> bool,
     eligible: &[bool],
     build: impl Fn(Tier, &[bool]) -> Arc<dyn Balancer>,
 ) -> (Box<[Group]>, Box<[u8]>) {
-    let mut distinct: Vec<Tier> = tiers.to_vec();
+    let mut distinct: Vec<Tier> = places.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
     if distinct.is_empty() {
         distinct.push(Tier::default());
     }
     // 16 priorities, each near and far: an index fits a byte.
-    let group_of: Box<[u8]> = tiers
+    let group_of: Box<[u8]> = places
         .iter()
         .map(|tier| distinct.binary_search(tier).unwrap_or(0) as u8)
         .collect();
-    let capacity: Vec<(u32, u32)> = (0..distinct.len())
-        .map(|group| {
-            let of = (0..members.len()).filter(|&i| usize::from(group_of[i]) == group);
-            of.fold((0, 0), |(ready, total), i| {
-                (ready + u32::from(eligible[i]), total + u32::from(counts(i)))
-            })
-        })
-        .collect();
-    let shares = shares(&capacity);
+    let mut capacity = vec![tiers::Tier { ready: 0, total: 0 }; distinct.len()];
+    for (i, group) in group_of.iter().enumerate() {
+        let tier = &mut capacity[usize::from(*group)];
+        tier.ready += u32::from(eligible[i]);
+        tier.total += u32::from(counts(i) || eligible[i]);
+    }
+    let shares = tiers::shares(&capacity);
     let mut upto = 0;
     let groups = distinct
         .into_iter()
@@ -96,19 +95,4 @@ pub(super) fn draw<'g>(groups: &'g [Group], rng: &mut Rng) -> Option<&'g Group> 
     }
     let at = rng.below(WHOLE as usize) as u32;
     groups.iter().find(|g| at < g.upto)
-}
-
-/// Shares by (ready, total) of each tier.
-fn shares(capacity: &[(u32, u32)]) -> Vec<u32> {
-    let mut left = WHOLE;
-    capacity
-        .iter()
-        .map(|(ready, _)| {
-            if *ready > 0 {
-                std::mem::take(&mut left)
-            } else {
-                0
-            }
-        })
-        .collect()
 }

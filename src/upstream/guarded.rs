@@ -10,6 +10,7 @@ use crate::base::clock::{Nanos, nanos};
 use crate::config::{self, Mode, Name};
 use crate::guard::breaker::{self, Admit, Breaker, Change, Pass};
 use crate::guard::budget::Budget;
+use crate::guard::gradient::Gradient;
 use crate::guard::outlier::{self, Record, Trip};
 use crate::guard::window::Ratio;
 
@@ -54,6 +55,8 @@ pub struct Signals(mpsc::Sender<Signal>);
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) record: Record,
+    /// How much the endpoint bears, where that is learnt.
+    pub(super) gradient: Option<Gradient>,
 }
 
 /// What one upstream is judged by as a whole; goes on over reloads while its settings stay.
@@ -93,7 +96,7 @@ impl Signals {
 
 impl Guard {
     /// A guard without evidence.
-    pub(super) fn new(spec: &config::Upstream) -> Self {
+    pub(super) fn new(spec: &config::Upstream, seed: u64) -> Self {
         let settings = outlier::Settings {
             failures: spec.outlier.consecutive_failures,
             connects: spec.outlier.consecutive_connect_failures,
@@ -101,6 +104,9 @@ impl Guard {
         };
         Self {
             record: Record::new(settings),
+            gradient: spec
+                .adaptive
+                .map(|a| Gradient::new(a.min.get(), a.max.get(), seed)),
         }
     }
 

@@ -284,7 +284,7 @@ impl Members {
             admits: seats.iter().map(|s| s.admits).collect(),
             limits: limits(seats, spec),
             weights: seats.iter().map(|s| s.weight).collect(),
-            guards: guards_of(seats, spec, guards),
+            guards: guards_of(seats, spec, guards, seed),
             members,
             tiers,
             ready,
@@ -319,7 +319,7 @@ impl Members {
 /// How many exchanges each may have in flight; `None` = nobody has a limit.
 fn limits(seats: &[Seat], spec: &config::Upstream) -> Option<Box<[u32]>> {
     let limit = |s: &Seat| s.endpoint.said().limit(spec.max_connections);
-    let has_limits = seats.iter().any(|s| limit(s).is_some());
+    let has_limits = spec.adaptive.is_some() || seats.iter().any(|s| limit(s).is_some());
     let list = || seats.iter().map(|s| limit(s).map_or(u32::MAX, NonZeroU32::get));
     has_limits.then(|| list().collect())
 }
@@ -329,16 +329,17 @@ fn guards_of(
     seats: &[Seat],
     spec: &config::Upstream,
     previous: Option<&Members>,
+    seed: u64,
 ) -> Box<[Arc<Guard>]> {
     let known: HashMap<*const Endpoint, &Arc<Guard>> = previous.map_or_else(HashMap::new, |p| {
         let endpoints = p.endpoints.iter().map(Arc::as_ptr);
         endpoints.zip(&*p.guards).collect()
     });
-    let guard = |seat: &Seat| match known.get(&Arc::as_ptr(&seat.endpoint)) {
+    let guard = |(i, seat): (usize, &Seat)| match known.get(&Arc::as_ptr(&seat.endpoint)) {
         Some(guard) => Arc::clone(guard),
-        None => Arc::new(Guard::new(spec)),
+        None => Arc::new(Guard::new(spec, seed.wrapping_add(i as u64))),
     };
-    seats.iter().map(guard).collect()
+    seats.iter().enumerate().map(guard).collect()
 }
 
 /// Notes who has just become ready, and says until when the last of them ramps up.

@@ -82,8 +82,13 @@ impl Members {
 
     /// How many exchanges it may have in flight.
     pub(super) fn limit(&self, index: usize) -> u32 {
-        self.limits
+        let fixed = self
+            .limits
             .as_ref()
-            .map_or(u32::MAX, |limits| limits[index])
+            .map_or(u32::MAX, |limits| limits[index]);
+        match &self.guards[index].gradient {
+            None => fixed,
+            Some(gradient) => fixed.min(gradient.limit()),
+        }
     }
 }

@@ -108,6 +108,10 @@ impl Ticket {
                 trip,
             });
         }
+        if let (Some(gradient), Seen::Answered) = (&members.guards[self.index].gradient, seen) {
+            let in_flight = members.loads[self.index].in_flight.load(Ordering::Relaxed);
+            gradient.observe(elapsed, in_flight, now);
+        }
         if seen == Seen::Answered && upstream.spec.health.as_ref().is_some_and(|h| h.traffic) {
             members.endpoints[self.index].proved_well(now);
         }
