@@ -2,4 +2,5 @@
 //! tokio, time and randomness are arguments.
 
 pub mod gcra;
+pub mod gradient;
 pub mod keys;
