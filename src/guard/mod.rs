@@ -4,3 +4,4 @@
 pub mod gcra;
 pub mod gradient;
 pub mod keys;
+pub mod quantile;
