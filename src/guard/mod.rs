@@ -5,3 +5,4 @@ pub mod gcra;
 pub mod gradient;
 pub mod keys;
 pub mod quantile;
+pub mod tiers;
