@@ -75,7 +75,7 @@ impl Limiter {
     pub fn allow(&self, key: &[u8], now: Nanos) -> Result<(), Nanos> {
         let hash = self.hash.hash(key);
         // The upper half chooses the set (multiply-shift), the lower half tells keys of it apart.
-        let set = ((hash >> 32) * self.sets as u64 >> 32) as usize;
+        let set = (((hash >> 32) * self.sets as u64) >> 32) as usize;
         let tag = u128::from(hash as u32);
 
         let (shard, place) = (set % self.shards.len(), set / self.shards.len());

@@ -7,8 +7,8 @@
 //! `gradient = (minRTT + B) / sampleRTT`, in 0.5 to 2, and `limit' = gradient * limit + sqrt(limit)`.
 //!
 //! An endpoint with `k` servers and constant work holds `limit` exchanges for `limit / k` times
-//! `minRTT`, so the limit settles where `limit / k = (1 + b) / (1 - 1 / sqrt(limit))`: at 1.4 to 1.7 k, and
-//! latency at as many times the unloaded one.
+//! `minRTT`, so the limit settles where `limit / k = (1 + b) / (1 - 1 / sqrt(limit))`: at 1.2 to 2 k
+//! (the fewer servers the more), and latency at as many times the unloaded one.
 //!
 //! Where this departs from Envoy:
 //! - To measure `minRTT` Envoy pins concurrency to a small number, or (its newer mode) measures
@@ -271,9 +271,11 @@ impl Learner {
         // The level above this one; after one step that is the limit as it was.
         self.limit = self.limit.min(probe.level * 2.0);
         self.probe = None;
-        let unloaded = match probe.step {
-            Step::First => sample,
-            Step::Further => sample.min(probe.before),
+        // Two measurements of the same vary less than one.
+        let unloaded = if is_unloaded {
+            f64::midpoint(sample, probe.before)
+        } else {
+            sample
         };
         self.measured(unloaded, now);
     }
