@@ -9,6 +9,12 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+mod resilience;
+
+use resilience::{
+    AdaptiveOrSwitch, Breaker, MaxConcurrentOrCount, OutlierOrOff, Queue, RateLimits, RetryOrOff,
+};
+
 /// The schema as JSON text, with a line end.
 pub fn schema() -> String {
     let mut schema = schemars::schema_for!(File);
@@ -89,6 +95,8 @@ struct Process {
     /// Reload when a file of the configuration changes.
     #[schemars(extend("default" = false))]
     watch: Option<bool>,
+    /// Where this process stands: endpoints of the same zone are preferred. Default: nowhere.
+    zone: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -311,6 +319,12 @@ struct Route {
     respond: Option<Respond>,
     /// Total deadline of the exchange. Default: none.
     timeout: Option<Duration>,
+    /// What is tried again, at another endpoint: a table, or "off".
+    retry: Option<RetryOrOff>,
+    /// How often whom it serves: a table, or a list of them, which must all let an exchange pass.
+    rate_limit: Option<RateLimits>,
+    /// Most exchanges at once, all workers together. Default: no limit.
+    max_concurrent: Option<MaxConcurrentOrCount>,
     /// Changes to the target and Host on the way to the endpoint.
     rewrite: Option<Rewrite>,
     /// Edits of the request head, after isobar's own fields: remove, set, add.
@@ -386,7 +400,7 @@ struct HeaderEdits {
     extend("anyOf" = [{ "required": ["endpoints"] }, { "required": ["dynamic"] }])
 )]
 struct Upstream {
-    /// Addresses, or tables with an address and a weight. Required unless `dynamic`.
+    /// Addresses, or tables with an address, a weight, a zone, a priority. Required unless `dynamic`.
     endpoints: Option<Vec<Endpoint>>,
     /// Operators may add and remove endpoints at run time.
     #[schemars(extend("default" = false))]
@@ -405,6 +419,24 @@ struct Upstream {
     idle_timeout: Option<Duration>,
     /// Idle connections kept to each endpoint. Default: as [defaults].
     keepalive: Option<Keepalive>,
+    /// Exchanges that an endpoint has in flight at most, all workers together. Default: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_connections: Option<u32>,
+    /// Where exchanges wait while every endpoint has its most.
+    queue: Option<Queue>,
+    /// The same limit, learnt from what each endpoint takes: true, false or its bounds.
+    #[schemars(extend("default" = false))]
+    adaptive_concurrency: Option<AdaptiveOrSwitch>,
+    /// For how long an endpoint that is new or has recovered gets less than its share, at most 1h.
+    /// Default: it gets its share at once.
+    slow_start: Option<Duration>,
+    /// Passive checks: a table, or "off". Default: three connects in a row that fail eject.
+    outlier: Option<OutlierOrOff>,
+    /// When the upstream as a whole is given a rest. Default: never.
+    breaker: Option<Breaker>,
+    /// Retries and hedges a second that are granted whatever the traffic.
+    #[schemars(range(min = 0, max = 10_000), extend("default" = 10))]
+    retry_floor: Option<u32>,
     /// Active checks: an endpoint that fails them gets no requests. Default: none.
     health: Option<Health>,
     /// What holds while no endpoint is ready.
@@ -519,7 +551,7 @@ enum Endpoint {
     Weighted(WeightedEndpoint),
 }
 
-/// An endpoint with a weight.
+/// An endpoint with a weight, a zone, a priority.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct WeightedEndpoint {
@@ -528,6 +560,14 @@ struct WeightedEndpoint {
     /// Its share; 0 gets nothing unless all have 0.
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     weight: Option<u32>,
+    /// Where it stands; that of `process.zone` is preferred. Default: nowhere.
+    zone: Option<String>,
+    /// 0 is used first; higher ones take what those below them cannot.
+    #[schemars(range(min = 0, max = 15), extend("default" = 0))]
+    priority: Option<u8>,
+    /// The same as priority = 1.
+    #[schemars(extend("default" = false))]
+    backup: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -586,4 +626,7 @@ struct Sticky {
     secure: Option<bool>,
     /// Max-Age in whole seconds. Default: until the browser closes.
     ttl: Option<Duration>,
+    /// File whose first line (16 bytes or more) signs cookies: the same for all isobars of a fleet.
+    /// Default: a key in `state_dir`, or none.
+    secret_file: Option<String>,
 }
