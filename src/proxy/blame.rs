@@ -47,12 +47,7 @@ pub(super) fn blame(
 }
 
 /// Tells how an attempt went that brought a response: a server error counts as slow, never as fast.
-pub(super) fn observe_response(
-    x: &Exchange,
-    reply: &ResponseHead,
-    buf: &[u8],
-    now: Nanos,
-) -> Seen {
+pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], now: Nanos) -> Seen {
     let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
     let seen = if is_failure(reply, buf) {
         Seen::Failed

@@ -36,7 +36,12 @@ pub enum Verdict {
 impl Ejections {
     /// Judges `endpoint`, a member of `upstream`, and notes what comes of it on the endpoint; to be
     /// published by the caller.
-    pub fn convict(&mut self, upstream: &Upstream, endpoint: &Arc<Endpoint>, now: Nanos) -> Verdict {
+    pub fn convict(
+        &mut self,
+        upstream: &Upstream,
+        endpoint: &Arc<Endpoint>,
+        now: Nanos,
+    ) -> Verdict {
         let spec = &upstream.spec.outlier;
         let members = upstream.members.load();
         let is_member = members.endpoints.iter().any(|e| Arc::ptr_eq(e, endpoint));
@@ -59,7 +64,10 @@ impl Ejections {
             cells.ejections_spared.inc();
             return Verdict::Spared;
         }
-        let known = self.0.iter().position(|c| Arc::ptr_eq(&c.endpoint, endpoint));
+        let known = self
+            .0
+            .iter()
+            .position(|c| Arc::ptr_eq(&c.endpoint, endpoint));
         let at = known.unwrap_or_else(|| {
             self.0.push(Case {
                 upstream: upstream.spec.name.clone(),
@@ -77,7 +85,10 @@ impl Ejections {
 
     /// A check found the endpoint up: whether that ended an ejection.
     pub fn pardon(&mut self, endpoint: &Arc<Endpoint>, now: Nanos) -> bool {
-        let case = self.0.iter_mut().find(|c| Arc::ptr_eq(&c.endpoint, endpoint));
+        let case = self
+            .0
+            .iter_mut()
+            .find(|c| Arc::ptr_eq(&c.endpoint, endpoint));
         if let Some(case) = case {
             case.sentence.end(now);
         }

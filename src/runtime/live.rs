@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use crate::base::clock::{Clock, Nanos};
 use crate::config::units::format_duration;
 use crate::config::{self, Config, Name};
-use crate::health::agent::Heard;
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
+use crate::health::agent::Heard;
 use crate::health::checker::{Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
@@ -220,6 +220,8 @@ impl Live {
             .sockets
             .prepare(&config.listeners, self.workers.len(), None)
             .map_err(|(name, source)| ReloadError::Listener { name, source })?;
+        // What nobody reads any more makes room for what comes.
+        self.free();
         // 2 build
         let mut overrides = self.overrides.clone();
         let reconciled = overrides.reconcile(Some(&self.config), &config);
@@ -540,9 +542,7 @@ impl Live {
 
     /// Judges an endpoint by the evidence of requests; whether that changed anything.
     fn convict(&mut self, upstream: &Upstream, endpoint: &Arc<Endpoint>, trip: Trip) -> bool {
-        let verdict = self
-            .ejections
-            .convict(upstream, endpoint, self.clock.now());
+        let verdict = self.ejections.convict(upstream, endpoint, self.clock.now());
         let subject = format!(
             "endpoint {} of upstream `{}`",
             endpoint.name, upstream.spec.name
@@ -553,7 +553,9 @@ impl Live {
                 let length = format_duration(Duration::from_nanos(length));
                 format!("{subject}: ready -> ejected for {length}: {trip}")
             }
-            Sentenced::Observed => format!("{subject}: would be ejected (mode is \"observe\"): {trip}"),
+            Sentenced::Observed => {
+                format!("{subject}: would be ejected (mode is \"observe\"): {trip}")
+            }
             Sentenced::Spared => {
                 format!("{subject}: not ejected, for want of others that are ready: {trip}")
             }
@@ -634,8 +636,7 @@ impl Live {
         for upstream in &self.published.snapshot.load().upstreams {
             upstream.note_exchanges(self.clock.now());
         }
-        self.replaced
-            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.free();
         if self.leaving.is_empty() {
             return;
         }
@@ -656,6 +657,12 @@ impl Live {
                 .store(Arc::new(self.leaving.snapshots()));
             self.retain();
         }
+    }
+
+    /// Frees configurations that no worker reads any more.
+    fn free(&mut self) {
+        self.replaced
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     /// The listening sockets for a successor, each with copies of its descriptors.

@@ -230,7 +230,10 @@ impl Members {
         seed: u64,
         now: Nanos,
     ) -> Self {
-        let own: Vec<_> = seats.iter().map(|s| (s.weight, s.endpoint.said())).collect();
+        let own: Vec<_> = seats
+            .iter()
+            .map(|s| (s.weight, s.endpoint.said()))
+            .collect();
         let members: Box<[Member]> = seats
             .iter()
             .zip(said::weights(&own))
@@ -320,7 +323,11 @@ impl Members {
 fn limits(seats: &[Seat], spec: &config::Upstream) -> Option<Box<[u32]>> {
     let limit = |s: &Seat| s.endpoint.said().limit(spec.max_connections);
     let has_limits = spec.adaptive.is_some() || seats.iter().any(|s| limit(s).is_some());
-    let list = || seats.iter().map(|s| limit(s).map_or(u32::MAX, NonZeroU32::get));
+    let list = || {
+        seats
+            .iter()
+            .map(|s| limit(s).map_or(u32::MAX, NonZeroU32::get))
+    };
     has_limits.then(|| list().collect())
 }
 
