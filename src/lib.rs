@@ -21,6 +21,7 @@
 //! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F2 | [`balance`] | policies, pure |
+//! | F2 | [`guard`] | rate limits, learnt limits of concurrency, learnt percentiles, shares of tiers, pure |
 //! | F2 | [`route`] | the route table, pure: find, explain, shadowed |
 //! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
@@ -77,6 +78,7 @@ pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod guard;
 pub mod health;
 pub mod http1;
 pub mod listener;

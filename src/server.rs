@@ -46,6 +46,7 @@ use crate::runtime::{control, operate, worker};
 use crate::telemetry::access_log::Target;
 use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::Signals;
 use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store};
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
@@ -201,7 +202,8 @@ impl Server {
             };
             StartError::AccessLog { to, source }
         })?;
-        let mut compiler = Compiler::new(balancers.clone(), registry.clone(), seed);
+        let (signals, signalled) = Signals::channel();
+        let mut compiler = Compiler::new(balancers.clone(), registry.clone(), signals, seed);
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
         let told = overrides.reconcile(None, config);
@@ -303,7 +305,7 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, readiness.clone(), seed, stop);
+        let control = control::start(serving, live, signalled, readiness.clone(), seed, stop);
         server.control = Some(control.map_err(StartError::Thread)?);
         // A successor has the traffic already, and nobody else would answer.
         if generation > 0 || server.live().targets().borrow().is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! XXH3 (64 bits, seed 0, as specified by xxHash 0.8): the value of a byte string never changes, so
 //! two proxies, or one before and after an upgrade, map a key to the same endpoint. It is not a
-//! keyed hash: tables that an attacker can fill need another one.
+//! keyed hash: tables that an attacker can fill need another one, [`siphash`](super::siphash).
 
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -1,5 +1,5 @@
 //! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, one stable hash, one
-//! generator of random numbers, the load of an endpoint, the words of systemd.
+//! keyed hash, one generator of random numbers, the load of an endpoint, the words of systemd.
 
 pub mod addr;
 pub mod buffer;
@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod hash;
 pub mod load;
 pub mod rng;
+pub mod siphash;
 pub mod stream;
 pub mod systemd;
 pub mod timer;

@@ -7,6 +7,7 @@
 //! - `schema` mirrors the keys for editors; a test keeps the two in step.
 //! - [`effective`] writes a checked configuration out again, every default filled in; [`diff`]
 //!   tells what differs between two.
+//! - `secret` reads files that hold a secret: the model has their paths only.
 //! - Units: [`units`]. Problems: [`diagnostic`]. Changes of the files: [`watch`].
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub mod model;
 mod node;
 mod reader;
 mod schema;
+pub(crate) mod secret;
 mod source;
 mod suggest;
 pub mod units;

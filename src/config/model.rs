@@ -663,6 +663,14 @@ impl Outlier {
             mode: Mode::Enforce,
         }
     }
+
+    /// Nobody is judged: `outlier = "off"`.
+    pub const fn off() -> Self {
+        Self {
+            consecutive_connect_failures: None,
+            ..Self::unconfigured()
+        }
+    }
 }
 
 // === impl Queue ===

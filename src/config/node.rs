@@ -98,8 +98,25 @@ impl<'a> Node<'a> {
         self.value.is_str()
     }
 
+    pub(super) fn is_integer(&self) -> bool {
+        self.value.is_integer()
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
+    }
+
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
+    pub(super) fn as_integer(&self) -> Option<u64> {
+        let integer = self.value.as_integer()?;
+        u64::from_str_radix(integer.as_str(), integer.radix()).ok()
     }
 
     pub(super) fn as_str(&self) -> Option<&'a str> {
@@ -136,6 +153,15 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn integer(&self, range: RangeInclusive<u64>) -> Option<Located<'a, u64>> {
+        self.bounded(range, None)
+    }
+
+    /// [`Node::integer`], with what helps to choose one within the range.
+    pub(super) fn bounded(
+        &self,
+        range: RangeInclusive<u64>,
+        help: Option<&str>,
+    ) -> Option<Located<'a, u64>> {
         let Some(integer) = self.value.as_integer() else {
             self.report.push(self.mismatch("an integer"));
             return None;
@@ -145,7 +171,11 @@ impl<'a> Node<'a> {
             _ => {
                 let (low, high) = range.into_inner();
                 let message = format!("`{}` must be from {low} to {high}", self.key);
-                self.report.push(self.error("out-of-range", message));
+                let d = self.error("out-of-range", message);
+                self.report.push(match help {
+                    Some(help) => d.help(help),
+                    None => d,
+                });
                 None
             }
         }

@@ -3,7 +3,7 @@
 //! A getter returns `None` both for an absent key and for a bad value: the latter has been
 //! reported, so the caller may use any stand-in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -30,7 +30,11 @@ pub(super) struct Table<'a> {
     asked: RefCell<Vec<&'static str>>,
     /// Keys of the contract that are not built yet.
     later: RefCell<Vec<&'static str>>,
+    aliases: Cell<Aliases>,
 }
+
+/// What other programs call keys, and what stands for each here, as it is written in a message.
+pub(super) type Aliases = &'static [(&'static str, &'static str)];
 
 // === impl Table ===
 
@@ -51,6 +55,7 @@ impl<'a> Table<'a> {
             entries,
             asked: RefCell::default(),
             later: RefCell::default(),
+            aliases: Cell::default(),
         }
     }
 
@@ -101,6 +106,11 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// What people who come from other programs may write.
+    pub(super) fn known_as(&self, aliases: Aliases) {
+        self.aliases.set(aliases);
+    }
+
     /// All entries in file order: tables whose keys are names.
     pub(super) fn entries(&self) -> Vec<(Located<'a, &'a str>, Node<'a>)> {
         let mut all: Vec<_> = self
@@ -136,7 +146,10 @@ impl<'a> Table<'a> {
                 self.report.push(unknown);
                 continue;
             }
-            let help = if let Some(near) = closest(name, asked.iter().copied()) {
+            let alias = self.aliases.get().iter().find(|(word, _)| *word == name);
+            let help = if let Some((_, ours)) = alias {
+                format!("isobar calls it {ours}")
+            } else if let Some(near) = closest(name, asked.iter().copied()) {
                 format!("did you mean `{near}`?")
             } else {
                 let known: BTreeSet<_> = asked.iter().copied().collect();
@@ -180,6 +193,16 @@ impl<'a> Table<'a> {
         range: RangeInclusive<u64>,
     ) -> Option<Located<'a, u64>> {
         self.get(key)?.integer(range)
+    }
+
+    /// [`Table::integer`], with what helps to choose one within the range.
+    pub(super) fn bounded(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        help: &str,
+    ) -> Option<Located<'a, u64>> {
+        self.get(key)?.bounded(range, Some(help))
     }
 
     /// A duration above zero.

@@ -86,7 +86,11 @@ pub(super) async fn answer_error(
     keep: Keep,
 ) -> bool {
     respond::error_text(reason, detail, &mut s.text);
-    let answer = Answer::error(reason, &s.text, x.named_id()).to(&s.head, keep);
+    let answer = Answer {
+        // Whole seconds, rounded up (RFC 9110 section 10.2.3).
+        retry_after: x.retry_after.map(|after| after.div_ceil(1_000_000_000)),
+        ..Answer::error(reason, &s.text, x.named_id()).to(&s.head, keep)
+    };
     s.to_client.clear();
     let (status, body_len) = (answer.status, answer.body_len());
     respond::write_answer(&mut s.to_client, &answer, &NO_EDITS);

@@ -4,23 +4,23 @@
 //! sent nothing, so another endpoint is tried for any method. A REUSED connection that died before
 //! the first byte of a response may have been closed while idle: the request is sent once more, on
 //! a new connection, if it is idempotent and all that was sent can be sent again, or if nothing
-//! was sent. A request that is neither never reaches an endpoint twice.
+//! was sent. After anything else another attempt is made if the route wants one, the request is
+//! idempotent and the upstream's budget has it (`retry.rs`). A request that is not idempotent never
+//! reaches an endpoint twice.
 
 use std::rc::Rc;
 
-use http::StatusCode;
-
-use crate::balance::Outcome;
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
-use crate::http1::{ChunkDecoder, RequestBody, Version};
+use crate::http1::{ChunkDecoder, RequestBody, ResponseBody, Version};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{LocalUpstream, Reuse};
+use crate::upstream::{Connection, LocalUpstream, Picked, Reuse};
 
 use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_head};
+use super::blame::{blame, observe_response};
 use super::body::{Flow, Framing, Reader};
 use super::dial::dial;
 use super::exchange::Exchange;
@@ -28,21 +28,23 @@ use super::forwarded::Client;
 use super::h1::Conn;
 use super::headers::{self, RequestContext};
 use super::http::After;
+use super::queue;
 use super::relay;
+use super::retry::{self, Tries};
 use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
 use super::stick::{Cookie, Key};
 use super::trailers::Trailers;
 use super::upgrade;
-use super::upload::{Deadlines, Turn, Upload, account_upload, arm, keep_unless_broken};
+use super::upload::{Deadlines, Upload, account_upload, arm, keep_unless_broken};
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
 /// endpoint could hold an exchange for ever with them.
 const INTERIMS_MAX: u32 = 32;
 
-/// Endpoints tried for one exchange while connects fail.
-const ATTEMPTS: usize = 3;
+/// When to come again after an overload: in a second it is another one, or over.
+const SOON: Nanos = 1_000_000_000;
 
 /// Forwards the request whose head and plan are known, and relays the response.
 #[expect(
@@ -61,8 +63,18 @@ pub(super) async fn forward(
 ) -> After {
     let spec = &upstream.shared.spec;
     let cells = upstream.shared.cells.worker(worker.index);
-    let deadlines = Deadlines {
+    match upstream.shared.admit(worker.index, worker.clock.now()) {
+        Ok(admission) => x.admission = admission,
+        Err(retry_after) => {
+            x.retry_after = Some(retry_after);
+            return refuse(conn, worker, s, x, Reason::Breaker).await;
+        }
+    }
+    cells.exchanges.inc();
+    let mut deadlines = Deadlines {
         total: plan.timeout.map(|t| x.started + t),
+        attempt: None,
+        per_try: plan.retry.per_try_timeout.map(nanos),
         client_idle: x.listener().idle_timeout,
         endpoint_idle: nanos(spec.idle_timeout),
     };
@@ -70,30 +82,26 @@ pub(super) async fn forward(
 
     let head_len = s.head.head_len();
     let in_hand = (s.inbound.len() - head_len) as u64;
-    let (reader, framing, all_in_hand) = match s.head.body {
-        RequestBody::None => (Reader::Done, Framing::Raw, true),
-        RequestBody::Length(n) => (Reader::Length(n), Framing::Raw, n <= in_hand),
-        RequestBody::Chunked => {
-            let decoder = ChunkDecoder::new(&x.listener().limits);
-            let trailers = Trailers::of_request(
-                &plan.request_headers,
-                x.listener().spec.forwarding.request_id.as_ref(),
-                &s.head.fields,
-                s.inbound.filled(),
-            );
-            (Reader::Chunked(decoder, trailers), Framing::Chunked, false)
-        }
+    let (framing, all_in_hand) = match s.head.body {
+        RequestBody::None => (Framing::Raw, true),
+        RequestBody::Length(n) => (Framing::Raw, n <= in_hand),
+        RequestBody::Chunked => (Framing::Chunked, false),
     };
     let max_body = x.listener().spec.max_body_bytes.unwrap_or(u64::MAX);
-    let flow = Flow::new(reader, framing, head_len, max_body);
+    let is_idempotent = headers::is_idempotent(&s.head.method);
+    let keep = if is_idempotent && !all_in_hand {
+        plan.retry.body
+    } else {
+        0
+    };
+    let flow = Flow::new(reader(s, x, plan), framing, head_len, max_body).kept(keep);
     let mut upload = Upload {
         flow,
         stopped: false,
         broken: false,
         awaits_100: s.head.expect_continue,
     };
-    let repeatable = headers::is_idempotent(&s.head.method);
-    let reuse = if repeatable && all_in_hand {
+    let reuse = if is_idempotent && all_in_hand {
         Reuse::Repeatable
     } else {
         Reuse::Unrepeatable
@@ -101,34 +109,56 @@ pub(super) async fn forward(
 
     let key = Key::of(spec, s, client);
     let mut cookie = spec.sticky.as_ref().map(|sticky| Cookie::find(s, sticky));
-    let mut tried = [0usize; ATTEMPTS];
-    let mut tries = 0;
+    let mut tries = Tries::new(&plan.retry);
     let mut replayed = false;
     let (connection, now) = loop {
         // 6a pick
         x.phase = Phase::Pick;
         let now = worker.clock.now();
         x.picked_at = Some(now);
-        // A replay stays with its endpoint: only that connection died.
-        let stuck = if tries == 0 {
-            let value = cookie.as_ref().and_then(|c| c.of(s));
-            value.and_then(|value| upstream.pick_sticky(value))
-        } else {
-            None
+        let stuck = match &cookie {
+            Some(cookie) if tries.is_first() => cookie.of(s).map(|v| upstream.pick_sticky(v)),
+            _ => None,
         };
-        let is_stuck = stuck.is_some();
-        let picked = stuck.or_else(|| {
-            let mut rng = worker.rng.borrow_mut();
-            upstream.pick(key.bytes(s), &tried[..tries], now, &mut rng)
-        });
-        let Some(ticket) = picked else {
-            cells.no_endpoint.inc();
-            return refuse(conn, worker, s, x, Reason::NoEndpoint).await;
+        let picked = match stuck {
+            Some(Picked::One(ticket)) => Picked::One(ticket),
+            stuck => {
+                // One whose endpoint has no room goes elsewhere this time, and keeps its cookie.
+                if let Some(cookie) = &mut cookie {
+                    cookie.set |= !matches!(stuck, Some(Picked::Full));
+                }
+                let mut rng = worker.rng.borrow_mut();
+                let is_called = !tries.is_first();
+                upstream.pick(key.bytes(s), tries.tried(), is_called, now, &mut rng)
+            }
         };
-        if let (Some(cookie), false) = (&mut cookie, is_stuck) {
-            cookie.set = true;
-        }
+        let picked = match picked {
+            Picked::One(ticket) => Ok(ticket),
+            Picked::Nobody => Err(Reason::NoEndpoint),
+            Picked::Full => {
+                let waited = queue::wait(conn, worker, s, x, upstream, &key, &tries, deadlines);
+                Box::pin(waited).await
+            }
+        };
+        let ticket = match picked {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                match reason {
+                    Reason::NoEndpoint => cells.no_endpoint.inc(),
+                    Reason::EndpointsLimit | Reason::QueueFull | Reason::QueueTimeout => {
+                        x.retry_after = Some(SOON);
+                    }
+                    _ => {}
+                }
+                return refuse(conn, worker, s, x, reason).await;
+            }
+        };
         x.attempts += 1;
+        let now = worker.clock.now();
+        x.picked_at = Some(now);
+        if all_in_hand {
+            deadlines.begin_attempt(now);
+        }
         // 6b a connection
         let checkout = if replayed {
             None
@@ -156,16 +186,23 @@ pub(super) async fn forward(
         };
         let mut connection = match connection {
             Ok(connection) => connection,
-            Err(reason) => {
-                let index = ticket.index;
+            Err((reason, seen)) => {
+                // Nothing was sent to it: whatever the method, another one may be asked.
+                let why = retry::kind_of(reason);
+                let pause = why.and_then(|why| {
+                    let mut rng = worker.rng.borrow_mut();
+                    let at = (worker.index, worker.clock.now());
+                    tries.another(why, ticket.endpoint(), upstream, None, at, &mut rng)
+                });
                 x.ticket = Some(ticket);
-                let is_ours = matches!(reason, Reason::Deadline | Reason::Draining);
-                if !is_ours && tries + 1 < ATTEMPTS && tries + 1 < upstream.len() {
-                    tried[tries] = index;
-                    tries += 1;
-                    cells.retries(RetryReason::Connect).inc();
+                if let Some(pause) = pause {
+                    if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
+                        return refuse(conn, worker, s, x, reason).await;
+                    }
+                    x.ticket = None;
                     continue;
                 }
+                x.conclude(seen, worker.clock.now());
                 let keep = keep_unless_broken(s, &upload);
                 return fail(conn, worker, s, x, reason, None, keep).await;
             }
@@ -177,8 +214,15 @@ pub(super) async fn forward(
         let mut has_begun = false;
         let mut interims = 0;
         let awaited = loop {
-            let awaited =
-                await_head(conn, worker, s, &mut upload, &mut connection, deadlines).await;
+            let awaited = await_head(
+                conn,
+                worker,
+                s,
+                &mut upload,
+                &mut connection,
+                &mut deadlines,
+            )
+            .await;
             if !matches!(awaited, Awaited::Head)
                 || !s.reply.status.is_informational()
                 || s.reply.status.as_u16() == 101
@@ -204,39 +248,80 @@ pub(super) async fn forward(
             arm(conn, deadlines, worker.clock.now(), deadlines.endpoint_idle);
         };
         let now = worker.clock.now();
-        match awaited {
+        // What was forwarded of one attempt cannot be taken back.
+        let may_repeat = is_idempotent && !has_begun && upload.flow.can_rewind();
+        let was_nothing_sent = !has_begun && upload.flow.written == 0 && upload.flow.can_rewind();
+        let reason = match awaited {
             Awaited::Head => {
-                x.first_byte_at = Some(now);
-                break (connection, now);
+                let buf = s.response.filled();
+                let wants_other = !has_begun
+                    && upload.flow.can_rewind()
+                    && tries.wants_other(&s.reply, buf, is_idempotent);
+                let pause = if wants_other {
+                    let after = retry::retry_after(&s.reply, buf);
+                    let ticket = x.ticket.as_ref();
+                    ticket.and_then(|ticket| {
+                        let mut rng = worker.rng.borrow_mut();
+                        let at = (worker.index, now);
+                        let why = RetryReason::Status;
+                        tries.another(why, ticket.endpoint(), upstream, after, at, &mut rng)
+                    })
+                } else {
+                    None
+                };
+                let Some(pause) = pause else {
+                    x.first_byte_at = Some(now);
+                    break (connection, now);
+                };
+                observe_response(x, &s.reply, buf, now);
+                set_aside(worker, s, x, upstream, connection, &upload);
+                if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
+                    return failed(conn, worker, s, x, &mut upload, reason, now).await;
+                }
+                again(conn, s, x, plan, client, has_dots, &mut upload);
+                continue;
             }
             Awaited::Broken => {
                 if is_reused {
                     // It was closed while idle, or as the request came.
                     connection.lost_the_race(now);
+                    if !replayed && (may_repeat || was_nothing_sent) {
+                        replayed = true;
+                        cells.replays.inc();
+                        again(conn, s, x, plan, client, has_dots, &mut upload);
+                        continue;
+                    }
                 }
-                let may_replay = is_reused
-                    && !replayed
-                    && !has_begun
-                    && (upload.flow.written == 0 || repeatable)
-                    && upload.flow.can_rewind();
-                if may_replay {
-                    replayed = true;
-                    cells.replays.inc();
-                    upload.flow.rewind();
-                    upload.stopped = false;
-                    upload.broken = false;
-                    x.ticket = None;
-                    continue;
-                }
-                return failed(conn, worker, s, x, &mut upload, Reason::EndpointReset, now).await;
+                Reason::EndpointReset
             }
-            Awaited::Failed(reason) => {
-                return failed(conn, worker, s, x, &mut upload, reason, now).await;
-            }
+            Awaited::Failed(reason) => reason,
+        };
+        let why = retry::kind_of(reason).filter(|_| may_repeat || was_nothing_sent);
+        let pause = why.and_then(|why| {
+            let ticket = x.ticket.as_ref()?;
+            let mut rng = worker.rng.borrow_mut();
+            let at = (worker.index, now);
+            tries.another(why, ticket.endpoint(), upstream, None, at, &mut rng)
+        });
+        let Some(pause) = pause else {
+            return failed(conn, worker, s, x, &mut upload, reason, now).await;
+        };
+        blame(worker, x, &upload, reason, now);
+        // It learns that nobody waits for it any more.
+        connection.stream.reset_on_close();
+        drop(connection);
+        put_response_away(worker, s);
+        x.ticket = None;
+        if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
+            return failed(conn, worker, s, x, &mut upload, reason, now).await;
         }
+        again(conn, s, x, plan, client, has_dots, &mut upload);
     };
 
-    observe(x, s.reply.status, now);
+    deadlines.attempt = None;
+    deadlines.per_try = None;
+    let seen = observe_response(x, &s.reply, s.response.filled(), now);
+    x.conclude(seen, now);
     cells
         .response_start
         .observe(now.saturating_sub(x.picked_at.unwrap_or(now)));
@@ -299,6 +384,81 @@ fn write_head(
     headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
 }
 
+/// What reads the request's body, from its first byte.
+fn reader<'p>(s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Reader<'p> {
+    match s.head.body {
+        RequestBody::None => Reader::Done,
+        RequestBody::Length(n) => Reader::Length(n),
+        RequestBody::Chunked => {
+            let listener = x.listener();
+            let trailers = Trailers::of_request(
+                &plan.request_headers,
+                listener.spec.forwarding.request_id.as_ref(),
+                &s.head.fields,
+                s.inbound.filled(),
+            );
+            Reader::Chunked(ChunkDecoder::new(&listener.limits), trailers)
+        }
+    }
+}
+
+/// Lays everything out to send the request once more.
+fn again<'p>(
+    conn: &Conn,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    plan: &'p RoutePlan,
+    client: Client,
+    has_dots: bool,
+    upload: &mut Upload<'p>,
+) {
+    x.ticket = None;
+    write_head(conn, s, x, plan, client, has_dots);
+    upload.flow.rewind(reader(s, x, plan));
+    upload.stopped = false;
+    upload.broken = false;
+}
+
+/// Drops a response that the client will not see. Its connection is kept if nothing is left on it.
+fn set_aside(
+    worker: &Worker,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    upstream: &LocalUpstream,
+    connection: Connection,
+    upload: &Upload<'_>,
+) {
+    let Some(ticket) = x.ticket.take() else {
+        return;
+    };
+    let endpoint = ticket.endpoint();
+    let cells = endpoint.shared.cells.worker(worker.index);
+    cells
+        .requests(EndpointOutcome::of(s.reply.status.as_u16()))
+        .inc();
+    cells.sent_bytes.add(upload.flow.written);
+    cells.received_bytes.add(s.response.len() as u64);
+    let body = s.response.len() - s.reply.head_len();
+    let is_whole = match s.reply.body {
+        ResponseBody::None => body == 0,
+        ResponseBody::Length(n) => body as u64 == n,
+        ResponseBody::Chunked | ResponseBody::UntilClose => false,
+    };
+    if is_whole && s.reply.keep_alive && upload.stopped && !upload.broken {
+        let max_idle = upstream.shared.spec.keepalive.max_idle as usize;
+        endpoint.pool.put(connection, worker.clock.now(), max_idle);
+    } else {
+        connection.stream.reset_on_close();
+    }
+    put_response_away(worker, s);
+}
+
+fn put_response_away(worker: &Worker, s: &mut Scratch) {
+    if !s.response.is_none() {
+        worker.give_back(std::mem::replace(&mut s.response, Buffer::none()));
+    }
+}
+
 /// Ends an exchange that broke before a response was begun.
 async fn failed(
     conn: &mut Conn,
@@ -310,49 +470,10 @@ async fn failed(
     now: Nanos,
 ) -> After {
     account_upload(x, upload);
-    let (outcome, observed) = match reason {
-        Reason::ClientGone
-        | Reason::ClientIdle
-        | Reason::Draining
-        | Reason::BadBody
-        | Reason::BodyTooLarge
-        | Reason::AmbiguousFraming
-        | Reason::HeadTooLarge
-        | Reason::TooManyFields => (EndpointOutcome::Cancelled, Outcome::Cancelled),
-        // All the time was the client's, and it still was its turn.
-        Reason::Deadline if upload.turn() == Turn::Client => {
-            (EndpointOutcome::Cancelled, Outcome::Cancelled)
-        }
-        Reason::Deadline | Reason::EndpointIdle => (EndpointOutcome::Timeout, Outcome::Failed),
-        _ => (EndpointOutcome::Reset, Outcome::Failed),
-    };
-    if let Some(ticket) = &x.ticket {
-        let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
-        ticket.observe(observed, elapsed, now);
-        ticket
-            .endpoint()
-            .shared
-            .cells
-            .worker(worker.index)
-            .requests(outcome)
-            .inc();
-    }
-    if !s.response.is_none() {
-        worker.give_back(std::mem::replace(&mut s.response, Buffer::none()));
-    }
+    let seen = blame(worker, x, upload, reason, now);
+    x.conclude(seen, now);
+    put_response_away(worker, s);
     let keep = keep_unless_broken(s, upload);
     upload.flow.release(&worker.pipes);
     fail(conn, worker, s, x, reason, None, keep).await
-}
-
-/// Tells the policy how fast the head came: a server error counts as slow, never as fast.
-fn observe(x: &Exchange, status: StatusCode, now: Nanos) {
-    let Some(ticket) = &x.ticket else { return };
-    let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
-    let outcome = if status.is_server_error() {
-        Outcome::Failed
-    } else {
-        Outcome::Ok
-    };
-    ticket.observe(outcome, elapsed, now);
 }

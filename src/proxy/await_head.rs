@@ -37,7 +37,7 @@ pub(super) async fn await_head(
     s: &mut Scratch,
     upload: &mut Upload<'_>,
     connection: &mut Connection,
-    deadlines: Deadlines,
+    deadlines: &mut Deadlines,
 ) -> Awaited {
     let limits = RESPONSE_LIMITS;
     let mut progress = (upload.flow.progress, Turn::Endpoint);
@@ -96,12 +96,11 @@ pub(super) async fn await_head(
         let turn = upload.turn();
         if progress != (upload.flow.progress, turn) {
             progress = (upload.flow.progress, turn);
-            arm(
-                conn,
-                deadlines,
-                worker.clock.now(),
-                deadlines.patience(turn),
-            );
+            let now = worker.clock.now();
+            if deadlines.attempt.is_none() && upload.stopped {
+                deadlines.begin_attempt(now);
+            }
+            arm(conn, *deadlines, now, deadlines.patience(turn));
         }
         if conn.timer.has_expired(cx) {
             let reason = deadlines.expired(worker.clock.now(), turn);

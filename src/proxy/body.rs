@@ -83,9 +83,10 @@ pub(super) struct Flow<'p> {
     pub progress: u64,
     /// The side that the last `Pending` waits for.
     pub waits: Side,
-    /// Whether all that was written is still in `out` and the buffer, so that it can be sent again.
+    /// Whether all of the body that was read is still in the buffer, so that it can be sent again.
     rewindable: bool,
-    initial: u64,
+    /// Most body bytes that the buffer grows for, to keep it so.
+    keep: usize,
     pipe: Option<Pipe>,
     /// Body bytes that went through a pipe.
     pub spliced: u64,
@@ -105,12 +106,9 @@ impl<'p> Flow<'p> {
     /// is compared with the limit by the caller, before anything is sent; here it bounds bodies
     /// whose length is not known.
     pub(super) fn new(reader: Reader<'p>, framing: Framing, base: usize, limit: u64) -> Self {
-        let initial = match &reader {
-            Reader::Length(n) => *n,
-            Reader::Chunked(..) | Reader::Done | Reader::UntilClose => 0,
-        };
         Self {
-            rewindable: matches!(reader, Reader::Done | Reader::Length(_)),
+            rewindable: !matches!(reader, Reader::UntilClose),
+            keep: 0,
             reader,
             framing,
             base,
@@ -123,10 +121,21 @@ impl<'p> Flow<'p> {
             written: 0,
             progress: 0,
             waits: Side::Read,
-            initial,
             pipe: None,
             spliced: 0,
         }
+    }
+
+    /// A flow whose body, up to `keep` bytes of it, stays in the buffer to be sent again. One that is
+    /// known to be longer is not kept at all.
+    pub(super) fn kept(mut self, keep: usize) -> Self {
+        let fits = match &self.reader {
+            Reader::Length(n) => *n <= keep as u64,
+            Reader::Chunked(..) => true,
+            Reader::Done | Reader::UntilClose => false,
+        };
+        self.keep = if fits { keep } else { 0 };
+        self
     }
 
     /// A flow that will never be sent again.
@@ -154,18 +163,18 @@ impl<'p> Flow<'p> {
         self.cursor + self.raw
     }
 
-    /// Whether everything sent so far can be sent again, to another connection.
+    /// Whether the body sent so far can be sent again, to another connection.
     pub(super) fn can_rewind(&self) -> bool {
         self.rewindable
     }
 
-    /// Starts again from the head. Only after [`Flow::can_rewind`].
-    pub(super) fn rewind(&mut self) {
-        if !matches!(self.reader, Reader::Done) || self.initial > 0 {
-            self.reader = Reader::Length(self.initial);
-        }
+    /// Starts again from the body's first byte, with a reader as the first one was; `out` holds the
+    /// head again. Only after [`Flow::can_rewind`].
+    pub(super) fn rewind(&mut self, reader: Reader<'p>) {
+        self.reader = reader;
         self.cursor = self.base;
         self.raw = 0;
+        self.owes_crlf = false;
         self.out_at = 0;
         self.body_bytes = 0;
         self.written = 0;
@@ -417,7 +426,6 @@ impl<'p> Flow<'p> {
 
     /// `out`, emptied if all of it was written.
     fn fresh<'o>(&mut self, out: &'o mut Vec<u8>) -> &'o mut Vec<u8> {
-        self.rewindable = false;
         if self.out_at == out.len() {
             out.clear();
             self.out_at = 0;
@@ -426,7 +434,12 @@ impl<'p> Flow<'p> {
     }
 
     fn make_room(&mut self, buffer: &mut Buffer) {
-        if self.cursor == buffer.len() && self.cursor > self.base {
+        if self.rewindable && buffer.len() - self.base < self.keep {
+            if buffer.spare().is_empty() {
+                // Doubled, so that a body of any size is copied twice at most.
+                buffer.grow(2 * buffer.capacity());
+            }
+        } else if self.cursor == buffer.len() && self.cursor > self.base {
             buffer.truncate(self.base);
             self.cursor = self.base;
             self.rewindable = false;
@@ -445,7 +458,7 @@ impl<'p> Flow<'p> {
 
     fn may_splice(&self, from: &Stream, to: &Stream) -> bool {
         let bulk = match &self.reader {
-            Reader::Length(n) => *n >= SPLICE_MIN,
+            Reader::Length(n) => *n >= SPLICE_MIN && self.keep == 0,
             // A stream of small messages is not bulk: wait until it has shown to be.
             Reader::UntilClose => self.body_bytes >= SPLICE_MIN,
             Reader::Chunked(..) | Reader::Done => false,

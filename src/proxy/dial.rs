@@ -1,11 +1,12 @@
 //! A new connection to an endpoint, and what is told of one that could not be made.
 
-use crate::balance::Outcome;
+use rustix::io::Errno;
+
 use crate::base::clock::{Nanos, nanos};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Ticket, connect};
+use crate::upstream::{ConnectError, Connection, LocalUpstream, Seen, Ticket, connect};
 
 use super::exchange::Exchange;
 use super::h1::Conn;
@@ -22,7 +23,7 @@ pub(super) async fn dial(
     ticket: &Ticket,
     deadlines: Deadlines,
     now: Nanos,
-) -> Result<Connection, Reason> {
+) -> Result<Connection, (Reason, Seen)> {
     x.phase = Phase::Connect;
     let cells = upstream.shared.cells.worker(worker.index);
     let endpoint = &ticket.endpoint().shared;
@@ -48,6 +49,7 @@ pub(super) async fn dial(
                 reason = Reason::Deadline;
             }
             let failure = match reason {
+                _ if is_local(&error) => ConnectFailure::Local,
                 Reason::ConnectRefused => ConnectFailure::Refused,
                 Reason::ConnectTimeout => ConnectFailure::Timeout,
                 _ => ConnectFailure::Unreachable,
@@ -58,9 +60,30 @@ pub(super) async fn dial(
                 .worker(worker.index)
                 .requests(EndpointOutcome::ConnectError)
                 .inc();
-            ticket.observe(Outcome::Failed, elapsed, after);
+            // Want of descriptors or ports says nothing of the endpoint, nor does our own deadline.
+            let seen = match reason {
+                Reason::Deadline | Reason::Draining => Seen::Cancelled,
+                _ if failure == ConnectFailure::Local => Seen::Cancelled,
+                _ => Seen::Unconnected,
+            };
+            ticket.observe(&upstream.shared, seen, elapsed, after);
             tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
-            Err(reason)
+            Err((reason, seen))
         }
     }
+}
+
+/// Whether this process lacks something.
+fn is_local(error: &ConnectError) -> bool {
+    const LOCAL: [Errno; 5] = [
+        Errno::ADDRNOTAVAIL,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    let ConnectError::Io(error) = error else {
+        return false;
+    };
+    Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }

@@ -10,8 +10,9 @@ use crate::http1::{FieldId, RequestHead, Version};
 use crate::telemetry::access_log::{Ending, Entry, Phase, Timings};
 use crate::telemetry::metrics::cells::{CodeClass, Protocol};
 use crate::telemetry::reason::{Reason, Who};
-use crate::upstream::{LocalUpstream, Ticket};
+use crate::upstream::{Admission, LocalUpstream, Seen, Ticket};
 
+use super::limit::Place;
 use super::snapshot::{Held, ListenerPlan, RoutePlan};
 use super::worker::Worker;
 
@@ -32,6 +33,12 @@ pub(super) struct Exchange {
     pub upstream: Option<Rc<LocalUpstream>>,
     /// The endpoint's receipt, once picked.
     pub ticket: Option<Ticket>,
+    /// Let in by the upstream's breaker, if it has one.
+    pub admission: Option<Admission>,
+    /// Counted against the route's `max_concurrent`, if it has one.
+    pub place: Option<Place>,
+    /// When to ask again, told with a refusal; in nanoseconds from then.
+    pub retry_after: Option<Nanos>,
     /// When an endpoint was picked (the last attempt's).
     pub picked_at: Option<Nanos>,
     /// When a connection to it was there.
@@ -107,6 +114,9 @@ impl Exchange {
             route: None,
             upstream: None,
             ticket: None,
+            admission: None,
+            place: None,
+            retry_after: None,
             picked_at: None,
             connected_at: None,
             first_byte_at: None,
@@ -122,6 +132,20 @@ impl Exchange {
             received: 0,
             sent: 0,
             tunnel: false,
+        }
+    }
+
+    /// A limit would have refused it for `reason`, had it not been told to observe.
+    pub(super) fn observed(&self, worker: &Worker, reason: Reason) {
+        if let Some(route) = self.route() {
+            route.cells.worker(worker.index).observed.of(reason).inc();
+        }
+    }
+
+    /// Tells the breaker how it ended, all attempts taken together.
+    pub(super) fn conclude(&mut self, seen: Seen, now: Nanos) {
+        if let Some(admission) = self.admission.take() {
+            admission.end(seen, now);
         }
     }
 

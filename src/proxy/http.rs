@@ -4,7 +4,8 @@
 //! 1 read the head (408 414 431 400)      -> read_head.rs
 //! 2 begin the exchange, take a snapshot
 //! 3 who is the client                    -> forwarded.rs; what is the path -> target.rs
-//! 4 route (404, 421), answer if it says  -> answer.rs, redirect.rs
+//! 4 route (404, 421), its limits (429, 503), answer if it says
+//!                                        -> limit.rs, answer.rs, redirect.rs
 //! 5 limits known from the head (413)
 //! 6 forward: attempts { pick 503, connect, send, await }
 //!                                        -> attempt.rs, dial.rs, upload.rs, await_head.rs
@@ -260,6 +261,11 @@ async fn exchange(
     let Some(plan) = snapshot.plans.get(index) else {
         return refuse(conn, worker, s, x, Reason::Internal).await;
     };
+    if let Some(limits) = &plan.limits
+        && let Err(reason) = limits.admit(worker, s, x, client)
+    {
+        return refuse(conn, worker, s, x, reason).await;
+    }
     let upstream = match &plan.action {
         Plan::Respond {
             status,

@@ -26,6 +26,8 @@ pub(super) struct Answer<'a> {
     pub reason: Option<Reason>,
     /// The request's id and the field that bears it, told with errors so that a user can quote it.
     pub request_id: Option<(&'a HeaderName, &'a [u8])>,
+    /// When to ask again, in seconds.
+    pub retry_after: Option<u64>,
     /// Whether the connection closes.
     pub close: bool,
     /// Whether it answers HEAD.
@@ -46,6 +48,7 @@ impl<'a> Answer<'a> {
             body: b"",
             reason: None,
             request_id: None,
+            retry_after: None,
             close: true,
             is_head: false,
             keep_alive_10: false,
@@ -134,6 +137,9 @@ pub(super) fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>, edits: &Heade
         out.extend_from_slice(b"\"\r\n");
         if let Some((name, id)) = answer.request_id {
             field(out, name.as_str(), id);
+        }
+        if let Some(seconds) = answer.retry_after {
+            field(out, "Retry-After", digits.format(seconds).as_bytes());
         }
         if reason == Reason::MethodRefused {
             field(

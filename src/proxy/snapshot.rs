@@ -7,12 +7,14 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 
 use crate::base::clock::{Nanos, nanos};
-use crate::config::{self, HeaderEdits, Name, Rewrite};
+use crate::config::{self, HeaderEdits, Name, Retry, Rewrite};
 use crate::http1::Limits;
 use crate::route::RouteTable;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::{ListenerCells, RouteCells};
 use crate::upstream::Upstream;
+
+use super::limit::RouteLimits;
 
 /// What the workers read: the configuration of now, and what is left of earlier ones.
 #[derive(Debug)]
@@ -76,6 +78,10 @@ pub struct RoutePlan {
     pub request_headers: HeaderEdits,
     /// Edits of the response head.
     pub response_headers: HeaderEdits,
+    /// What is tried again.
+    pub retry: Retry,
+    /// How much it takes, if it has limits.
+    pub limits: Option<Arc<RouteLimits>>,
     /// Its metrics.
     pub cells: Arc<PerWorker<RouteCells>>,
 }

@@ -122,7 +122,7 @@ impl<'u> Cookie<'u> {
 }
 
 /// The value of a cookie (RFC 6265 section 4.2: `name=value` pairs, `; ` between them).
-fn cookie<'a>(s: &'a Scratch, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(s: &'a Scratch, name: &str) -> Option<&'a [u8]> {
     let buf = s.inbound.filled();
     let fields = s.head.fields.iter().filter(|f| f.id == FieldId::Cookie);
     fields
@@ -145,7 +145,7 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a [u8]> {
 }
 
 /// Where `part`, a slice of `buf`, lies in it.
-fn range(buf: &[u8], part: &[u8]) -> Option<(usize, usize)> {
+pub(super) fn range(buf: &[u8], part: &[u8]) -> Option<(usize, usize)> {
     let start = (part.as_ptr() as usize).checked_sub(buf.as_ptr() as usize)?;
     (start + part.len() <= buf.len()).then_some((start, start + part.len()))
 }

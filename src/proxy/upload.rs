@@ -32,6 +32,11 @@ pub(super) struct Upload<'p> {
 pub(super) struct Deadlines {
     /// Of the whole exchange.
     pub(super) total: Option<Nanos>,
+    /// Of this attempt, until the response's head; begins when the request is out of the client's
+    /// hands.
+    pub(super) attempt: Option<Nanos>,
+    /// How long an attempt may take.
+    pub(super) per_try: Option<Nanos>,
     /// No progress of the client.
     pub(super) client_idle: Nanos,
     /// No progress of the endpoint.
@@ -51,8 +56,9 @@ pub(super) enum Turn {
 #[inline]
 pub(super) fn arm(conn: &Conn, deadlines: Deadlines, now: Nanos, patience: Nanos) {
     let at = now.saturating_add(patience);
+    let at = deadlines.total.map_or(at, |total| total.min(at));
     conn.timer
-        .arm(deadlines.total.map_or(at, |total| total.min(at)));
+        .arm(deadlines.attempt.map_or(at, |attempt| attempt.min(at)));
 }
 
 /// Looks after a client whose request has been read: what it pipelines is read as far as there is
@@ -72,6 +78,11 @@ pub(super) fn is_client_gone(cx: &mut Context<'_>, conn: &mut Conn, inbound: &mu
 // === impl Deadlines ===
 
 impl Deadlines {
+    /// From here on the time is the endpoint's.
+    pub(super) fn begin_attempt(&mut self, now: Nanos) {
+        self.attempt = self.per_try.map(|per_try| now.saturating_add(per_try));
+    }
+
     /// How long no progress is borne.
     pub(super) fn patience(&self, turn: Turn) -> Nanos {
         match turn {
@@ -84,6 +95,9 @@ impl Deadlines {
     pub(super) fn expired(&self, now: Nanos, turn: Turn) -> Reason {
         if self.total.is_some_and(|total| now >= total) {
             return Reason::Deadline;
+        }
+        if self.attempt.is_some_and(|attempt| now >= attempt) {
+            return Reason::AttemptTimeout;
         }
         match turn {
             Turn::Client => Reason::ClientIdle,

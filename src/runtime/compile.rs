@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use crate::balance::Factory;
 use crate::base::addr::EndpointAddr;
-use crate::base::clock::nanos;
+use crate::base::clock::{Clock, nanos};
 use crate::config::{self, Action, Config, Name};
 use crate::health::threshold::Threshold;
+use crate::proxy::limit::RouteLimits;
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::said::Said;
-use crate::upstream::{Admits, Endpoint, Health, Seat, Upstream};
+use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
@@ -27,6 +28,8 @@ pub struct Compiler {
     balancers: BTreeMap<String, Factory>,
     registry: Arc<Registry>,
     seed: u64,
+    signals: Signals,
+    clock: Clock,
     /// A name keeps its slot for the life of the process, present or not.
     slots: HashMap<Name, usize>,
     /// Compilations so far.
@@ -53,11 +56,18 @@ pub type Known = HashMap<(Name, EndpointAddr), Arc<Endpoint>>;
 
 impl Compiler {
     /// A compiler that has compiled nothing yet; upstreams named in `balancers` get theirs there.
-    pub fn new(balancers: BTreeMap<String, Factory>, registry: Arc<Registry>, seed: u64) -> Self {
+    pub fn new(
+        balancers: BTreeMap<String, Factory>,
+        registry: Arc<Registry>,
+        signals: Signals,
+        seed: u64,
+    ) -> Self {
         Self {
             balancers,
             registry,
             seed,
+            signals,
+            clock: Clock::start(),
             slots: HashMap::new(),
             versions: 0,
             upstreams: 0,
@@ -81,14 +91,15 @@ impl Compiler {
             .flat_map(|b| &b.upstreams)
             .map(|u| (&*u.spec.name, u))
             .collect();
+        let zone = &config.process.zone;
         let upstreams: Vec<Arc<Upstream>> = config
             .upstreams
             .iter()
             .map(|spec| {
                 let old = old.get(&*spec.name).copied();
                 match old {
-                    Some(old) if old.spec == *spec => old.clone(),
-                    _ => Arc::new(self.upstream(spec, old, known, &wanted(spec))),
+                    Some(old) if old.spec == *spec && old.zone == *zone => old.clone(),
+                    _ => Arc::new(self.upstream(spec, zone, old, known, &wanted(spec))),
                 }
             })
             .collect();
@@ -100,6 +111,11 @@ impl Compiler {
             let cells = self.registry.listener(&spec.name);
             listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)));
         }
+        let limits: HashMap<&str, &Arc<RouteLimits>> = before
+            .into_iter()
+            .flat_map(|b| &b.plans)
+            .filter_map(|p| Some((&*p.name, p.limits.as_ref()?)))
+            .collect();
         let plans = config
             .routes
             .iter()
@@ -110,6 +126,8 @@ impl Compiler {
                 rewrite: route.rewrite.clone(),
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),
+                retry: route.retry.clone(),
+                limits: RouteLimits::new(route, limits.get(&*route.name).copied(), self.seed),
                 cells: self.registry.route(&route.name),
             })
             .collect();
@@ -130,7 +148,24 @@ impl Compiler {
 
     /// The seats of `wanted`; endpoints that are not known are made. What is known of the health of
     /// the others stays, as long as somebody checks it.
-    pub fn seats(&self, spec: &config::Upstream, known: &Known, wanted: &[Wanted]) -> Vec<Seat> {
+    pub fn seats(
+        &self,
+        spec: &config::Upstream,
+        zone: &Option<Name>,
+        known: &Known,
+        wanted: &[Wanted],
+    ) -> Vec<Seat> {
+        // Those that operators added have no place in the file: first tier.
+        let places: HashMap<&EndpointAddr, Tier> = spec
+            .endpoints
+            .iter()
+            .filter_map(|e| {
+                Some((
+                    &e.addr,
+                    Some(tier(e, zone)).filter(|t| *t != Tier::default())?,
+                ))
+            })
+            .collect();
         wanted
             .iter()
             .map(|wanted| {
@@ -159,6 +194,7 @@ impl Compiler {
                     weight: wanted.weight,
                     admits: wanted.admits,
                     health,
+                    tier: places.get(&wanted.addr).copied().unwrap_or_default(),
                 }
             })
             .collect()
@@ -167,6 +203,7 @@ impl Compiler {
     fn upstream(
         &mut self,
         spec: &config::Upstream,
+        zone: &Option<Name>,
         old: Option<&Arc<Upstream>>,
         known: &Known,
         wanted: &[Wanted],
@@ -174,17 +211,27 @@ impl Compiler {
         let next = self.slots.len();
         let slot = *self.slots.entry(spec.name.clone()).or_insert(next);
         self.upstreams += 1;
-        let seats = self.seats(spec, known, wanted);
-        let members = old.map(|old| old.members.load_full());
-        Upstream::new(
-            (slot, self.upstreams),
-            spec.clone(),
-            self.balancers.get(&*spec.name).cloned(),
-            &seats,
-            members.as_deref(),
-            &self.registry,
-            self.seed ^ slot as u64,
-        )
+        let seats = self.seats(spec, zone, known, wanted);
+        let making = Making {
+            number: (slot, self.upstreams),
+            custom: self.balancers.get(&*spec.name).cloned(),
+            zone: zone.clone(),
+            previous: old.map(|old| &**old),
+            registry: &self.registry,
+            seed: self.seed ^ slot as u64,
+            now: self.clock.now(),
+            signals: self.signals.clone(),
+        };
+        Upstream::new(spec.clone(), &seats, making)
+    }
+}
+
+/// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
+fn tier(place: &config::Endpoint, zone: &Option<Name>) -> Tier {
+    let apart = |own: &Name| place.zone.as_ref().is_some_and(|other| other != own);
+    Tier {
+        priority: place.priority,
+        is_remote: zone.as_ref().is_some_and(apart),
     }
 }
 

@@ -6,10 +6,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::checker::{Checker, Findings};
+use crate::upstream::Signal;
 
 use super::live::Live;
 use super::readiness::Readiness;
@@ -19,6 +21,7 @@ use super::readiness::Readiness;
 pub fn start(
     serving: impl Future<Output = ()> + Send + 'static,
     live: Arc<Mutex<Live>>,
+    signals: mpsc::Receiver<Signal>,
     readiness: Arc<Readiness>,
     seed: u64,
     stop: CancellationToken,
@@ -54,15 +57,46 @@ pub fn start(
                 };
                 let known = move || readiness.set_known();
                 let checking = Checker::new(seed).run(targets, hand_on, known);
-                // The latter two never end by themselves, and may be dropped at any of their waits.
+                // The others never end by themselves, and may be dropped at any of their waits.
                 tokio::select! {
                     () = served => {}
-                    () = keep(live) => {}
+                    () = keep(live.clone()) => {}
+                    () = heed(live, signals) => {}
                     () = checking => {}
                 }
             });
         })
 }
+
+/// Takes in what workers find out.
+async fn heed(live: Arc<Mutex<Live>>, mut signals: mpsc::Receiver<Signal>) {
+    /// As many as are taken in together: each upstream publishes once for all of them.
+    const BATCH: usize = 256;
+    let mut batch = Vec::new();
+    loop {
+        if signals.recv_many(&mut batch, BATCH).await == 0 {
+            // No worker is left.
+            return std::future::pending().await;
+        }
+        loop {
+            match live.try_lock() {
+                Ok(mut live) => {
+                    live.heed(std::mem::take(&mut batch));
+                    break;
+                }
+                Err(TryLockError::Poisoned(error)) => {
+                    error.into_inner().heed(std::mem::take(&mut batch));
+                    break;
+                }
+                // A reload, for as long as it builds.
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(BUSY).await,
+            }
+        }
+    }
+}
+
+/// Before it is looked again whether a reload has been built.
+const BUSY: Duration = Duration::from_millis(5);
 
 /// Housekeeping of what runs: drains end, and what had its time is cut, at most this much late.
 const KEEP: Duration = Duration::from_millis(250);

@@ -14,7 +14,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::base::clock::{Clock, Nanos};
+use crate::config::units::format_duration;
 use crate::config::{self, Config, Name};
+use crate::guard::breaker::{self, State};
+use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
 use crate::health::checker::{Ask, Target, Targets, Verdict};
 use crate::listener::BindError;
@@ -26,10 +29,11 @@ use crate::upstream::overrides::{
     AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
     effective_members,
 };
-use crate::upstream::{Admits, Endpoint, Health, Since};
+use crate::upstream::{Admits, Endpoint, Health, Signal, Since, Upstream};
 
 use super::access::{self, Access};
 use super::compile::{Compiler, Known, UNROUTED, Wanted};
+use super::ejections::{Ejections, Verdict as Sentenced};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::worker::{Command, Heir};
@@ -46,6 +50,7 @@ pub struct Live {
     workers: Workers,
     access: Access,
     leaving: Leaving,
+    ejections: Ejections,
     /// What operators say of endpoints, and where that is kept over a restart.
     overrides: Overrides,
     store: Option<Store>,
@@ -154,6 +159,7 @@ impl Live {
             store: parts.store,
             timeline: parts.timeline,
             leaving: Leaving::default(),
+            ejections: Ejections::default(),
             replaced: Vec::new(),
             clock: Clock::start(),
             is_stopping: false,
@@ -214,6 +220,8 @@ impl Live {
             .sockets
             .prepare(&config.listeners, self.workers.len(), None)
             .map_err(|(name, source)| ReloadError::Listener { name, source })?;
+        // What nobody reads any more makes room for what comes.
+        self.free();
         // 2 build
         let mut overrides = self.overrides.clone();
         let reconciled = overrides.reconcile(Some(&self.config), &config);
@@ -344,13 +352,15 @@ impl Live {
         };
         let name = &upstream.spec.name;
         let known = self.known(&snapshot);
-        let seats = self.compiler.seats(&upstream.spec, &known, wanted);
+        let seats = self
+            .compiler
+            .seats(&upstream.spec, &upstream.zone, &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
         self.leaving
             .keep_endpoints(|endpoint| stays.contains(&Arc::as_ptr(endpoint)));
-        let before = upstream.publish(&seats);
+        let before = upstream.publish(&seats, now);
         for endpoint in &before.endpoints {
             if !stays.contains(&Arc::as_ptr(endpoint)) {
                 self.leaving
@@ -384,13 +394,13 @@ impl Live {
                 .iter()
                 .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now));
             if changes.count() > 0 {
-                upstream.publish_health();
+                upstream.publish_health(self.clock.now());
             }
         }
     }
 
     /// Says what became of an endpoint; whether that is news.
-    fn note(&self, verdict: &Verdict, now: u64) -> bool {
+    fn note(&mut self, verdict: &Verdict, now: u64) -> bool {
         let before = verdict.endpoint.health();
         if before == verdict.health {
             return false;
@@ -400,6 +410,10 @@ impl Live {
             at_unix_ms: now,
             why: verdict.why.clone(),
         });
+        if verdict.health == Health::Up {
+            // What checks find is newer than what requests said.
+            self.ejections.pardon(&verdict.endpoint, self.clock.now());
+        }
         let (from, to) = (before.as_str(), verdict.health.as_str());
         let text = format!(
             "endpoint {} of upstream `{}`: {from} -> {to}: {}",
@@ -442,7 +456,7 @@ impl Live {
                 .iter()
                 .filter(|h| members.contains(&Arc::as_ptr(&h.endpoint)) && self.note_said(h, now));
             if news.count() > 0 {
-                upstream.publish_health();
+                upstream.publish_health(self.clock.now());
             }
         }
     }
@@ -475,6 +489,133 @@ impl Live {
         true
     }
 
+    /// Takes in what workers have found out.
+    pub fn heed(&mut self, signals: Vec<Signal>) {
+        let snapshot = self.published.snapshot.load_full();
+        let find = |name: &Name| snapshot.upstreams.iter().find(|u| u.spec.name == *name);
+        for signal in signals {
+            match signal {
+                Signal::Breaker { upstream, change } => {
+                    if let Some(upstream) = find(&upstream) {
+                        self.note_breaker(upstream, change);
+                    }
+                }
+                Signal::Said { .. } => {}
+                Signal::Tripped {
+                    upstream,
+                    endpoint,
+                    trip,
+                } => {
+                    if let Some(upstream) = find(&upstream)
+                        && self.convict(upstream, &endpoint, trip)
+                    {
+                        // The next one is judged by what is left.
+                        upstream.publish_health(self.clock.now());
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_breaker(&self, upstream: &Upstream, change: breaker::Change) {
+        let cells = upstream.cells.control();
+        let (from, to, state) = match change {
+            breaker::Change::Opened(_) => ("closed", "open", State::Open),
+            breaker::Change::HalfOpened => ("open", "half-open", State::HalfOpen),
+            breaker::Change::Closed => ("half-open", "closed", State::Closed),
+            breaker::Change::Reopened => ("half-open", "open", State::Open),
+        };
+        cells.breaker.set(state as u64);
+        if state == State::Open {
+            cells.breaker_opened.inc();
+        }
+        let name = &upstream.spec.name;
+        let text = format!("breaker of upstream `{name}`: {from} -> {change}");
+        if state == State::Open {
+            tracing::warn!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+        let what = What::Upstream {
+            upstream: name.to_string(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        let now = self.clock.unix_ms();
+        self.timeline.record(now, Cause::Breaker, what, text);
+    }
+
+    /// Judges an endpoint by the evidence of requests; whether that changed anything.
+    fn convict(&mut self, upstream: &Upstream, endpoint: &Arc<Endpoint>, trip: Trip) -> bool {
+        let verdict = self.ejections.convict(upstream, endpoint, self.clock.now());
+        let subject = format!(
+            "endpoint {} of upstream `{}`",
+            endpoint.name, upstream.spec.name
+        );
+        let text = match verdict {
+            Sentenced::Moot => return false,
+            Sentenced::Ejected(length) => {
+                let length = format_duration(Duration::from_nanos(length));
+                format!("{subject}: ready -> ejected for {length}: {trip}")
+            }
+            Sentenced::Observed => {
+                format!("{subject}: would be ejected (mode is \"observe\"): {trip}")
+            }
+            Sentenced::Spared => {
+                format!("{subject}: not ejected, for want of others that are ready: {trip}")
+            }
+        };
+        let is_ejected = matches!(verdict, Sentenced::Ejected(_));
+        if is_ejected {
+            tracing::warn!("{text}");
+            let what = What::Endpoint {
+                upstream: upstream.spec.name.to_string(),
+                endpoint: endpoint.name.to_string(),
+                from: "ready".to_owned(),
+                to: "ejected".to_owned(),
+            };
+            let now = self.clock.unix_ms();
+            self.timeline.record(now, Cause::Outlier, what, text);
+        } else {
+            tracing::info!("{text}");
+        }
+        is_ejected
+    }
+
+    /// Ends ejections whose time is over.
+    fn release(&mut self) {
+        let now = self.clock.now();
+        let released = self.ejections.release(now);
+        if released.is_empty() {
+            return;
+        }
+        let snapshot = self.published.snapshot.load_full();
+        for upstream in &snapshot.upstreams {
+            let name = &upstream.spec.name;
+            let mut is_changed = false;
+            for (_, endpoint) in released.iter().filter(|(of, _)| of == name) {
+                is_changed = true;
+                upstream.forget(endpoint);
+                let text = format!(
+                    "endpoint {} of upstream `{name}`: ejected -> ready: its time is over",
+                    endpoint.name
+                );
+                tracing::info!("{text}");
+                let what = What::Endpoint {
+                    upstream: name.to_string(),
+                    endpoint: endpoint.name.to_string(),
+                    from: "ejected".to_owned(),
+                    to: "ready".to_owned(),
+                };
+                let at = self.clock.unix_ms();
+                self.timeline.record(at, Cause::Outlier, what, text);
+            }
+            if is_changed {
+                upstream.publish_health(now);
+            }
+        }
+    }
+
     /// Whom to check, as it changes.
     pub fn targets(&self) -> watch::Receiver<Targets> {
         self.targets.subscribe()
@@ -496,8 +637,11 @@ impl Live {
     pub fn advance(&mut self) {
         self.access.tidy();
         self.expire();
-        self.replaced
-            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.release();
+        for upstream in &self.published.snapshot.load().upstreams {
+            upstream.note_exchanges(self.clock.now());
+        }
+        self.free();
         if self.leaving.is_empty() {
             return;
         }
@@ -518,6 +662,12 @@ impl Live {
                 .store(Arc::new(self.leaving.snapshots()));
             self.retain();
         }
+    }
+
+    /// Frees configurations that no worker reads any more.
+    fn free(&mut self) {
+        self.replaced
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     /// The listening sockets for a successor, each with copies of its descriptors.

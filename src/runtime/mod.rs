@@ -4,6 +4,7 @@
 pub mod access;
 pub mod compile;
 pub mod control;
+pub mod ejections;
 pub mod leaving;
 pub mod live;
 pub mod operate;

@@ -22,6 +22,8 @@ pub enum Who {
 pub enum Reason {
     /// The request's framing can be read in two ways (CL and TE, differing CLs, TE on HTTP/1.0 …).
     AmbiguousFraming,
+    /// The endpoint did not answer within the route's `per_try_timeout`.
+    AttemptTimeout,
     /// Bad chunk syntax or trailers in a request body.
     BadBody,
     /// Host missing, doubled, malformed, or at odds with an absolute target.
@@ -32,6 +34,8 @@ pub enum Reason {
     BadResponse,
     /// The request body is larger than the listener allows.
     BodyTooLarge,
+    /// The upstream's breaker is open.
+    Breaker,
     /// The client went away before its response was complete; 499 stands in logs only.
     ClientGone,
     /// The client stopped sending its body, or stopped reading its response.
@@ -70,10 +74,18 @@ pub enum Reason {
     NoRoute,
     /// More requests wait in the connection's buffer than the listener allows.
     PipelineLimit,
+    /// Every endpoint has its most exchanges, and the queue is full.
+    QueueFull,
+    /// Every endpoint had its most exchanges for as long as the queue lets wait.
+    QueueTimeout,
+    /// The client has had its share: the route's `rate_limit`.
+    RateLimit,
     /// The endpoint's response head is larger than we accept.
     ResponseHeadTooLarge,
     /// The endpoint's response ended before its body was complete.
     ResponseIncomplete,
+    /// The route's `max_concurrent` is reached.
+    RouteLimit,
     /// The request target alone is larger than the head may be.
     TargetTooLong,
     /// The request has more fields than the listener allows.
@@ -118,13 +130,15 @@ impl fmt::Display for Who {
 
 impl Reason {
     /// Every reason, in the order of its [`index`](Self::index).
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 39] = [
         Self::AmbiguousFraming,
+        Self::AttemptTimeout,
         Self::BadBody,
         Self::BadHost,
         Self::BadRequest,
         Self::BadResponse,
         Self::BodyTooLarge,
+        Self::Breaker,
         Self::ClientGone,
         Self::ClientIdle,
         Self::ConnectRefused,
@@ -144,8 +158,12 @@ impl Reason {
         Self::NoEndpoint,
         Self::NoRoute,
         Self::PipelineLimit,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::RateLimit,
         Self::ResponseHeadTooLarge,
         Self::ResponseIncomplete,
+        Self::RouteLimit,
         Self::TargetTooLong,
         Self::TooManyFields,
         Self::TransferCoding,
@@ -186,11 +204,13 @@ impl Reason {
         use Who::{Client, Endpoint, Proxy};
         let (word, status, proxy_error, who) = match self {
             Self::AmbiguousFraming => ("ambiguous_framing", 400, "http_request_error", Client),
+            Self::AttemptTimeout => ("attempt_timeout", 504, "http_response_timeout", Endpoint),
             Self::BadBody => ("bad_body", 400, "http_request_error", Client),
             Self::BadHost => ("bad_host", 400, "http_request_error", Client),
             Self::BadRequest => ("bad_request", 400, "http_request_error", Client),
             Self::BadResponse => ("bad_response", 502, "http_protocol_error", Endpoint),
             Self::BodyTooLarge => ("body_too_large", 413, "http_request_denied", Client),
+            Self::Breaker => ("breaker", 503, "destination_unavailable", Proxy),
             Self::ClientGone => ("client_gone", 499, "http_request_error", Client),
             Self::ClientIdle => ("client_idle", 408, "http_request_error", Client),
             Self::ConnectRefused => ("connect_refused", 502, "connection_refused", Endpoint),
@@ -210,6 +230,9 @@ impl Reason {
             Self::NoEndpoint => ("no_endpoint", 503, "destination_unavailable", Endpoint),
             Self::NoRoute => ("no_route", 404, "destination_not_found", Client),
             Self::PipelineLimit => ("pipeline_limit", 429, "http_request_denied", Client),
+            Self::QueueFull => ("queue_full", 503, "connection_limit_reached", Proxy),
+            Self::QueueTimeout => ("queue_timeout", 503, "connection_limit_reached", Proxy),
+            Self::RateLimit => ("rate_limit", 429, "http_request_denied", Client),
             Self::ResponseHeadTooLarge => (
                 "response_head_too_large",
                 502,
@@ -222,6 +245,7 @@ impl Reason {
                 "http_response_incomplete",
                 Endpoint,
             ),
+            Self::RouteLimit => ("route_limit", 503, "http_request_denied", Proxy),
             Self::TargetTooLong => ("target_too_long", 414, "http_request_denied", Client),
             Self::TooManyFields => ("too_many_fields", 431, "http_request_denied", Client),
             Self::TransferCoding => ("transfer_coding", 501, "http_request_error", Client),

@@ -34,6 +34,10 @@ pub struct Endpoint {
     cut: AtomicBool,
     /// A [`Health`]; written by the control plane's lock holder alone.
     health: AtomicU8,
+    /// Left alone for what requests say of it; written as `health` is.
+    ejected: AtomicBool,
+    /// When it last became ready after it had not been; 0 = it always was.
+    ready_since: AtomicU64,
     /// A [`Said`], packed; written by the control plane's lock holder alone.
     said: AtomicU64,
     /// When an answer of it last proved it well; 0 = never. Workers write it.
@@ -111,6 +115,8 @@ impl Endpoint {
             cells,
             cut: AtomicBool::new(false),
             health: AtomicU8::new(Health::Unchecked as u8),
+            ejected: AtomicBool::new(false),
+            ready_since: AtomicU64::new(0),
             said: AtomicU64::new(Said::default().pack()),
             well_at: AtomicU64::new(0),
             last_check: ArcSwapOption::empty(),
@@ -159,6 +165,27 @@ impl Endpoint {
     pub fn forget_checks(&self) {
         self.since.store(None);
         self.last_check.store(None);
+    }
+
+    /// Whether it is left alone for a while, for what requests say of it.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Leaves it alone, or takes that back; as [`Endpoint::set_health`].
+    pub fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Ordering::Relaxed);
+        self.cells.control().ejected.set(u64::from(ejected));
+    }
+
+    /// When it last became ready after it had not been, for slow start; 0 = it always was.
+    pub fn ready_since(&self) -> Nanos {
+        self.ready_since.load(Ordering::Relaxed)
+    }
+
+    /// It is ready since `now`; as [`Endpoint::set_health`].
+    pub(super) fn became_ready(&self, now: Nanos) {
+        self.ready_since.store(now, Ordering::Relaxed);
     }
 
     /// What it says of itself.

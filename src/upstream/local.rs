@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::Ask;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
 
-use super::{Endpoint, Health, Members, Pool, Ticket, Upstream};
+use super::{Endpoint, Health, Members, Pool, Ticket, Tried, Upstream};
 
 /// An upstream as one worker sees it.
 #[derive(Debug)]
@@ -20,6 +19,20 @@ pub struct LocalUpstream {
     pub idle_timeout: Nanos,
     current: RefCell<Rc<Generation>>,
 }
+
+/// What a pick came to.
+#[derive(Debug)]
+pub enum Picked {
+    /// This endpoint.
+    One(Ticket),
+    /// Endpoints are ready, and all have their most.
+    Full,
+    /// No endpoint is ready.
+    Nobody,
+}
+
+/// Draws from the policy before every endpoint is looked at for room.
+const DRAWS: usize = 3;
 
 /// One generation of members beside this worker's pools. Behind an `Rc`, so that a pick costs no
 /// atomic reference count that all workers would fight for.
@@ -54,38 +67,124 @@ impl LocalUpstream {
         }
     }
 
-    /// Picks an endpoint; `None` = none is ready.
+    /// Picks an endpoint. Who was not `called` waits behind those who wait.
     pub fn pick(
         &self,
         key: Option<&[u8]>,
-        tried: &[usize],
+        tried: &Tried,
+        is_called: bool,
         now: Nanos,
         rng: &mut Rng,
-    ) -> Option<Ticket> {
+    ) -> Picked {
         let generation = self.refreshed();
         let members = &generation.members;
-        let mut ask = Ask {
-            loads: &members.loads,
-            key,
-            tried,
-            now,
-            rng,
-        };
-        let index = members.balancer.pick(&mut ask)?;
-        Some(Ticket::new(generation, index))
+        if members.is_plain(now) {
+            let tried = tried.indices(&generation);
+            return match members.pick(key, &tried, now, rng) {
+                Some(index) => Picked::One(Ticket::new(generation, index)),
+                None => Picked::Nobody,
+            };
+        }
+        if members.limits.is_some() && !is_called && self.shared.waiting.is_busy() {
+            return Picked::Full;
+        }
+        self.pick_with_care(generation, key, tried, now, rng)
     }
 
-    /// The endpoint that a sticky cookie names, while it is ready.
-    pub fn pick_sticky(&self, cookie: &[u8]) -> Option<Ticket> {
+    /// The endpoint that a sticky cookie names, while it may serve who holds one; [`Picked::Full`]
+    /// while it has no room.
+    pub fn pick_sticky(&self, cookie: &[u8]) -> Picked {
+        let generation = self.refreshed();
+        let Some(index) = generation.members.sticky.lookup(cookie) else {
+            return Picked::Nobody;
+        };
+        if generation.members.limits.is_some() {
+            let ticket = Ticket::within_limit(&generation, index, &self.shared.waiting);
+            return ticket.map_or(Picked::Full, Picked::One);
+        }
+        Picked::One(Ticket::new(generation, index))
+    }
+
+    /// Whether somebody is ready who was not tried.
+    pub fn has_other(&self, tried: &Tried) -> bool {
+        let generation = self.refreshed();
+        let tried = tried.indices(&generation);
+        let eligible = |i: usize| generation.members.is_eligible(i);
+        (0..generation.endpoints.len()).any(|i| eligible(i) && !tried.contains(&i))
+    }
+
+    /// Whether an endpoint has room, as far as limits go.
+    pub fn has_room(&self) -> bool {
         let generation = self.refreshed();
         let members = &generation.members;
-        let index = members.sticky.lookup(cookie)?;
-        Some(Ticket::new(generation, index))
+        (0..members.endpoints.len()).any(|i| members.ready[i] && members.has_room(i))
+    }
+
+    /// Picks where endpoints have limits, or some ramp up.
+    fn pick_with_care(
+        &self,
+        generation: Rc<Generation>,
+        key: Option<&[u8]>,
+        tried: &Tried,
+        now: Nanos,
+        rng: &mut Rng,
+    ) -> Picked {
+        let members = &generation.members;
+        let mut avoid = tried.indices(&generation);
+        let has_tried = avoid.len();
+        let mut is_anybody_ready = false;
+        let slow_start = self.shared.spec.slow_start.map_or(0, nanos);
+        // Three draws find room as long as half of the endpoints have any; then every one is looked at.
+        for draw in 0..DRAWS {
+            let Some(index) = members.pick(key, &avoid, now, rng) else {
+                break;
+            };
+            is_anybody_ready = true;
+            let is_new = draw == 0
+                && now < members.ramps_until
+                && members.is_spared(index, slow_start, now, rng);
+            if is_new {
+                avoid.push(index);
+                continue;
+            }
+            if members.limits.is_none() {
+                return Picked::One(Ticket::new(generation, index));
+            }
+            if let Some(ticket) = Ticket::within_limit(&generation, index, &self.shared.waiting) {
+                return Picked::One(ticket);
+            }
+            avoid.push(index);
+        }
+        if !is_anybody_ready {
+            return Picked::Nobody;
+        }
+        // Tiers in the order in which they are used; who was tried comes last.
+        let tried = &avoid[..has_tried];
+        for is_last in [false, true] {
+            for group in &members.groups {
+                let start = rng.below(members.endpoints.len());
+                let (before, after) = (0..start, start..members.endpoints.len());
+                for index in after.chain(before) {
+                    if group.ready[index]
+                        && tried.contains(&index) == is_last
+                        && let Some(ticket) =
+                            Ticket::within_limit(&generation, index, &self.shared.waiting)
+                    {
+                        return Picked::One(ticket);
+                    }
+                }
+            }
+        }
+        Picked::Full
     }
 
     /// Closes idle connections that are dead or too old.
     pub fn sweep(&self, now: Nanos, worker: usize) {
         let generation = self.refreshed();
+        // A limit that a reload brought, or raised: who went in before it calls nobody.
+        if self.shared.waiting.is_busy() && self.has_room() {
+            self.shared.waiting.call(now);
+        }
         let cells = self.shared.cells.worker(worker);
         for (e, ready) in generation.endpoints.iter().zip(&generation.members.ready) {
             // While failing open it is used, and what is idle there with it.

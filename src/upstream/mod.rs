@@ -5,18 +5,27 @@
 
 mod connect;
 mod endpoint;
+mod groups;
+mod guarded;
 mod idle_limit;
 mod local;
 mod members;
 pub mod overrides;
+mod picking;
 mod pool;
 pub mod said;
 mod ticket;
+mod tried;
+mod waiting;
 
 pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, Health, LastCheck, Since};
+pub use groups::Tier;
+pub use guarded::{Admission, Signal, Signals};
 pub use idle_limit::IdleLimit;
-pub use local::{LocalEndpoint, LocalUpstream};
-pub use members::{Admits, Members, Seat, Upstream};
+pub use local::{LocalEndpoint, LocalUpstream, Picked};
+pub use members::{Admits, Making, Members, Seat, Upstream};
 pub use pool::{Checkout, Connection, Pool, Reuse};
-pub use ticket::Ticket;
+pub use ticket::{Seen, Ticket};
+pub use tried::Tried;
+pub use waiting::{Called, Waiter, Waiting};

@@ -142,3 +142,53 @@ fn agent_that_is_gone_changes_nothing() {
     await_says(&proxy, Some("50%"));
     assert!(agent.asked.lock().unwrap().len() > before);
 }
+
+#[test]
+fn the_stricter_word_decides_who_gets_requests() {
+    let (origin, agent) = (Origin::named("one"), Agent::new("up\n"));
+    let health = "health = { check = 'tcp', interval = '20ms', timeout = '20ms', fall = 1000 }";
+    let proxy = Proxy::over(&[origin.addr()], &format!("{}\n{health}", asking(&agent)));
+    let status = || Client::get(proxy.addr(), "/").status();
+    for (line, wanted) in [
+        ("ready\n", 200),
+        ("down # why\n", 503),
+        // Its checks say that it is up: it says otherwise of itself.
+        ("up\n", 200),
+        ("maint\n", 503),
+        ("drain\n", 503),
+        ("ready 0%\n", 503),
+        // `ready`: that it was said with the 0% may have been missed.
+        ("ready 100%\n", 200),
+    ] {
+        agent.say(line);
+        eventually(line, || status() == wanted);
+    }
+}
+
+#[test]
+fn weight_is_a_share_of_the_configured_one() {
+    let origins = [Origin::named("one"), Origin::named("two")];
+    // Each endpoint has its own address, so that each has an agent at the same port.
+    let agent = Agent::new("25%\n");
+    let more = asking(&agent);
+    let config = Proxy::config_over(&[origins[0].addr(), origins[1].addr()], &more);
+    let proxy = Proxy::start(&config.replace("round_robin", "weighted"));
+    let operations = proxy.operations();
+    eventually("both say so", || {
+        let view = operations.upstream("app").unwrap();
+        let says = |e: &isobar::runtime::views::EndpointView| {
+            let observed = e.observed.as_ref().unwrap();
+            observed.says.as_deref() == Some("25%")
+        };
+        view.endpoints.iter().all(says)
+    });
+    // The same of both: as before.
+    let mut answers: Vec<_> = (0..8)
+        .map(|_| Client::get(proxy.addr(), "/").text())
+        .collect();
+    answers.sort();
+    assert_eq!(
+        answers,
+        ["one", "one", "one", "one", "two", "two", "two", "two"]
+    );
+}

@@ -191,6 +191,7 @@ fn known_exchanges_give_exactly_these_values() {
             "isobar_upstream_connect_duration_seconds_count{upstream=\"app\"}",
             2.0,
         ),
+        ("isobar_upstream_exchanges_total{upstream=\"app\"}", 4.0),
         (
             "isobar_upstream_pool_total{upstream=\"app\",result=\"fresh\"}",
             2.0,

@@ -300,7 +300,51 @@ fn keys_of_routes_are_compared_one_by_one() {
             "                respond: none -> { status = 200, body = \"a\\n\\u{1b}\", content_type = \"text/plain; charset=utf-8\" }",
             "                path: /api/* -> none",
             "                upstream: app -> none",
+            "                retry: { attempts = 3, on = [connect, reset], budget = 0.2, hedge_after = off, body = 64KiB } -> none",
         ]
+    );
+}
+
+#[test]
+fn limits_and_tiers_are_compared_key_by_key() {
+    let route = plan(&[(
+        "path = '/api/*'",
+        "path = '/api/*'\nretry = { attempts = 2, on = ['connect', 502] }\nrate_limit = { rate = 5 }\nmax_concurrent = 7",
+    )]);
+    assert_eq!(
+        lines(&route),
+        [
+            "  ~ route api   retry.attempts: 3 -> 2",
+            "                retry.on: [connect, reset] -> [connect, 502]",
+            "                rate_limit: none -> { key = client, rate = 5, per = 1s, burst = 5, mode = enforce, max_keys = 100000 }",
+            "                max_concurrent: none -> 7",
+        ]
+    );
+    let upstream = plan(&[
+        (
+            "endpoints = [",
+            "outlier = { consecutive_connect_failures = 4 }\nbreaker = { max_in_flight = 9 }\nretry_floor = 1\nmax_connections = 3\nendpoints = [",
+        ),
+        (
+            "'10.0.0.1:80',",
+            "{ address = '10.0.0.1:80', backup = true },",
+        ),
+    ]);
+    assert_eq!(
+        lines(&upstream),
+        [
+            "  ~ upstream app               max_connections: none -> 3",
+            "                               queue: none -> { length = 1000, timeout = 2s }",
+            "                               outlier.consecutive_failures: 0 -> 5",
+            "                               outlier.consecutive_connect_failures: 3 -> 4",
+            "                               breaker: none -> { max_in_flight = 9, mode = enforce }",
+            "                               retry_floor: 10 -> 1",
+            "  ~ endpoint app 10.0.0.1:80   priority: 0 -> 1",
+        ]
+    );
+    assert_eq!(
+        lines(&between("", "[process]\nzone = 'a'")),
+        ["  ~ process   zone: none -> a"]
     );
 }
 

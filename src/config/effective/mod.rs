@@ -5,8 +5,9 @@
 //! stands for "none" there. Paths are given as they were resolved. What an upstream inherited from
 //! `[defaults]` stands in the upstream.
 //!
-//! `tables` makes one table of each part; plans compare the same tables (`diff`).
+//! `tables` makes one table of each part, with those of `resilience` in them; plans compare the same tables (`diff`).
 
+mod resilience;
 mod tables;
 
 use toml::{Table, Value};

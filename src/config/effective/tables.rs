@@ -3,6 +3,7 @@
 //! Every struct is taken apart by name, without `..`: a new field of the model does not compile
 //! before it stands here.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 use super::super::model::{
     AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, CheckTls, Endpoint,
     Forwarding, GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log,
-    LogTarget, MysqlCheck, Process, Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
+    LogTarget, MysqlCheck, Process, Queue, Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
+use super::resilience;
 
 /// Puts keys in the order in which they are written.
 pub(super) trait Put {
@@ -56,7 +58,7 @@ pub(in super::super) fn process(process: &Process) -> Table {
         user,
         state_dir,
         watch,
-        zone: _,
+        zone,
     } = process;
     let mut table = Table::new();
     table.put(
@@ -67,6 +69,7 @@ pub(in super::super) fn process(process: &Process) -> Table {
     table.put_some("user", user.as_deref());
     table.put_some("state_dir", state_dir.as_deref().map(path));
     table.put("watch", *watch);
+    table.put_some("zone", zone.as_deref());
     table
 }
 
@@ -179,9 +182,9 @@ pub(in super::super) fn route(route: &Route) -> Table {
         rewrite,
         request_headers,
         response_headers,
-        retry: _,
-        rate_limits: _,
-        max_concurrent: _,
+        retry,
+        rate_limits,
+        max_concurrent,
     } = route;
     let Rule {
         listeners,
@@ -239,6 +242,12 @@ pub(in super::super) fn route(route: &Route) -> Table {
         Action::Upstream(name) => table.put("upstream", &**name),
     }
     table.put_some("timeout", timeout.map(duration));
+    table.put_some("retry", resilience::retry(retry, action));
+    table.put_some("rate_limit", resilience::rate_limits(rate_limits));
+    table.put_some(
+        "max_concurrent",
+        max_concurrent.map(resilience::max_concurrent),
+    );
     let Rewrite {
         strip_prefix,
         add_prefix,
@@ -269,13 +278,13 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         health,
         when_unhealthy,
         agent,
-        outlier: _,
-        breaker: _,
-        retry_floor: _,
-        max_connections: _,
-        queue: _,
-        adaptive: _,
-        slow_start: _,
+        outlier,
+        breaker,
+        retry_floor,
+        max_connections,
+        queue,
+        adaptive,
+        slow_start,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);
@@ -284,13 +293,14 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         cookie,
         secure,
         ttl,
-        secret_file: _,
+        secret_file,
     }) = sticky
     {
         let mut sticky = Table::new();
         sticky.put("cookie", cookie.as_str());
         sticky.put("secure", *secure);
         sticky.put_some("ttl", ttl.map(duration));
+        sticky.put_some("secret_file", secret_file.as_deref().map(path));
         table.put("sticky", sticky);
     }
     table.put("protocol", "h1");
@@ -304,6 +314,16 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     kept.put("idle_timeout", duration(*idle_timeout));
     kept.put("max_idle", *max_idle);
     table.put("keepalive", kept);
+    table.put_some("max_connections", max_connections.map(NonZeroU32::get));
+    // Nobody waits where nothing is limited.
+    if max_connections.is_some() || adaptive.is_some() || *queue != Queue::default() {
+        table.put("queue", resilience::queue(*queue));
+    }
+    table.put_some("adaptive_concurrency", adaptive.map(resilience::adaptive));
+    table.put_some("slow_start", slow_start.map(duration));
+    table.put("outlier", resilience::outlier(outlier));
+    table.put_some("breaker", breaker.as_ref().map(resilience::breaker));
+    table.put("retry_floor", *retry_floor);
     table.put_some("health", health.as_deref().map(health_spec));
     table.put_some("agent", agent.as_deref().map(agent_spec));
     let word = match when_unhealthy {
@@ -424,11 +444,13 @@ pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
     let Endpoint {
         addr: _,
         weight,
-        priority: _,
-        zone: _,
+        priority,
+        zone,
     } = endpoint;
     let mut table = Table::new();
     table.put("weight", *weight);
+    table.put("priority", i64::from(*priority));
+    table.put_some("zone", zone.as_deref());
     table
 }
 

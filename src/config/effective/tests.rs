@@ -48,6 +48,8 @@ fn odd_texts_read_back() {
         "[[routes]]\nrespond = { body = \"'''\\\"\\\"\\\"\\r\\n\\t\\u007f\" }\nresponse_headers = { add = { A = ['1', '2'], b = '3' }, set = { c = \"'\\\"\" } }".to_owned(),
         "[[routes]]\npath = '/a'\nupstream = 'a'\n[[routes]]\npath = '/a'\nmethod = 'GET'\nupstream = 'a'\n[[routes]]\npath = '/a'\nupstream = 'a'".to_owned(),
         format!("[[routes]]\nhost = '{long}'\nupstream = 'a'\n[[routes]]\nhost = '{long}'\npath = '/b'\nupstream = 'a'\n[[routes]]\nhost = '{long}'\npath = '/c'\nupstream = 'a'"),
+        "[process]\nzone = 'z'\n[[routes]]\nupstream = 'a'\nretry = 'off'\nmax_concurrent = 1\n[[routes]]\npath = '/b'\nrespond = {}\nretry = { attempts = 1, on = 'grpc-16', body = '0B' }\nmax_concurrent = { limit = 2, mode = 'observe' }\n[upstreams.c]\noutlier = 'off'\nbreaker = { max_in_flight = 1, mode = 'observe' }\nqueue = { length = 0 }\nendpoints = [{ address = '10.0.0.1:1', zone = 'z' }, { address = '10.0.0.2:1', backup = true }]".to_owned(),
+        "[[routes]]\nsplit = [{ upstream = 'a' }]\nretry = { on = ['5xx', 429, 'grpc-2', 'grpc-unavailable', 'timeout'], per_try_timeout = '1s', hedge_after = 'p99', budget = 0 }\nrate_limit = [{ rate = 1 }, { key = 'header:X-A', rate = 2, per = '1m', mode = 'observe' }]\n[[routes]]\npath = '/b'\nupstream = 'a'\nretry = { on = [], hedge_after = '1ms' }\nrate_limit = { rate = 3, key = 'cookie:c', burst = 9, max_keys = 1 }\n[upstreams.c]\noutlier = { consecutive_failures = 0, consecutive_connect_failures = 0, failure_ratio = {}, eject_for = '10m' }\nbreaker = { trials = 1, max_pending = 3 }\nadaptive_concurrency = { max = 2 }\nretry_floor = 0\nslow_start = '1h'\nmax_connections = 1\nendpoints = [{ address = '10.0.0.2:1', priority = 15 }]".to_owned(),
         "[process]\nworkers = 3\ngrace = '0s'\n[log]\nlevel = 'trace'\naccess = { to = './stdout', sample = '33%' }".to_owned(),
     ] {
         assert_reads_back(&of(&(text + "\n" + upstreams)));
@@ -84,13 +86,15 @@ forwarding = { x_forwarded = true, forwarded = false, request_id = "x-request-id
 upstream = "app"
 
 [upstreams.app]
-endpoints = [{ address = "127.0.0.1:3000", weight = 1 }]
+endpoints = [{ address = "127.0.0.1:3000", weight = 1, priority = 0 }]
 dynamic = false
 balance = "least_request"
 protocol = "h1"
 connect_timeout = "1s"
 idle_timeout = "9s"
 keepalive = { idle_timeout = "55s", max_idle = 64 }
+outlier = { consecutive_failures = 0, consecutive_connect_failures = 3, eject_for = "10s", max_eject = "5m", max_ejected = 0.5, mode = "enforce" }
+retry_floor = 10
 when_unhealthy = "fail_closed"
 "#;
     assert_eq!(effective_toml(&of(text)), expected);

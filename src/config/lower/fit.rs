@@ -33,6 +33,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
     let sound = !report.has_errors();
     if sound {
         used(&draft, report);
+        zones(&draft, &main, report);
     }
 
     let Draft {
@@ -261,6 +262,16 @@ fn used(draft: &Draft<'_>, report: &Report) {
         let at = draft.routes[0].at;
         let d = Diagnostic::warning("unused-route", at, "there are routes but no listener");
         report.push(d.help("write [listeners.web] with bind = \":8080\""));
+    }
+}
+
+/// Zones of endpoints, where nobody knows which one is ours.
+fn zones(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
+    let zoned = draft.upstreams.iter().find_map(|u| u.zoned);
+    if let (None, Some(at)) = (&main.process.zone, zoned) {
+        let message = "endpoints have zones, but the process has none: no zone is preferred";
+        let d = Diagnostic::warning("no-effect", at, message);
+        report.push(d.help("say where isobar stands: zone = \"a\" in [process]"));
     }
 }
 

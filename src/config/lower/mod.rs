@@ -1,20 +1,30 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
 //! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
-//! `matchers`, `actions` and `headers` belong to routes, `health` to upstreams; `address` reads addresses; `fit` holds the
-//! checks across tables. Each returns its part with the places that later checks point at.
+//! `matchers`, `actions`, `headers`, `retry` and `limits` belong to routes; `endpoints`, `sticky`,
+//! `capacity`, `outlier`, `breaker` and `health` to upstreams; `address` reads addresses; `fit` holds
+//! the checks across tables. Each returns its part with the places that later checks point at.
 
 mod actions;
 mod address;
 mod agent;
+mod breaker;
+mod capacity;
 mod check_tls;
+mod endpoints;
 mod fit;
 mod headers;
 mod health;
+mod limits;
 mod listener;
 mod matchers;
+mod outlier;
 mod process;
+mod retry;
 mod route;
+mod sticky;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::sync::Arc;
@@ -27,6 +37,8 @@ use super::model::{Config, Name};
 use super::node::{Located, Node};
 use super::reader::Table;
 use super::source::{At, Source};
+
+pub(super) use retry::GRPC;
 
 /// Longest name: they are metric labels and log fields on every line.
 const MAX_NAME: usize = 128;

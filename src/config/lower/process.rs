@@ -10,7 +10,7 @@ use super::super::diagnostic::Diagnostic;
 use super::super::model::{AccessFormat, AccessLog, Admin, Keepalive, Log, LogTarget, Process};
 use super::super::node::{Located, Node, not_available};
 use super::super::reader::Table;
-use super::address;
+use super::{address, check_name, reference};
 
 /// The kinds of table here, with the name users write.
 const SECTIONS: [&str; 4] = ["process", "admin", "log", "defaults"];
@@ -210,6 +210,10 @@ fn process(table: Table<'_>, process: &mut Process) {
                 .push(d.help("write the path of a folder, such as \"/var/lib/isobar\""));
         }
         process.state_dir = Some(path.at.source.folder().join(*path));
+    }
+    if let Some(zone) = table.text("zone") {
+        check_name(zone, table.report);
+        process.zone = Some(reference(zone).value);
     }
     process.watch = table.flag("watch").unwrap_or(process.watch);
     table.finish();

@@ -10,10 +10,10 @@ use crate::route::{HostPattern, PathPattern, Rule};
 use super::super::diagnostic::{Diagnostic, Report};
 use super::super::model::{Action, HeaderEdits, Name, Retry, Rewrite, Route};
 use super::super::node::{Located, Node};
-use super::super::reader::Table;
+use super::super::reader::{Aliases, Table};
 use super::super::source::At;
 use super::headers::Side;
-use super::{Reference, actions, address, check_name, headers, matchers, reference};
+use super::{Reference, actions, address, check_name, headers, limits, matchers, reference, retry};
 
 /// A route with its places.
 #[derive(Debug)]
@@ -27,6 +27,21 @@ pub(super) struct Draft<'a> {
     pub(super) timeout: Option<Located<'a, Duration>>,
 }
 
+/// What other programs call keys.
+const ALIASES: Aliases = &[
+    ("hedge", "`hedge_after`, in `retry`"),
+    ("hedge_policy", "`hedge_after`, in `retry`"),
+    ("limit_conn", "`max_concurrent`"),
+    ("limit_req", "`rate_limit`"),
+    ("num_retries", "`attempts`, in `retry`"),
+    ("per_try_timeout", "`per_try_timeout`, in `retry`"),
+    ("proxy_next_upstream", "`on`, in `retry`"),
+    ("ratelimit", "`rate_limit`"),
+    ("retries", "`retry`"),
+    ("retry_on", "`on`, in `retry`"),
+    ("retry_policy", "`retry`"),
+];
+
 /// Longest derived name.
 const MAX_DERIVED: usize = 100;
 
@@ -36,6 +51,7 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
         None => "this route".to_owned(),
     };
     let table = node.table(what, "routes")?;
+    table.known_as(ALIASES);
     let report = table.report;
     let name = table.text("name");
     if let Some(name) = name {
@@ -106,13 +122,11 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
         ["routes.response_headers.set", "routes.response_headers.add"],
     );
 
-    table.later("retry", "retries come in a later version; a request whose reused connection died is repeated if it may be");
+    let retry_node = table.get("retry");
+    let retry = retry_node.map_or_else(Retry::default, |node| retry::lower(node, &table, timeout));
+    let rate_limits = limits::rate_limits(&table);
+    let max_concurrent = limits::max_concurrent(&table);
     table.later("mirror", "mirroring comes in a later version");
-    table.later("rate_limit", "rate limits come in a later version");
-    table.later(
-        "max_concurrent",
-        "limits per route come in a later version; listeners have `max_connections`",
-    );
 
     if let Action::Redirect { to, .. } = &action
         && to.contains("{rest}")
@@ -138,6 +152,7 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
             ("timeout", timeout.map(|t| t.at)),
             ("rewrite", rewrite_at),
             ("request_headers", request_at),
+            ("retry", retry_node.map(|n| n.at)),
         ] {
             if let Some(at) = at {
                 let message = format!("`{key}` does nothing beside `{what}`");
@@ -173,9 +188,9 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
         rewrite,
         request_headers,
         response_headers,
-        retry: Retry::default(),
-        rate_limits: Vec::new(),
-        max_concurrent: None,
+        retry,
+        rate_limits,
+        max_concurrent,
     };
     Some(Draft {
         route,

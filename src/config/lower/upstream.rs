@@ -1,29 +1,28 @@
 //! `[upstreams.NAME]`
 
-use std::collections::HashMap;
-use std::time::Duration;
-
 use crate::balance::{Policy, PolicyKind};
-use crate::base::addr::EndpointAddr;
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Endpoint, HashKey, Outlier, Queue, Sticky, Upstream, WhenUnhealthy};
+use super::super::model::{HashKey, Outlier, Queue, Upstream, WhenUnhealthy};
 use super::super::node::{Located, Node, quote_all};
-use super::super::reader::Table;
+use super::super::reader::{Aliases, Table};
 use super::super::source::At;
 use super::super::suggest::closest;
+use super::endpoints::Members;
 use super::process::{Defaults, keepalive, protocol, set};
-use super::{Reference, address, agent, headers, health};
+use super::{Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky};
 
 /// An upstream with its places.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     pub(super) upstream: Upstream,
     pub(super) name: Reference<'a>,
+    /// The first endpoint with a zone.
+    pub(super) zoned: Option<At<'a>>,
 }
 
-/// Weights are shares: 1000 tells 0.1 % apart, and bounds the tables of the hash policies.
-const MAX_WEIGHT: u64 = 1000;
+/// Most attempts a second that a budget may grant whatever the traffic.
+const MAX_RETRY_FLOOR: u64 = 10_000;
 
 const POLICIES: [(&str, PolicyKind); 9] = [
     ("round_robin", PolicyKind::RoundRobin),
@@ -62,12 +61,38 @@ const ALIASES: [(&str, &str); 16] = [
     ("failover", "`first`"),
 ];
 
+/// What other programs call keys.
+const KEYS: Aliases = &[
+    ("circuit_breaker", "`breaker`"),
+    ("circuit_breakers", "`breaker`"),
+    ("fail_timeout", "`eject_for`, in `outlier`"),
+    ("lb_policy", "`balance`"),
+    ("max_conns", "`max_connections`"),
+    ("max_fails", "`consecutive_failures`, in `outlier`"),
+    ("max_pending_requests", "`length`, in `queue`"),
+    ("maxconn", "`max_connections`"),
+    ("maxqueue", "`length`, in `queue`"),
+    ("min_retries_per_second", "`retry_floor`"),
+    ("nodes", "`endpoints`"),
+    ("outlier_detection", "`outlier`"),
+    ("passive_health_check", "`outlier`"),
+    ("retries", "`retry`, in the routes that lead here"),
+    ("retry", "`retry`, in the routes that lead here"),
+    (
+        "retry_budget",
+        "`budget`, in `retry` of the routes that lead here",
+    ),
+    ("servers", "`endpoints`"),
+    ("slowstart", "`slow_start`"),
+];
+
 pub(super) fn lower<'a>(
     name: Reference<'a>,
     node: Node<'a>,
     defaults: &Defaults,
 ) -> Option<Draft<'a>> {
     let table = node.table(format!("upstream `{}`", *name), "upstreams.*")?;
+    table.known_as(KEYS);
     protocol(
         &table,
         "h1",
@@ -84,7 +109,9 @@ pub(super) fn lower<'a>(
         Some(Some(true) | None) => Members::MayCome,
         Some(Some(false)) | None => Members::Given,
     };
-    let endpoints = endpoints(&table, members);
+    let endpoints = endpoints::lower(&table, members);
+    let zoned = endpoints.iter().find(|e| e.value.zone.is_some());
+    let zoned = zoned.map(|e| e.at);
     let (policy, hash_key) = balance(&table);
     if matches!(policy.kind, PolicyKind::RoundRobin | PolicyKind::First)
         && let Some(heavy) = endpoints.iter().find(|e| e.value.weight > 1)
@@ -101,7 +128,9 @@ pub(super) fn lower<'a>(
         dynamic: dynamic.flatten().unwrap_or(false),
         policy,
         hash_key,
-        sticky: table.table("sticky", "upstreams.*.sticky").map(sticky),
+        sticky: table
+            .table("sticky", "upstreams.*.sticky")
+            .map(sticky::lower),
         connect_timeout: defaults.connect_timeout,
         idle_timeout: defaults.idle_timeout,
         keepalive: defaults.keepalive.clone(),
@@ -127,9 +156,16 @@ pub(super) fn lower<'a>(
         "send_proxy_protocol",
         "the PROXY protocol comes in a later version",
     );
-    let limits = "limits and queues per endpoint come in a later version";
-    table.later("max_connections", limits);
-    table.later("queue", limits);
+    capacity::lower(&table, &mut u);
+    u.outlier = outlier::lower(&table);
+    u.breaker = breaker::lower(&table, &u);
+    if let Some(floor) = table.bounded(
+        "retry_floor",
+        0..=MAX_RETRY_FLOOR,
+        "attempts a second, beside the `budget` of routes: 10 is usual",
+    ) {
+        u.retry_floor = *floor as u32;
+    }
     if let Some(t) = table.table("health", "upstreams.*.health") {
         u.health = health::lower(t, &u.endpoints);
     }
@@ -148,106 +184,11 @@ pub(super) fn lower<'a>(
             table.report.push(d.help(help));
         }
     }
-    let later = "what requests say of an endpoint counts in a later version; `health` checks it";
-    for key in ["outlier", "breaker", "slow_start"] {
-        table.later(key, later);
-    }
     table.finish();
-    Some(Draft { upstream: u, name })
-}
-
-/// Whether all endpoints stand in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Members {
-    Given,
-    /// `dynamic`: a list that is empty, or missing, may be meant.
-    MayCome,
-}
-
-fn endpoints<'a>(table: &Table<'a>, members: Members) -> Vec<Located<'a, Endpoint>> {
-    let node = match members {
-        Members::Given => table.require_unless("endpoints", &["source"]),
-        Members::MayCome => table.get("endpoints"),
-    };
-    let Some(node) = node else {
-        return Vec::new();
-    };
-    let mut found: Vec<Located<'a, Endpoint>> = Vec::new();
-    let mut first: HashMap<EndpointAddr, At<'a>> = HashMap::new();
-    let nodes = node.list().unwrap_or_default();
-    if node.list_is_empty() && members == Members::Given {
-        let message = format!("{} has no endpoints: every request gets 503", table.what);
-        let d = Diagnostic::warning("no-endpoints", node.at, message);
-        table
-            .report
-            .push(d.help("give it one, such as \"127.0.0.1:3000\""));
-    }
-    for node in &nodes {
-        let Some(endpoint) = endpoint(table, *node) else {
-            continue;
-        };
-        if let Some(before) = first.insert(endpoint.addr.clone(), endpoint.at) {
-            let message = format!("{} has the endpoint `{}` twice", table.what, endpoint.addr);
-            table.report.push(
-                Diagnostic::error("duplicate-endpoint", endpoint.at, message)
-                    .related(before, "given here before")
-                    .help("to give it a larger share, write { address = \"…\", weight = 2 }"),
-            );
-        }
-        found.push(endpoint);
-    }
-    if !found.is_empty() && found.len() == nodes.len() && found.iter().all(|e| e.weight == 0) {
-        let message = format!("{} has weight 0 on every endpoint", table.what);
-        let d = node.error("zero-weights", message);
-        table
-            .report
-            .push(d.help("set one weight above 0, or remove the endpoints"));
-    }
-    found
-}
-
-fn endpoint<'a>(upstream: &Table<'a>, node: Node<'a>) -> Option<Located<'a, Endpoint>> {
-    if node.is_string() {
-        let addr = address::endpoint(node.text()?, node.report)?;
-        return Some(Located {
-            value: Endpoint {
-                addr: addr.value,
-                weight: 1,
-                priority: 0,
-                zone: None,
-            },
-            at: addr.at,
-        });
-    }
-    if !node.is_table() {
-        let help = "write \"127.0.0.1:3000\" or { address = \"127.0.0.1:3000\", weight = 2 }";
-        node.report
-            .push(node.mismatch("an address or a table").help(help));
-        return None;
-    }
-    let table = node.table(
-        format!("an endpoint of {}", upstream.what),
-        "upstreams.*.endpoints",
-    )?;
-    let addr = table.require("address").and_then(|n| n.text());
-    let weight = table.integer("weight", 0..=MAX_WEIGHT);
-    table.later("zone", "zones come in a later version");
-    table.later(
-        "backup",
-        "backup endpoints come in a later version; balance = \"first\" uses them in order",
-    );
-    let report = table.report;
-    table.finish();
-    let addr = address::endpoint(addr?, report)?;
-    let weight = weight.map_or(1, |w| *w as u32);
-    Some(Located {
-        value: Endpoint {
-            addr: addr.value,
-            weight,
-            priority: 0,
-            zone: None,
-        },
-        at: addr.at,
+    Some(Draft {
+        upstream: u,
+        name,
+        zoned,
     })
 }
 
@@ -365,37 +306,4 @@ fn hash_key(text: Located<'_, &str>, table: &Table<'_>) -> Option<HashKey> {
         ("query", name) => Some(HashKey::Query(name.to_owned())),
         _ => bad(format!("`{}` is not a hash key", text.escape_debug())),
     }
-}
-
-fn sticky(table: Table<'_>) -> Sticky {
-    let mut sticky = Sticky {
-        cookie: "isobar".to_owned(),
-        secure: false,
-        ttl: None,
-        secret_file: None,
-    };
-    if let Some(cookie) = table.require("cookie").and_then(|n| n.text()) {
-        // RFC 6265 section 4.1.1: a cookie name is a token.
-        if !cookie.is_empty() && cookie.bytes().all(headers::is_token_byte) {
-            (*cookie).clone_into(&mut sticky.cookie);
-        } else {
-            let message = format!("`{}` is not a cookie name", cookie.escape_debug());
-            let d = Diagnostic::error("bad-cookie", cookie.at, message);
-            table
-                .report
-                .push(d.help("letters, digits and !#$%&'*+-.^_`|~"));
-        }
-    }
-    sticky.secure = table.flag("secure").unwrap_or(sticky.secure);
-    if let Some(ttl) = table.timeout("ttl") {
-        if ttl.value < Duration::from_secs(1) || ttl.subsec_millis() != 0 {
-            let d = Diagnostic::error("out-of-range", ttl.at, "`ttl` must be whole seconds");
-            table.report.push(d.help(
-                "a cookie's Max-Age counts seconds; without `ttl` it lasts the browser's session",
-            ));
-        }
-        sticky.ttl = Some(*ttl);
-    }
-    table.finish();
-    sticky
 }

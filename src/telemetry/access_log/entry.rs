@@ -93,6 +93,8 @@ pub enum Phase {
     Done,
     /// Choosing an endpoint.
     Pick,
+    /// Waiting for an endpoint with room.
+    Queue,
     /// Reading the request's head.
     RequestHead,
     /// Relaying the request, no response yet.
@@ -173,6 +175,7 @@ impl Phase {
             Self::Connect => "connect",
             Self::Done => "done",
             Self::Pick => "pick",
+            Self::Queue => "queue",
             Self::RequestHead => "request_head",
             Self::Request => "request",
             Self::Response => "response",

@@ -125,6 +125,15 @@ pub enum What {
         /// What it does now: `started`, `draining`, `handed over`.
         state: String,
     },
+    /// The breaker of an upstream changed its state.
+    Upstream {
+        /// The upstream's name.
+        upstream: String,
+        /// The state before.
+        from: String,
+        /// The state since.
+        to: String,
+    },
 }
 
 /// The timeline.
@@ -287,6 +296,11 @@ impl What {
                 clip(endpoint, MAX_WORD);
             }
             Self::Process { state } => clip(state, MAX_WORD),
+            Self::Upstream { upstream, from, to } => {
+                for word in [upstream, from, to] {
+                    clip(word, MAX_WORD);
+                }
+            }
         }
     }
 
@@ -302,6 +316,7 @@ impl What {
             } => upstream.len() + endpoint.len() + from.len() + to.len(),
             Self::Override { upstream, endpoint } => upstream.len() + endpoint.len(),
             Self::Process { state } => state.len(),
+            Self::Upstream { upstream, from, to } => upstream.len() + from.len() + to.len(),
         }
     }
 }

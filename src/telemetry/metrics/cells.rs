@@ -202,6 +202,8 @@ pub struct RouteCells {
     pub response_start: Histogram,
     /// Exchanges refused or failed by us, by reason.
     pub refusals: ByReason,
+    /// Exchanges that a limit would have refused, had it not been told to observe.
+    pub observed: ByReason,
     /// Request body bytes received.
     pub request_body_bytes: Counter,
     /// Response body bytes sent.
@@ -221,6 +223,24 @@ pub struct UpstreamCells {
     /// Requests sent once more because a reused connection turned out to be dead.
     pub replays: Counter,
     retries: [Counter; RetryReason::ALL.len()],
+    /// Retries and hedges that the budget did not grant.
+    pub budget_refusals: Counter,
+    /// Second attempts begun beside a first one.
+    pub hedges: Counter,
+    /// Second attempts that answered first.
+    pub hedges_won: Counter,
+    /// Exchanges begun: what the retry budget is a share of.
+    pub exchanges: Counter,
+    /// Exchanges that wait for an endpoint with room.
+    pub queued: Gauge,
+    /// How long those waited that went in.
+    pub queue_wait: Histogram,
+    /// Exchanges that the breaker would have refused, had it not been told to observe.
+    pub breaker_observed: Counter,
+    /// 0 = closed, 1 = half-open, 2 = open. Control plane only.
+    pub breaker: Gauge,
+    /// Times it opened. Control plane only.
+    pub breaker_opened: Counter,
     /// Picks that found no endpoint ready.
     pub no_endpoint: Counter,
     /// 1 while endpoints that are down are used because none is up. Control plane only.
@@ -245,6 +265,12 @@ pub struct EndpointCells {
     pub health: Gauge,
     checks: [Counter; CheckResult::ALL.len()],
     agent_checks: [Counter; CheckResult::ALL.len()],
+    /// 1 while it is ejected.
+    pub ejected: Gauge,
+    /// Times it was ejected.
+    pub ejections: Counter,
+    /// Times it would have been, had the limit or the mode let it.
+    pub ejections_spared: Counter,
 }
 
 /// The access log's writer thread.

@@ -300,6 +300,20 @@ pub const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "isobar_http_observed_refusals_total",
+        kind: Kind::Counter,
+        labels: &["route", "reason"],
+        help: "Exchanges that a limit with mode \"observe\" let pass and \"enforce\" would refuse.",
+        read: Read::Route(|c, to| {
+            for reason in Reason::ALL {
+                match c.sum(|c| c.observed.of(reason).value()) {
+                    0 => {}
+                    n => to.counter(&[reason.as_str()], n),
+                }
+            }
+        }),
+    },
+    Family {
         name: "isobar_http_request_body_bytes_total",
         kind: Kind::Counter,
         labels: ROUTE,
@@ -416,6 +430,71 @@ pub const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "isobar_upstream_retry_budget_refusals_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Retries and hedges that were wanted and not in the budget.",
+        read: Read::Upstream(|u, to| {
+            to.counter(&[], u.cells().sum(|c| c.budget_refusals.value()));
+        }),
+    },
+    Family {
+        name: "isobar_upstream_hedges_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "result"],
+        help: "Second attempts beside a first one: those that answered first (won), and the rest (lost).",
+        read: Read::Upstream(|u, to| {
+            let won = u.cells().sum(|c| c.hedges_won.value());
+            let all = u.cells().sum(|c| c.hedges.value());
+            to.counter(&["won"], won);
+            to.counter(&["lost"], all.saturating_sub(won));
+        }),
+    },
+    Family {
+        name: "isobar_upstream_exchanges_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Exchanges begun; attempts are counted by endpoint.",
+        read: Read::Upstream(|u, to| to.counter(&[], u.cells().sum(|c| c.exchanges.value()))),
+    },
+    Family {
+        name: "isobar_upstream_queue_length",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "Exchanges that wait because every endpoint has its most.",
+        read: Read::Upstream(|u, to| to.gauge(&[], gauge_of(u.cells(), |c| &c.queued))),
+    },
+    Family {
+        name: "isobar_upstream_queue_wait_seconds",
+        kind: Kind::Histogram,
+        labels: UPSTREAM,
+        help: "How long exchanges waited for an endpoint with room, of those that got one.",
+        read: Read::Upstream(|u, to| to.histogram(&sum_of(u.cells(), |c| &c.queue_wait))),
+    },
+    Family {
+        name: "isobar_upstream_breaker_state",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "0: closed (or there is none); 1: half-open, trials; 2: open.",
+        read: Read::Upstream(|u, to| to.gauge(&[], gauge_of(u.cells(), |c| &c.breaker))),
+    },
+    Family {
+        name: "isobar_upstream_breaker_opened_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Times the breaker opened.",
+        read: Read::Upstream(|u, to| to.counter(&[], u.cells().sum(|c| c.breaker_opened.value()))),
+    },
+    Family {
+        name: "isobar_upstream_breaker_observed_total",
+        kind: Kind::Counter,
+        labels: UPSTREAM,
+        help: "Exchanges that a breaker with mode \"observe\" let pass and \"enforce\" would refuse.",
+        read: Read::Upstream(|u, to| {
+            to.counter(&[], u.cells().sum(|c| c.breaker_observed.value()));
+        }),
+    },
+    Family {
         name: "isobar_upstream_no_endpoint_total",
         kind: Kind::Counter,
         labels: UPSTREAM,
@@ -495,6 +574,30 @@ pub const FAMILIES: &[Family] = &[
             let health = e.cells.control().health.value();
             if health > 0 {
                 to.gauge(&[], (health - 1) as f64);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_endpoint_ejected",
+        kind: Kind::Gauge,
+        labels: ENDPOINT,
+        help: "1 while it is left alone for what requests say of it.",
+        read: Read::Endpoint(|e, to| to.gauge(&[], e.cells.control().ejected.value() as f64)),
+    },
+    Family {
+        name: "isobar_endpoint_ejections_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "endpoint", "result"],
+        help: "Times requests spoke against it: it was ejected, or spared (too many are, or mode is \"observe\"); a series begins with its first.",
+        read: Read::Endpoint(|e, to| {
+            let cells = e.cells.control();
+            for (result, count) in [
+                ("ejected", &cells.ejections),
+                ("spared", &cells.ejections_spared),
+            ] {
+                if count.value() > 0 {
+                    to.counter(&[result], count.value());
+                }
             }
         }),
     },

@@ -163,6 +163,7 @@ fn busy() -> (Registry, Arc<Load>) {
         route.requests(Protocol::H1, CodeClass::Success).add(n);
         route.duration.observe(n * 1_000_000);
         route.refusals.of(Reason::Deadline).add(n);
+        route.observed.of(Reason::RateLimit).add(n);
         let upstreams = registry.upstream("app");
         let upstream = upstreams.worker(i);
         upstream.pool(PoolOutcome::Reused).add(n);
@@ -173,6 +174,7 @@ fn busy() -> (Registry, Arc<Load>) {
         endpoint.requests(EndpointOutcome::Ok).add(n);
         endpoint.connections.add(n);
         endpoints.control().health.set(2);
+        endpoints.control().ejections.store(1);
         let checks = endpoints.control().checks(CheckResult::Timeout);
         checks.store(3);
         let asked = endpoints.control().agent_checks(CheckResult::Ok);
@@ -426,7 +428,7 @@ fn ten_thousand_endpoints_fit() {
         .keys()
         .filter(|(_, l)| l.contains_key("endpoint"))
         .count();
-    assert_eq!(of_endpoints, 10_000 * 13);
+    assert_eq!(of_endpoints, 10_000 * 14);
 }
 
 #[test]

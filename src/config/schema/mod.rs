@@ -9,6 +9,12 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+mod resilience;
+mod route;
+
+use resilience::{AdaptiveOrSwitch, Breaker, OutlierOrOff, Queue};
+use route::Route;
+
 /// The schema as JSON text, with a line end.
 pub fn schema() -> String {
     let mut schema = schemars::schema_for!(File);
@@ -89,6 +95,8 @@ struct Process {
     /// Reload when a file of the configuration changes.
     #[schemars(extend("default" = false))]
     watch: Option<bool>,
+    /// Where this process stands: endpoints of the same zone are preferred. Default: nowhere.
+    zone: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -279,106 +287,6 @@ struct Forwarding {
     request_id: Option<String>,
 }
 
-/// What answers which request. Exactly one of upstream, split, redirect, respond.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Route {
-    /// Its name in metrics and logs; derived from the matchers when left out.
-    name: Option<String>,
-    /// Names of listeners. Default: all.
-    listeners: Option<OneOrMore>,
-    /// "example.com" or "*.example.com", one or a list. Default: every host.
-    host: Option<OneOrMore>,
-    /// "/v1" (exactly) or "/v1/*" (it and everything below). Default: every path.
-    path: Option<String>,
-    /// A regular expression on the whole path, instead of `path`: "^/u/[0-9]+$".
-    path_regex: Option<String>,
-    /// "GET" or a list. Default: every method.
-    method: Option<OneOrMore>,
-    /// All of these header fields: exact value, "~regex", or "" for present.
-    header: Option<BTreeMap<String, String>>,
-    /// All of these query parameters: exact value, "~regex", or "" for present.
-    query: Option<BTreeMap<String, String>>,
-    /// The client's address is in one of these networks. Default: every client.
-    client: Option<OneOrMore>,
-    /// Send it to this upstream.
-    upstream: Option<String>,
-    /// Send it to one of several upstreams, by weight.
-    split: Option<Vec<Share>>,
-    /// Answer with a redirect.
-    redirect: Option<Redirect>,
-    /// Answer with a fixed response.
-    respond: Option<Respond>,
-    /// Total deadline of the exchange. Default: none.
-    timeout: Option<Duration>,
-    /// Changes to the target and Host on the way to the endpoint.
-    rewrite: Option<Rewrite>,
-    /// Edits of the request head, after isobar's own fields: remove, set, add.
-    request_headers: Option<HeaderEdits>,
-    /// Edits of the response head: remove, set, add.
-    response_headers: Option<HeaderEdits>,
-}
-
-/// One part of a split.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Share {
-    /// Name of an upstream.
-    upstream: String,
-    /// Its share.
-    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 1))]
-    weight: Option<u32>,
-}
-
-/// Answer with a redirect.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Redirect {
-    /// Location; {rest}, {path}, {query} and {host} are filled in.
-    to: String,
-    /// 301, 302, 303, 307 or 308.
-    #[schemars(extend("default" = 307, "enum" = [301, 302, 303, 307, 308]))]
-    status: Option<u16>,
-}
-
-/// Answer with a fixed response.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Respond {
-    /// Status.
-    #[schemars(range(min = 200, max = 599), extend("default" = 200))]
-    status: Option<u16>,
-    /// Body. Default: empty.
-    body: Option<String>,
-    /// Content-Type.
-    #[schemars(extend("default" = "text/plain; charset=utf-8"))]
-    content_type: Option<String>,
-}
-
-/// Changes to the target and Host.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct Rewrite {
-    /// Removed from the front of the path, by whole segments.
-    strip_prefix: Option<String>,
-    /// Put in front of the path, after stripping.
-    add_prefix: Option<String>,
-    /// Replaces Host towards the endpoint.
-    host: Option<String>,
-}
-
-/// Edits of a head: remove, then set, then add.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct HeaderEdits {
-    /// Replace or insert.
-    set: Option<BTreeMap<String, String>>,
-    /// Append.
-    add: Option<BTreeMap<String, OneOrMore>>,
-    /// Remove.
-    remove: Option<OneOrMore>,
-}
-
 /// A set of endpoints with one policy.
 #[derive(JsonSchema)]
 #[schemars(
@@ -386,7 +294,7 @@ struct HeaderEdits {
     extend("anyOf" = [{ "required": ["endpoints"] }, { "required": ["dynamic"] }])
 )]
 struct Upstream {
-    /// Addresses, or tables with an address and a weight. Required unless `dynamic`.
+    /// Addresses, or tables with an address, a weight, a zone, a priority. Required unless `dynamic`.
     endpoints: Option<Vec<Endpoint>>,
     /// Operators may add and remove endpoints at run time.
     #[schemars(extend("default" = false))]
@@ -405,6 +313,24 @@ struct Upstream {
     idle_timeout: Option<Duration>,
     /// Idle connections kept to each endpoint. Default: as [defaults].
     keepalive: Option<Keepalive>,
+    /// Exchanges that an endpoint has in flight at most, all workers together. Default: no limit.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_connections: Option<u32>,
+    /// Where exchanges wait while every endpoint has its most.
+    queue: Option<Queue>,
+    /// The same limit, learnt from what each endpoint takes: true, false or its bounds.
+    #[schemars(extend("default" = false))]
+    adaptive_concurrency: Option<AdaptiveOrSwitch>,
+    /// For how long an endpoint that is new or has recovered gets less than its share, at most 1h.
+    /// Default: it gets its share at once.
+    slow_start: Option<Duration>,
+    /// Passive checks: a table, or "off". Default: three connects in a row that fail eject.
+    outlier: Option<OutlierOrOff>,
+    /// When the upstream as a whole is given a rest. Default: never.
+    breaker: Option<Breaker>,
+    /// Retries and hedges a second that are granted whatever the traffic.
+    #[schemars(range(min = 0, max = 10_000), extend("default" = 10))]
+    retry_floor: Option<u32>,
     /// Active checks: an endpoint that fails them gets no requests. Default: none.
     health: Option<Health>,
     /// Endpoints speak for themselves: weight, drain, down. Default: nobody listens.
@@ -579,7 +505,7 @@ enum Endpoint {
     Weighted(WeightedEndpoint),
 }
 
-/// An endpoint with a weight.
+/// An endpoint with a weight, a zone, a priority.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct WeightedEndpoint {
@@ -588,6 +514,14 @@ struct WeightedEndpoint {
     /// Its share; 0 gets nothing unless all have 0.
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     weight: Option<u32>,
+    /// Where it stands; that of `process.zone` is preferred. Default: nowhere.
+    zone: Option<String>,
+    /// 0 is used first; higher ones take what those below them cannot.
+    #[schemars(range(min = 0, max = 15), extend("default" = 0))]
+    priority: Option<u8>,
+    /// The same as priority = 1.
+    #[schemars(extend("default" = false))]
+    backup: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -646,4 +580,7 @@ struct Sticky {
     secure: Option<bool>,
     /// Max-Age in whole seconds. Default: until the browser closes.
     ttl: Option<Duration>,
+    /// File whose first line (16 bytes or more) signs cookies: the same for all isobars of a fleet.
+    /// Default: a key in `state_dir`, or none.
+    secret_file: Option<String>,
 }

@@ -1,0 +1,151 @@
+//! The limits of a route: how many exchanges at once, and how often whom it serves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::base::clock::Nanos;
+use crate::config::{LimitKey, MaxConcurrent, Mode, RateLimit, Route};
+use crate::guard::keys::Limiter;
+use crate::telemetry::reason::Reason;
+
+use super::exchange::Exchange;
+use super::forwarded::Client;
+use super::scratch::Scratch;
+use super::stick::{cookie, range};
+use super::worker::Worker;
+
+/// The limits of one route, shared by all workers; they go on over reloads while the file says the
+/// same.
+#[derive(Debug)]
+pub struct RouteLimits {
+    rates: Vec<(RateLimit, Arc<Limiter>)>,
+    concurrent: Option<(MaxConcurrent, Arc<AtomicU32>)>,
+}
+
+/// One of the exchanges at once; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicU32>);
+
+/// When to come again if a route is full.
+const SOON: Nanos = 1_000_000_000;
+
+// === impl RouteLimits ===
+
+impl RouteLimits {
+    /// The limits of `route`, if it has any. `before` are those of the route of this name before a
+    /// reload.
+    pub fn new(route: &Route, before: Option<&Arc<Self>>, seed: u64) -> Option<Arc<Self>> {
+        if route.rate_limits.is_empty() && route.max_concurrent.is_none() {
+            return None;
+        }
+        let counted = before.and_then(|b| Some(b.concurrent.as_ref()?.1.clone()));
+        let known = |limit: &RateLimit| {
+            let mut rates = before?.rates.iter();
+            Some(rates.find(|(known, _)| known == limit)?.1.clone())
+        };
+        let rates = route.rate_limits.iter().enumerate().map(|(i, limit)| {
+            let fresh = || {
+                let seed = seed.wrapping_add(i as u64);
+                Arc::new(Limiter::new(
+                    limit.rate,
+                    limit.per,
+                    limit.burst,
+                    limit.max_keys,
+                    seed,
+                ))
+            };
+            (limit.clone(), known(limit).unwrap_or_else(fresh))
+        });
+        Some(Arc::new(Self {
+            rates: rates.collect(),
+            concurrent: route
+                .max_concurrent
+                .map(|limit| (limit, counted.unwrap_or_default())),
+        }))
+    }
+
+    /// Whether the exchange may go on; `Err` = why not, with when to come again noted on it.
+    pub(super) fn admit(
+        &self,
+        worker: &Worker,
+        s: &mut Scratch,
+        x: &mut Exchange,
+        client: Client,
+    ) -> Result<(), Reason> {
+        for (limit, limiter) in &self.rates {
+            s.key.clear();
+            write_key(&limit.key, s, client);
+            // Each counts what the one before it let pass.
+            match (limiter.allow(&s.key, worker.clock.now()), limit.mode) {
+                (Ok(()), _) => {}
+                (Err(_), Mode::Observe) => x.observed(worker, Reason::RateLimit),
+                (Err(after), Mode::Enforce) => {
+                    x.retry_after = Some(after);
+                    return Err(Reason::RateLimit);
+                }
+            }
+        }
+        let Some((limit, counted)) = &self.concurrent else {
+            return Ok(());
+        };
+        let most = match limit.mode {
+            Mode::Enforce => limit.limit.get(),
+            Mode::Observe => u32::MAX,
+        };
+        // Relaxed: the number alone is what counts.
+        let taken = counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            (n < most).then_some(n + 1)
+        });
+        match taken {
+            Ok(before) => {
+                x.place = Some(Place(counted.clone()));
+                if before >= limit.limit.get() {
+                    x.observed(worker, Reason::RouteLimit);
+                }
+                Ok(())
+            }
+            Err(_) => {
+                x.retry_after = Some(SOON);
+                Err(Reason::RouteLimit)
+            }
+        }
+    }
+}
+
+/// Lays out in `s.key` who is counted: a byte for whether there is anybody, then who.
+fn write_key(key: &LimitKey, s: &mut Scratch, client: Client) {
+    let found = match key {
+        LimitKey::Route => None,
+        LimitKey::Client => {
+            match client.addr {
+                Some(IpAddr::V4(addr)) => {
+                    s.key.push(1);
+                    s.key.extend_from_slice(&addr.octets());
+                }
+                // A household or a host has a /64 to choose addresses from (RFC 6177 section 2).
+                Some(IpAddr::V6(addr)) => {
+                    s.key.push(1);
+                    s.key.extend_from_slice(&addr.octets()[..8]);
+                }
+                None => {}
+            }
+            return;
+        }
+        LimitKey::Cookie(name) => cookie(s, name),
+        LimitKey::Header(name) => {
+            let buf = s.inbound.filled();
+            s.head.get_all(buf, name.as_str()).next()
+        }
+    };
+    if let Some((start, end)) = found.and_then(|value| range(s.inbound.filled(), value)) {
+        s.key.push(1);
+        s.key.extend_from_slice(&s.inbound.filled()[start..end]);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,105 @@
+//! Waiting for an endpoint with room.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::base::clock::nanos;
+use crate::telemetry::access_log::Phase;
+use crate::telemetry::reason::Reason;
+use crate::upstream::{Called, LocalUpstream, Picked, Ticket};
+
+use super::exchange::Exchange;
+use super::h1::Conn;
+use super::retry::Tries;
+use super::scratch::Scratch;
+use super::stick::Key;
+use super::upload::{Deadlines, arm, is_client_gone};
+use super::worker::Worker;
+
+/// Waits in the upstream's line until an endpoint has room.
+///
+/// # Errors
+/// Why there is none for this exchange.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the state of the story, each part borrowed apart"
+)]
+pub(super) async fn wait(
+    conn: &mut Conn,
+    worker: &Worker,
+    s: &mut Scratch,
+    x: &mut Exchange,
+    upstream: &LocalUpstream,
+    key: &Key,
+    tries: &Tries<'_>,
+    deadlines: Deadlines,
+) -> Result<Ticket, Reason> {
+    x.phase = Phase::Queue;
+    let spec = &upstream.shared.spec.queue;
+    if spec.length == 0 {
+        return Err(Reason::EndpointsLimit);
+    }
+    let joined = worker.clock.now();
+    let line = &upstream.shared.waiting;
+    let Some(waiter) = line.join(spec.length as usize, joined) else {
+        return Err(Reason::QueueFull);
+    };
+    let cells = upstream.shared.cells.worker(worker.index);
+    cells.queued.inc();
+    arm(conn, deadlines, joined, nanos(spec.timeout));
+    // Room that was made while nobody stood in the line called nobody.
+    let mut may_pick = waiter.is_alone();
+    let mut is_called = false;
+    let waited = poll_fn(|cx| {
+        loop {
+            if may_pick {
+                let now = worker.clock.now();
+                let mut rng = worker.rng.borrow_mut();
+                match upstream.pick(key.bytes(s), tries.tried(), true, now, &mut rng) {
+                    Picked::One(ticket) => return Poll::Ready(Ok(ticket)),
+                    Picked::Nobody => return Poll::Ready(Err(Reason::NoEndpoint)),
+                    Picked::Full => {}
+                }
+            }
+            match waiter.poll_called(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Called::Away) => return Poll::Ready(Err(Reason::QueueFull)),
+                // It has looked since it was called, and somebody was quicker.
+                Poll::Ready(Called::In) if is_called => {
+                    waiter.again(worker.clock.now());
+                    is_called = false;
+                    may_pick = waiter.is_alone();
+                }
+                Poll::Ready(Called::In) => {
+                    is_called = true;
+                    may_pick = true;
+                }
+            }
+        }
+        may_pick = false;
+        if is_client_gone(cx, conn, &mut s.inbound) {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
+        if conn.is_cutting() {
+            return Poll::Ready(Err(Reason::Draining));
+        }
+        if conn.timer.has_expired(cx) {
+            let is_late = deadlines.total.is_some_and(|t| worker.clock.now() >= t);
+            return Poll::Ready(Err(if is_late {
+                Reason::Deadline
+            } else {
+                Reason::QueueTimeout
+            }));
+        }
+        Poll::Pending
+    })
+    .await;
+    cells.queued.dec();
+    let now = worker.clock.now();
+    if waited.is_ok() {
+        cells.queue_wait.observe(now.saturating_sub(joined));
+        // One call for each who leaves; who finds more room than that passes it on.
+        waiter.enter(upstream.has_room(), now);
+    }
+    waited
+}
