@@ -14,6 +14,7 @@ mod fuzz_live;
 mod handover;
 mod health;
 mod health_servers;
+mod hedging;
 mod limits;
 mod metrics_seen;
 mod operate_cli;
