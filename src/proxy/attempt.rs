@@ -221,7 +221,15 @@ pub(super) async fn forward(
         let awaited = loop {
             let awaited = match &mut hedging {
                 None => {
-                    await_head(conn, worker, s, &mut upload, &mut connection, &mut deadlines).await
+                    await_head(
+                        conn,
+                        worker,
+                        s,
+                        &mut upload,
+                        &mut connection,
+                        &mut deadlines,
+                    )
+                    .await
                 }
                 Some(hedging) => {
                     let first = await_first_head(

@@ -18,7 +18,9 @@ use crate::base::stream::Stream;
 use crate::config::Hedge;
 use crate::http1::{Progress, RequestBody, ResponseHead};
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome};
-use crate::upstream::{ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket, connect};
+use crate::upstream::{
+    ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket, connect,
+};
 
 use super::await_head::RESPONSE_LIMITS;
 use super::exchange::Exchange;
@@ -183,9 +185,7 @@ impl<'a> Hedging<'a> {
         }
         let mut rng = worker.rng.borrow_mut();
         let key = self.key.bytes(s);
-        let picked = self
-            .upstream
-            .pick(key, tries.tried(), true, now, &mut rng);
+        let picked = self.upstream.pick(key, tries.tried(), true, now, &mut rng);
         drop(rng);
         let Picked::One(ticket) = picked else {
             return None;
@@ -323,13 +323,7 @@ impl Running {
         }
     }
 
-    fn end(
-        self,
-        upstream: &LocalUpstream,
-        worker: &Worker,
-        seen: Seen,
-        outcome: EndpointOutcome,
-    ) {
+    fn end(self, upstream: &LocalUpstream, worker: &Worker, seen: Seen, outcome: EndpointOutcome) {
         let now = worker.clock.now();
         let elapsed = now.saturating_sub(self.began);
         self.ticket.observe(&upstream.shared, seen, elapsed, now);
