@@ -15,6 +15,7 @@ mod fuzz_live;
 mod handover;
 mod health;
 mod health_servers;
+mod hedging;
 mod health_tls;
 mod limits;
 mod metrics_seen;
