@@ -237,3 +237,51 @@ fn operator_says(operator: Option<&Operator>) -> String {
 fn yes_or_no(is_so: bool) -> &'static str {
     if is_so { "yes" } else { "no" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(more: &str) -> Observed {
+        let text = format!(
+            r#"{{"ready": false, "in_flight": 0, "connections": 0, "requests": {{}}, {more}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn it_is_told_why_an_endpoint_is_down_and_since_when() {
+        let now = 1_000_000;
+        let down = observed(
+            r#""health": "down", "says": "drain 75%",
+               "since": {"at_unix_ms": 820000, "why": "3 http checks in a row failed, the last with: status 503"},
+               "last_check": {"at_unix_ms": 999000, "result": "status", "text": "status 500", "took_ms": 4}"#,
+        );
+        assert_eq!(
+            unwell(&down, now).unwrap(),
+            "down for 3 min: 3 http checks in a row failed, the last with: status 503"
+        );
+        assert_eq!(says(&down).unwrap(), "says of itself: drain 75%");
+        assert_eq!(
+            last_check(&down, now),
+            "failed: status 500 (1 s ago, took 4 ms)"
+        );
+        let fresh = observed(r#""health": "down""#);
+        assert_eq!(
+            unwell(&fresh, now).unwrap(),
+            "down: taken for it until its checks say otherwise"
+        );
+        assert_eq!(last_check(&fresh, now), "-");
+        let busy = observed(
+            r#""health": "up",
+               "last_check": {"at_unix_ms": 999000, "result": "traffic", "text": null, "took_ms": 0}"#,
+        );
+        assert_eq!(unwell(&busy, now), None);
+        assert!(last_check(&busy, now).starts_with("not made: an answer to a client"));
+        // A server of the version before says none of it.
+        assert_eq!(
+            health(&observed(r#""health": "unchecked""#), now),
+            "unchecked"
+        );
+    }
+}
