@@ -135,7 +135,9 @@ fn mysql_is_up_while_it_runs_with_and_without_a_user() {
     } else {
         "--skip-symbolic-links"
     };
+    // A server that starts removes the temporary tables of every other in its folder for them.
     let made = Command::new(install)
+        .env("TMPDIR", folder.path())
         .arg("--no-defaults")
         .arg(user)
         .args(["--auth-root-authentication-method=socket", "--skip-test-db"])
@@ -150,6 +152,7 @@ fn mysql_is_up_while_it_runs_with_and_without_a_user() {
     let refused = checking_with("mysql", ", user = 'isobar'", &socket);
     let started = Server::start(
         Command::new(server)
+            .env("TMPDIR", folder.path())
             .arg("--no-defaults")
             .arg(user)
             .args(["--skip-networking", "--innodb-buffer-pool-size=8M"])
