@@ -312,9 +312,12 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, signalled, seed, stop);
+        let control = control::start(serving, live, signalled, readiness.clone(), seed, stop);
         server.control = Some(control.map_err(StartError::Thread)?);
-        readiness.set(Ready::Ready);
+        // A successor has the traffic already, and nobody else would answer.
+        if generation > 0 || server.live().targets().borrow().is_empty() {
+            readiness.set_known();
+        }
         Ok(server)
     }
 

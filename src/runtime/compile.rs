@@ -190,6 +190,9 @@ impl Compiler {
                     (Some(_), Some(health)) => health,
                 };
                 endpoint.set_health(health);
+                if spec.health.is_none() {
+                    endpoint.forget_checks();
+                }
                 if spec.agent.is_none() {
                     // Nobody could take back what it said.
                     endpoint.set_said(Said::default());

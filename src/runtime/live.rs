@@ -19,7 +19,7 @@ use crate::config::{self, Config, Name};
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
-use crate::health::checker::{Target, Targets, Verdict};
+use crate::health::checker::{Ask, Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -29,7 +29,7 @@ use crate::upstream::overrides::{
     AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
     effective_members,
 };
-use crate::upstream::{Admits, Endpoint, Health, Signal, Upstream};
+use crate::upstream::{Admits, Endpoint, Health, Signal, Since, Upstream};
 
 use super::access::{self, Access};
 use super::compile::{Compiler, Known, UNROUTED, Wanted};
@@ -418,6 +418,10 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
+        verdict.endpoint.set_since(Since {
+            at_unix_ms: now,
+            why: verdict.why.clone(),
+        });
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
             self.ejections.pardon(&verdict.endpoint, self.clock.now());
@@ -472,16 +476,17 @@ impl Live {
     /// Notes what an endpoint says of itself; whether that is news.
     fn note_said(&self, heard: &Heard, now: u64) -> bool {
         let before = heard.endpoint.said();
-        if before == heard.said {
+        let said = before.with(&heard.words);
+        if before == said {
             return false;
         }
-        heard.endpoint.set_said(heard.said);
-        let (from, to) = (before.to_string(), heard.said.to_string());
+        heard.endpoint.set_said(said);
+        let (from, to) = (before.to_string(), said.to_string());
         let text = format!(
             "endpoint {} of upstream `{}` says of itself: {from} -> {to}: {}",
             heard.endpoint.name, heard.upstream, heard.why
         );
-        if heard.said.is_down {
+        if said.is_down {
             tracing::warn!("{text}");
         } else {
             tracing::info!("{text}");
@@ -789,20 +794,26 @@ fn members(snapshot: &Snapshot) -> Stays {
     stays
 }
 
-/// The members that are checked.
+/// The members that are checked, and those whose agents are asked.
 fn checked(snapshot: &Snapshot) -> Targets {
-    let upstreams = snapshot.upstreams.iter();
-    let checked = upstreams.filter_map(|u| Some((u, u.spec.health.as_ref()?)));
-    checked
-        .flat_map(|(upstream, spec)| {
-            let endpoints = upstream.members.load_full().endpoints.clone();
-            endpoints.into_iter().map(move |endpoint| Target {
+    let mut targets = Vec::new();
+    for upstream in &snapshot.upstreams {
+        let checks = upstream.spec.health.iter().cloned().map(Ask::Check);
+        let agents = upstream.spec.agent.iter().filter(|a| a.port.is_some());
+        let asks: Vec<Ask> = checks.chain(agents.cloned().map(Ask::Agent)).collect();
+        if asks.is_empty() {
+            continue;
+        }
+        let members = upstream.members.load_full();
+        for endpoint in &members.endpoints {
+            targets.extend(asks.iter().map(|ask| Target {
                 upstream: upstream.spec.name.clone(),
-                endpoint,
-                spec: spec.clone(),
-            })
-        })
-        .collect()
+                endpoint: endpoint.clone(),
+                ask: ask.clone(),
+            }));
+        }
+    }
+    targets.into()
 }
 
 /// The members that the file and operators together ask for.

@@ -18,13 +18,14 @@ use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecima
 use crate::telemetry::log::LevelSwitch;
 use crate::telemetry::metrics::cells::{ConfigCells, EndpointOutcome};
 use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers};
-use crate::upstream::{Members, Upstream};
+use crate::upstream::said::Said;
+use crate::upstream::{Health, Members, Upstream};
 
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    ConfigView, EndpointView, FailureView, LeavingView, ListenerView, Observed, Status,
-    UpstreamSummary, UpstreamView,
+    ConfigView, EndpointView, FailureView, LastCheckView, LeavingView, ListenerView, Observed,
+    SinceView, Status, UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -222,6 +223,12 @@ impl Operations {
                         name: upstream.spec.name.to_string(),
                         endpoints: members.endpoints.len(),
                         ready: members.ready.iter().filter(|ready| **ready).count(),
+                        down: members
+                            .endpoints
+                            .iter()
+                            .filter(|e| e.health() == Health::Down)
+                            .count(),
+                        failing_open: members.is_failing_open,
                         in_flight: members.endpoints.iter().map(|e| e.in_flight()).sum(),
                     }
                 })
@@ -530,9 +537,21 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
 
 fn observed(members: &Members, place: usize) -> Observed {
     let endpoint = &members.endpoints[place];
+    let said = endpoint.said();
     Observed {
         ready: members.ready[place],
         health: endpoint.health().as_str(),
+        since: endpoint.since().map(|since| SinceView {
+            at_unix_ms: since.at_unix_ms,
+            why: since.why.clone(),
+        }),
+        last_check: endpoint.last_check().map(|check| LastCheckView {
+            at_unix_ms: check.at_unix_ms,
+            result: check.result.as_str(),
+            text: check.text.clone(),
+            took_ms: check.took_ms,
+        }),
+        says: (said != Said::default()).then(|| said.to_string()),
         in_flight: endpoint.in_flight(),
         connections: endpoint.cells.iter().map(|c| c.connections.value()).sum(),
         requests: EndpointOutcome::ALL

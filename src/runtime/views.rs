@@ -78,6 +78,10 @@ pub struct UpstreamSummary {
     pub endpoints: usize,
     /// Members that may be picked.
     pub ready: usize,
+    /// Members that checks found down.
+    pub down: usize,
+    /// No member is up, and all are used all the same.
+    pub failing_open: bool,
     /// Exchanges in flight.
     pub in_flight: u64,
 }
@@ -125,10 +129,38 @@ pub struct Observed {
     pub ready: bool,
     /// What checks found: `up`, `down`, or `unchecked`.
     pub health: &'static str,
+    /// Since when, and why; `None` = it is what it was taken for at first.
+    pub since: Option<SinceView>,
+    /// How the last check went; `None` = none has ended.
+    pub last_check: Option<LastCheckView>,
+    /// What it says of itself, in the words of its agent; `None` = nothing that changes anything.
+    pub says: Option<String>,
     /// Exchanges in flight.
     pub in_flight: u64,
     /// Open connections to it, idle ones included.
     pub connections: i64,
     /// Requests that ended, by outcome.
     pub requests: BTreeMap<&'static str, u64>,
+}
+
+/// Since when an endpoint is up or down.
+#[derive(Clone, Debug, Serialize)]
+pub struct SinceView {
+    /// In milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What checks found then.
+    pub why: String,
+}
+
+/// How a check went.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastCheckView {
+    /// When it ended, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// How it went, as the metric has it.
+    pub result: &'static str,
+    /// The same for people; `None` = it passed.
+    pub text: Option<String>,
+    /// How long it took.
+    pub took_ms: u64,
 }

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod admin_api;
+mod agent;
 mod balancing;
 mod balancing_sticky;
 mod cli;
@@ -14,6 +15,8 @@ mod fuzz_live;
 mod handover;
 mod health;
 mod health_servers;
+mod hedging;
+mod health_tls;
 mod limits;
 mod metrics_seen;
 mod operate_cli;
