@@ -614,8 +614,8 @@ pub struct Sticky {
     pub secure: bool,
     /// `Max-Age`; `None` = a session cookie.
     pub ttl: Option<Duration>,
-    /// File whose first line is the secret that cookies are signed with; `None` = a key in `state_dir`,
-    /// or none.
+    /// File whose first line is the secret that cookies are signed with, and whose further lines are
+    /// those they were signed with before; `None` = a key in `state_dir`, or none.
     pub secret_file: Option<PathBuf>,
 }
 

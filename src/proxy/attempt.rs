@@ -120,7 +120,9 @@ pub(super) async fn forward(
         let now = worker.clock.now();
         x.picked_at = Some(now);
         let stuck = match &cookie {
-            Some(cookie) if tries.is_first() => cookie.of(s).map(|v| upstream.pick_sticky(v)),
+            Some(cookie) if tries.is_first() => {
+                cookie.of(s).map(|v| upstream.pick_sticky(v, false))
+            }
             _ => None,
         };
         let picked = match stuck {
@@ -139,7 +141,12 @@ pub(super) async fn forward(
             Picked::One(ticket) => Ok(ticket),
             Picked::Nobody => Err(Reason::NoEndpoint),
             Picked::Full => {
-                let waited = queue::wait(conn, worker, s, x, upstream, &key, &tries, deadlines);
+                let wishes = queue::Wishes {
+                    key: &key,
+                    cookie: cookie.as_ref().filter(|_| tries.is_first()),
+                    tried: tries.tried(),
+                };
+                let waited = queue::wait(conn, worker, s, x, upstream, wishes, deadlines);
                 Box::pin(waited).await
             }
         };

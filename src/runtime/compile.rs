@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::balance::Factory;
+use crate::balance::sticky::Keyring;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, nanos};
 use crate::config::{self, Action, Config, Name};
@@ -18,6 +19,8 @@ use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::said::Said;
 use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
+
+use super::sticky_keys::Keyrings;
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
@@ -75,14 +78,15 @@ impl Compiler {
     }
 
     /// Compiles a checked configuration. `slots[i]` is the slot of listener `i`; `before` is the
-    /// configuration that it replaces, `known` the endpoints that are still alive; `wanted` says
-    /// which members an upstream is to have.
+    /// configuration that it replaces, `known` the endpoints that are still alive, `keyrings` what
+    /// cookies are signed with; `wanted` says which members an upstream is to have.
     pub fn compile(
         &mut self,
         config: &Config,
         slots: &[usize],
         before: Option<&Snapshot>,
         known: &Known,
+        keyrings: &Keyrings,
         wanted: impl Fn(&config::Upstream) -> Vec<Wanted>,
     ) -> Snapshot {
         self.versions += 1;
@@ -97,9 +101,13 @@ impl Compiler {
             .iter()
             .map(|spec| {
                 let old = old.get(&*spec.name).copied();
+                let keyring = keyrings.get(&spec.name).cloned().unwrap_or_default();
+                let is_same = |old: &Upstream| {
+                    old.spec == *spec && old.zone == *zone && old.keyring == keyring
+                };
                 match old {
-                    Some(old) if old.spec == *spec && old.zone == *zone => old.clone(),
-                    _ => Arc::new(self.upstream(spec, zone, old, known, &wanted(spec))),
+                    Some(old) if is_same(old) => old.clone(),
+                    _ => Arc::new(self.upstream(spec, zone, keyring, old, known, &wanted(spec))),
                 }
             })
             .collect();
@@ -204,6 +212,7 @@ impl Compiler {
         &mut self,
         spec: &config::Upstream,
         zone: &Option<Name>,
+        keyring: Keyring,
         old: Option<&Arc<Upstream>>,
         known: &Known,
         wanted: &[Wanted],
@@ -215,6 +224,7 @@ impl Compiler {
         let making = Making {
             number: (slot, self.upstreams),
             custom: self.balancers.get(&*spec.name).cloned(),
+            keyring,
             zone: zone.clone(),
             previous: old.map(|old| &**old),
             registry: &self.registry,

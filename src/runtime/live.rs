@@ -36,6 +36,7 @@ use super::compile::{Compiler, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
+use super::sticky_keys::{StickyKeyError, StickyKeys};
 use super::worker::{Command, Heir};
 use super::workers::Workers;
 
@@ -46,6 +47,7 @@ pub struct Live {
     published: Arc<Published>,
     registry: Arc<Registry>,
     compiler: Compiler,
+    sticky_keys: StickyKeys,
     sockets: Sockets,
     workers: Workers,
     access: Access,
@@ -86,6 +88,9 @@ pub enum ReloadError {
          to serve nothing, stop the process"
     )]
     NoListener,
+    /// What sticky cookies are signed with cannot be read.
+    #[error(transparent)]
+    StickyKey(#[from] StickyKeyError),
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
@@ -112,6 +117,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// What compiled it.
     pub compiler: Compiler,
+    /// What read the secrets of its cookies.
+    pub sticky_keys: StickyKeys,
     /// Its sockets.
     pub sockets: Sockets,
     /// The threads.
@@ -152,6 +159,7 @@ impl Live {
             published: parts.published,
             registry: parts.registry,
             compiler: parts.compiler,
+            sticky_keys: parts.sticky_keys,
             sockets: parts.sockets,
             workers: parts.workers,
             access: parts.access,
@@ -212,6 +220,7 @@ impl Live {
             return Err(ReloadError::NoListener);
         }
         // 1 all that can fail
+        let keyrings = self.sticky_keys.read(&config)?;
         let log = self
             .access
             .prepare(access::settings(&config), &self.registry)
@@ -229,11 +238,14 @@ impl Live {
         let grace = config.process.grace;
         let old = self.published.snapshot.load_full();
         let known = self.known(&old);
-        let next = self
-            .compiler
-            .compile(&config, &prepared.slots, Some(&old), &known, |spec| {
-                wanted(spec, &overrides)
-            });
+        let next = self.compiler.compile(
+            &config,
+            &prepared.slots,
+            Some(&old),
+            &known,
+            &keyrings,
+            |spec| wanted(spec, &overrides),
+        );
         let next = Arc::new(next);
         for slot in &prepared.removed {
             if let Some((name, _)) = self.sockets.slot(*slot) {

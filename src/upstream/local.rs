@@ -96,13 +96,16 @@ impl LocalUpstream {
     }
 
     /// The endpoint that a sticky cookie names, while it may serve who holds one; [`Picked::Full`]
-    /// while it has no room.
-    pub fn pick_sticky(&self, cookie: &[u8]) -> Picked {
+    /// while it has no room. Who was not `called` waits behind those who wait.
+    pub fn pick_sticky(&self, cookie: &[u8], is_called: bool) -> Picked {
         let generation = self.refreshed();
         let Some(index) = generation.members.sticky.lookup(cookie) else {
             return Picked::Nobody;
         };
         if generation.members.limits.is_some() {
+            if !is_called && self.shared.waiting.is_busy() {
+                return Picked::Full;
+            }
             let ticket = Ticket::within_limit(&generation, index, &self.shared.waiting);
             return ticket.map_or(Picked::Full, Picked::One);
         }

@@ -40,6 +40,7 @@ mod reload;
 mod reload_signal;
 mod routing;
 mod routing_actions;
+mod sticky_signed;
 mod support;
 mod upgrade;
 mod watch;

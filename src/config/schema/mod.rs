@@ -581,6 +581,6 @@ struct Sticky {
     /// Max-Age in whole seconds. Default: until the browser closes.
     ttl: Option<Duration>,
     /// File whose first line (16 bytes or more) signs cookies: the same for all isobars of a fleet.
-    /// Default: a key in `state_dir`, or none.
+    /// What further lines have signed is understood. Default: a key in `state_dir`, or none.
     secret_file: Option<String>,
 }
