@@ -14,6 +14,11 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock itself")]
+#![expect(clippy::unnecessary_wraps, reason = "a peer may not be installed")]
+#![expect(
+    clippy::single_match_else,
+    reason = "both ends of an answer side by side"
+)]
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
 use std::fmt::Write as _;

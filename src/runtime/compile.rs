@@ -95,7 +95,7 @@ impl Compiler {
             .flat_map(|b| &b.upstreams)
             .map(|u| (&*u.spec.name, u))
             .collect();
-        let zone = &config.process.zone;
+        let zone = config.process.zone.as_ref();
         let upstreams: Vec<Arc<Upstream>> = config
             .upstreams
             .iter()
@@ -103,7 +103,7 @@ impl Compiler {
                 let old = old.get(&*spec.name).copied();
                 let keyring = keyrings.get(&spec.name).cloned().unwrap_or_default();
                 let is_same = |old: &Upstream| {
-                    old.spec == *spec && old.zone == *zone && old.keyring == keyring
+                    old.spec == *spec && old.zone.as_ref() == zone && old.keyring == keyring
                 };
                 match old {
                     Some(old) if is_same(old) => old.clone(),
@@ -159,7 +159,7 @@ impl Compiler {
     pub fn seats(
         &self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
         known: &Known,
         wanted: &[Wanted],
     ) -> Vec<Seat> {
@@ -211,7 +211,7 @@ impl Compiler {
     fn upstream(
         &mut self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
         keyring: Keyring,
         old: Option<&Arc<Upstream>>,
         known: &Known,
@@ -225,7 +225,7 @@ impl Compiler {
             number: (slot, self.upstreams),
             custom: self.balancers.get(&*spec.name).cloned(),
             keyring,
-            zone: zone.clone(),
+            zone: zone.cloned(),
             previous: old.map(|old| &**old),
             registry: &self.registry,
             seed: self.seed ^ slot as u64,
@@ -237,11 +237,11 @@ impl Compiler {
 }
 
 /// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
-fn tier(place: &config::Endpoint, zone: &Option<Name>) -> Tier {
+fn tier(place: &config::Endpoint, zone: Option<&Name>) -> Tier {
     let apart = |own: &Name| place.zone.as_ref().is_some_and(|other| other != own);
     Tier {
         priority: place.priority,
-        is_remote: zone.as_ref().is_some_and(apart),
+        is_remote: zone.is_some_and(apart),
     }
 }
 
