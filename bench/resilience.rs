@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
 const ROUNDS: usize = 5;
-const TIME: Duration = Duration::from_secs(6);
+const TIME: Duration = Duration::from_secs(4);
 
 /// An endpoint: `servers` at once, `service` each, first come first served.
 struct Endpoint {
@@ -514,7 +514,7 @@ fn start_haproxy(endpoints: &[SocketAddr], policy: &str, server: &str) -> Option
     }
     let (folder, web) = (folder(), free());
     let mut text = format!(
-        "global\n nbthread 1\n maxconn 20000\ndefaults\n mode http\n timeout connect 1s\n timeout client 60s\n \
+        "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n timeout connect 1s\n timeout client 60s\n \
          timeout server 60s\n timeout queue 1s\n http-reuse safe\n\
          frontend web\n bind {web}\n default_backend app\nbackend app\n balance {policy}\n"
     );

@@ -35,6 +35,8 @@ pub(super) struct Hedging<'a> {
     upstream: &'a LocalUpstream,
     key: &'a Key,
     late: Pin<Box<Sleep>>,
+    /// The percentile that "late" stands for, where it is learnt.
+    percentile: Option<u8>,
     second: Second,
 }
 
@@ -79,16 +81,17 @@ impl<'a> Hedging<'a> {
         if !is_idempotent || has_body || s.head.upgrade {
             return None;
         }
-        let after = match hedge {
+        let (after, percentile) = match hedge {
             Hedge::Off => return None,
-            Hedge::After(after) => nanos(after),
-            Hedge::Percentile(p) => upstream.percentile(p)?,
+            Hedge::After(after) => (nanos(after), None),
+            Hedge::Percentile(p) => (upstream.percentile(p)?, Some(p)),
         };
         Some(Self {
             upstream,
             key,
             // Tokio's timer: the wheel's ticks are longer than most responses take.
             late: Box::pin(tokio::time::sleep(Duration::from_nanos(after))),
+            percentile,
             second: Second::Not,
         })
     }
@@ -180,7 +183,8 @@ impl<'a> Hedging<'a> {
     ) -> Option<Running> {
         let first = x.ticket.as_ref()?.endpoint().clone();
         let now = worker.clock.now();
-        if !tries.may_hedge(&first, self.upstream) {
+        let is_late = self.percentile.is_none_or(|p| self.upstream.take_late(p));
+        if !is_late || !tries.may_hedge(&first, self.upstream) {
             return None;
         }
         let mut rng = worker.rng.borrow_mut();

@@ -20,7 +20,7 @@ pub struct LocalUpstream {
     pub idle_timeout: Nanos,
     current: RefCell<Rc<Generation>>,
     /// How long responses take, once somebody asks.
-    latencies: RefCell<Option<Box<Quantile>>>,
+    learnt: RefCell<Option<Box<Learnt>>>,
 }
 
 /// What a pick came to.
@@ -36,6 +36,18 @@ pub enum Picked {
 
 /// Draws from the policy before every endpoint is looked at for room.
 const DRAWS: usize = 3;
+
+/// What is learnt of responses.
+#[derive(Debug, Default)]
+struct Learnt {
+    latencies: Quantile,
+    /// How many were seen, and how many of them taken for late.
+    seen: u64,
+    late: u64,
+}
+
+/// Responses that are remembered: at 1,000 a second, of the last ten to twenty seconds.
+const LEARNT: u64 = 20_000;
 
 /// One generation of members beside this worker's pools. Behind an `Rc`, so that a pick costs no
 /// atomic reference count that all workers would fight for.
@@ -66,7 +78,7 @@ impl LocalUpstream {
         Self {
             idle_timeout: nanos(shared.spec.keepalive.idle_timeout),
             current: RefCell::new(Rc::new(generation)),
-            latencies: RefCell::default(),
+            learnt: RefCell::default(),
             shared,
         }
     }
@@ -187,14 +199,33 @@ impl LocalUpstream {
 
     /// Above which time one response in `100 - p` of a hundred is late; `None` = too few were seen.
     pub fn percentile(&self, p: u8) -> Option<Nanos> {
-        self.latencies.borrow().as_ref()?.percentile(p)
+        self.learnt.borrow().as_ref()?.latencies.percentile(p)
     }
 
     /// A response took this long, from the first attempt to its head.
     pub fn learn(&self, latency: Nanos) {
-        let mut latencies = self.latencies.borrow_mut();
-        let latencies = latencies.get_or_insert_with(|| Box::new(Quantile::new()));
-        latencies.observe(latency);
+        let mut learnt = self.learnt.borrow_mut();
+        let learnt = learnt.get_or_insert_with(Box::default);
+        learnt.latencies.observe(latency);
+        learnt.seen += 1;
+    }
+
+    /// Whether one more may be taken for late above percentile `p`: no more than its share of all,
+    /// however wrong the percentile has become (an upstream that grows slow makes all of them late).
+    pub fn take_late(&self, p: u8) -> bool {
+        let mut learnt = self.learnt.borrow_mut();
+        let Some(learnt) = learnt.as_mut() else {
+            return false;
+        };
+        let share = u64::from(100u8.saturating_sub(p));
+        let is_granted = (learnt.late + 1) * 100 <= learnt.seen * share;
+        learnt.late += u64::from(is_granted);
+        // What is long past earns nothing any more.
+        if learnt.seen >= LEARNT {
+            learnt.seen /= 2;
+            learnt.late /= 2;
+        }
+        is_granted
     }
 
     /// Closes idle connections that are dead or too old.
