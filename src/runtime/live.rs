@@ -569,7 +569,12 @@ impl Live {
 
     /// Judges an endpoint by the evidence of requests; whether that changed anything.
     fn convict(&mut self, upstream: &Upstream, endpoint: &Arc<Endpoint>, trip: Trip) -> bool {
-        let verdict = self.ejections.convict(upstream, endpoint, self.clock.now());
+        let verdict = self.ejections.convict(
+            upstream,
+            endpoint,
+            &trip,
+            (self.clock.now(), self.clock.unix_ms()),
+        );
         let subject = format!(
             "endpoint {} of upstream `{}`",
             endpoint.name, upstream.spec.name

@@ -13,6 +13,7 @@ use crate::base::clock::{Clock, Nanos};
 use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Verbosity, diff};
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
+use crate::guard::breaker::State;
 use crate::proxy::snapshot::Published;
 use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecimal};
 use crate::telemetry::log::LevelSwitch;
@@ -24,8 +25,8 @@ use crate::upstream::{Health, Members, Upstream};
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    ConfigView, EndpointView, FailureView, LastCheckView, LeavingView, ListenerView, Observed,
-    SinceView, Status, UpstreamSummary, UpstreamView,
+    ConfigView, EjectedView, EndpointView, FailureView, LastCheckView, LeavingView, ListenerView,
+    Observed, SinceView, Status, UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -519,6 +520,10 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
         dynamic: upstream.spec.dynamic,
         generation: members.generation,
         failing_open: members.is_failing_open,
+        breaker: upstream
+            .breaker_state(Clock::start().now())
+            .map(State::as_str),
+        waiting: upstream.waiting.len(),
         endpoints: layers(&upstream.spec, overrides)
             .into_iter()
             .map(|layers| {
@@ -550,6 +555,10 @@ fn observed(members: &Members, place: usize) -> Observed {
             result: check.result.as_str(),
             text: check.text.clone(),
             took_ms: check.took_ms,
+        }),
+        ejected: endpoint.ejection().map(|ejection| EjectedView {
+            until_unix_ms: ejection.until_unix_ms,
+            why: ejection.why.clone(),
         }),
         says: (said != Said::default()).then(|| said.to_string()),
         in_flight: endpoint.in_flight(),

@@ -108,6 +108,10 @@ pub struct UpstreamView {
     pub generation: u64,
     /// No endpoint is up, and all are used all the same.
     pub failing_open: bool,
+    /// The state of its breaker: `closed`, `half-open` or `open`; `None` = it has none.
+    pub breaker: Option<&'static str>,
+    /// Exchanges that wait for an endpoint with room.
+    pub waiting: usize,
     /// In the order of the file, then those that operators added.
     pub endpoints: Vec<EndpointView>,
 }
@@ -133,6 +137,8 @@ pub struct Observed {
     pub since: Option<SinceView>,
     /// How the last check went; `None` = none has ended.
     pub last_check: Option<LastCheckView>,
+    /// It is left alone for what requests say of it; `None` = it is not.
+    pub ejected: Option<EjectedView>,
     /// What it says of itself, in the words of its agent; `None` = nothing that changes anything.
     pub says: Option<String>,
     /// Exchanges in flight.
@@ -149,6 +155,15 @@ pub struct SinceView {
     /// In milliseconds since 1970.
     pub at_unix_ms: u64,
     /// What checks found then.
+    pub why: String,
+}
+
+/// Why an endpoint is left alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct EjectedView {
+    /// When that ends, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// What requests said of it.
     pub why: String,
 }
 

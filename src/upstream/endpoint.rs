@@ -37,6 +37,8 @@ pub struct Endpoint {
     health: AtomicU8,
     /// Left alone for what requests say of it; written as `health` is.
     ejected: AtomicBool,
+    /// Why, and until when.
+    ejection: ArcSwapOption<Ejection>,
     /// When it last became ready after it had not been; 0 = it always was.
     ready_since: AtomicU64,
     /// A [`Said`], packed; written by the control plane's lock holder alone.
@@ -51,6 +53,15 @@ pub struct Endpoint {
     last_check: ArcSwapOption<LastCheck>,
     /// Why it is what checks found it to be.
     since: ArcSwapOption<Since>,
+}
+
+/// Why an endpoint is left alone for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// When that ends, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// What requests said of it.
+    pub why: String,
 }
 
 /// How a check went.
@@ -121,6 +132,7 @@ impl Endpoint {
             cut: AtomicBool::new(false),
             health: AtomicU8::new(Health::Unchecked as u8),
             ejected: AtomicBool::new(false),
+            ejection: ArcSwapOption::empty(),
             ready_since: AtomicU64::new(0),
             said: AtomicU64::new(Said::default().pack()),
             line: AtomicU64::new(0),
@@ -178,10 +190,17 @@ impl Endpoint {
         self.ejected.load(Ordering::Relaxed)
     }
 
+    /// Why it is left alone; `None` = it is not.
+    pub fn ejection(&self) -> Option<Arc<Ejection>> {
+        self.ejection.load_full()
+    }
+
     /// Leaves it alone, or takes that back; as [`Endpoint::set_health`].
-    pub fn set_ejected(&self, ejected: bool) {
-        self.ejected.store(ejected, Ordering::Relaxed);
-        self.cells.control().ejected.set(u64::from(ejected));
+    pub fn set_ejection(&self, ejection: Option<Ejection>) {
+        let is_ejected = ejection.is_some();
+        self.ejection.store(ejection.map(Arc::new));
+        self.ejected.store(is_ejected, Ordering::Relaxed);
+        self.cells.control().ejected.set(u64::from(is_ejected));
     }
 
     /// When it last became ready after it had not been, for slow start; 0 = it always was.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::balance::sticky::{Keyring, StickyIndex};
-use crate::balance::{Factory, Member};
+use crate::balance::{Factory, Member, PolicyKind};
 use crate::base::clock::{Nanos, nanos};
 use crate::base::load::Load;
 use crate::config::{self, Name, WhenUnhealthy};
@@ -394,6 +394,14 @@ fn ramp(
     let (Some(slow_start), Some(previous)) = (spec.slow_start.map(nanos), previous) else {
         return 0;
     };
+    let shares = !matches!(
+        spec.policy.kind,
+        PolicyKind::First | PolicyKind::Maglev | PolicyKind::Rendezvous | PolicyKind::RingHash
+    );
+    // A key has its place, and a place is taken or not.
+    if !shares {
+        return 0;
+    }
     // Where nobody was ready everybody is new: all the same, and nobody to spare them.
     if !previous.ready.iter().any(|ready| *ready) {
         return 0;

@@ -52,9 +52,17 @@ fn upstream(upstream: &Upstream, out: &mut dyn Write) -> Result<(), Failure> {
         ""
     };
     let endpoints = plural(upstream.endpoints.len() as u64, "endpoint");
+    let breaker = match upstream.breaker.as_deref() {
+        None | Some("closed") => String::new(),
+        Some(state) => format!(", breaker {state}"),
+    };
+    let waiting = match upstream.waiting {
+        0 => String::new(),
+        n => format!(", {n} waiting for an endpoint with room"),
+    };
     writeln!(
         out,
-        "upstream {}: {}{dynamic}, {endpoints}{failing_open}",
+        "upstream {}: {}{dynamic}, {endpoints}{failing_open}{breaker}{waiting}",
         upstream.name, upstream.policy
     )?;
     let mut table = Table::new(&[
@@ -93,7 +101,7 @@ fn upstream(upstream: &Upstream, out: &mut dyn Write) -> Result<(), Failure> {
         .iter()
         .flat_map(|e| {
             let observed = e.observed.iter();
-            let lines = observed.flat_map(|o| [unwell(o, now), says(o)]);
+            let lines = observed.flat_map(|o| [unwell(o, now), ejected(o, now), says(o)]);
             lines.flatten().map(move |line| (e, line))
         })
         .enumerate()
@@ -153,6 +161,9 @@ fn endpoint(upstream: &str, endpoint: &Endpoint, out: &mut dyn Write) -> Result<
         let now = Clock::start().unix_ms();
         layers.row(["health".to_owned(), health(observed, now)]);
         layers.row(["last check".to_owned(), last_check(observed, now)]);
+        if let Some(ejected) = ejected(observed, now) {
+            layers.row(["requests".to_owned(), ejected]);
+        }
         layers.row([
             "itself".to_owned(),
             observed.says.clone().unwrap_or_else(|| "-".to_owned()),
@@ -187,6 +198,13 @@ fn health(observed: &Observed, now: u64) -> String {
         None if word == "unchecked" => word.clone(),
         None => format!("{word}: taken for it until its checks say otherwise"),
     }
+}
+
+/// For how long, and for what, an endpoint is left alone.
+fn ejected(observed: &Observed, now: u64) -> Option<String> {
+    let ejected = observed.ejected.as_ref()?;
+    let left = lasting(ejected.until_unix_ms.saturating_sub(now).div_ceil(1000));
+    Some(format!("ejected for another {left}: {}", ejected.why))
 }
 
 fn says(observed: &Observed) -> Option<String> {

@@ -68,6 +68,9 @@ pub(super) struct Upstream {
     pub(super) dynamic: bool,
     #[serde(default)]
     pub(super) failing_open: bool,
+    pub(super) breaker: Option<String>,
+    #[serde(default)]
+    pub(super) waiting: usize,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -124,6 +127,7 @@ pub(super) struct Observed {
     pub(super) health: String,
     pub(super) since: Option<Since>,
     pub(super) last_check: Option<LastCheck>,
+    pub(super) ejected: Option<Ejected>,
     pub(super) says: Option<String>,
     pub(super) in_flight: u64,
     pub(super) connections: i64,
@@ -133,6 +137,12 @@ pub(super) struct Observed {
 #[derive(Debug, Deserialize)]
 pub(super) struct Since {
     pub(super) at_unix_ms: u64,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Ejected {
+    pub(super) until_unix_ms: u64,
     pub(super) why: String,
 }
 
