@@ -106,7 +106,14 @@ impl Compiler {
                 };
                 match old {
                     Some(old) if is_same(old) => old.clone(),
-                    _ => Arc::new(self.upstream(spec, zone, keyring, old, known, &wanted(spec))),
+                    _ => Arc::new(self.upstream(
+                        spec,
+                        zone.as_ref(),
+                        keyring,
+                        old,
+                        known,
+                        &wanted(spec),
+                    )),
                 }
             })
             .collect();
@@ -158,7 +165,7 @@ impl Compiler {
     pub fn seats(
         &self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
         known: &Known,
         wanted: &[Wanted],
     ) -> Vec<Seat> {
@@ -210,7 +217,7 @@ impl Compiler {
     fn upstream(
         &mut self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
         keyring: Keyring,
         old: Option<&Arc<Upstream>>,
         known: &Known,
@@ -224,7 +231,7 @@ impl Compiler {
             number: (slot, self.upstreams),
             custom: self.balancers.get(&*spec.name).cloned(),
             keyring,
-            zone: zone.clone(),
+            zone: zone.cloned(),
             previous: old.map(|old| &**old),
             registry: &self.registry,
             seed: self.seed ^ slot as u64,
@@ -236,11 +243,11 @@ impl Compiler {
 }
 
 /// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
-fn tier(place: &config::Endpoint, zone: &Option<Name>) -> Tier {
+fn tier(place: &config::Endpoint, zone: Option<&Name>) -> Tier {
     let apart = |own: &Name| place.zone.as_ref().is_some_and(|other| other != own);
     Tier {
         priority: place.priority,
-        is_remote: zone.as_ref().is_some_and(apart),
+        is_remote: zone.is_some_and(apart),
     }
 }
 

@@ -366,7 +366,7 @@ impl Live {
         let known = self.known(&snapshot);
         let seats = self
             .compiler
-            .seats(&upstream.spec, &upstream.zone, &known, wanted);
+            .seats(&upstream.spec, upstream.zone.as_ref(), &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();

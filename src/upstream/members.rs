@@ -233,7 +233,7 @@ impl Upstream {
     pub fn forget(&self, endpoint: &Endpoint) {
         let members = self.members.load();
         let mut places = members.endpoints.iter();
-        if let Some(index) = places.position(|e| std::ptr::eq(&**e, endpoint)) {
+        if let Some(index) = places.position(|e| std::ptr::eq(Arc::as_ptr(e), endpoint)) {
             members.guards[index].record.reset();
         }
     }

@@ -119,10 +119,10 @@ impl Waiting {
     pub fn call(&self, now: Nanos) {
         let mut line = self.line();
         line.at(now);
-        self.call_from(line);
+        Self::call_from(line);
     }
 
-    fn call_from(&self, mut line: MutexGuard<'_, Line>) {
+    fn call_from(mut line: MutexGuard<'_, Line>) {
         let next = if line.is_overloaded() {
             line.places.pop_back()
         } else {
@@ -250,7 +250,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         if self.leave() {
             let line = self.waiting.line();
-            self.waiting.call_from(line);
+            Waiting::call_from(line);
         }
     }
 }
