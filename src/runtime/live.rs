@@ -276,6 +276,9 @@ impl Live {
             });
         }
         self.access.switch(log, &self.workers);
+        for upstream in &next.upstreams {
+            upstream.call_waiting(now);
+        }
         self.leave_endpoints(&old, &stays, now, grace);
         self.replaced.push(old);
         self.config = Arc::new(config);
