@@ -268,7 +268,8 @@ pub(super) async fn forward(
             has_begun = true;
             if s.head.version == Version::Http11 {
                 s.to_client.clear();
-                headers::write_interim(&mut s.to_client, &s.reply, s.response.filled());
+                let hidden = x.agent_header();
+                headers::write_interim(&mut s.to_client, &s.reply, s.response.filled(), hidden);
                 if let Err(reason) = send(conn, worker, &s.to_client, x).await {
                     break Awaited::Failed(reason);
                 }

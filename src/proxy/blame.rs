@@ -1,6 +1,7 @@
 //! Whose fault it was: what an endpoint is told of its attempt, and what is counted for it.
 
 use crate::base::clock::Nanos;
+use crate::health::agent::line::MAX_LINE;
 use crate::http1::ResponseHead;
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
@@ -46,7 +47,8 @@ pub(super) fn blame(
     seen
 }
 
-/// Tells how an attempt went that brought a response: a server error counts as slow, never as fast.
+/// Tells how an attempt went that brought a response: a server error counts as slow, never as fast;
+/// and what the endpoint says of itself in it.
 pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], now: Nanos) -> Seen {
     let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
     let seen = if is_failure(reply, buf) {
@@ -56,6 +58,11 @@ pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], n
     };
     if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
         ticket.observe(&upstream.shared, seen, elapsed, now);
+        if let Some(name) = x.agent_header()
+            && let Some(line) = reply.get_all(buf, name.as_str()).next()
+        {
+            ticket.hear(&upstream.shared, &line[..line.len().min(MAX_LINE)]);
+        }
     }
     seen
 }

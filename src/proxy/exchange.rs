@@ -135,6 +135,12 @@ impl Exchange {
         }
     }
 
+    /// The response field in which endpoints of its upstream speak of themselves, to this proxy alone.
+    pub(super) fn agent_header(&self) -> Option<&HeaderName> {
+        let agent = self.upstream.as_ref()?.shared.spec.agent.as_ref()?;
+        agent.header.as_ref()
+    }
+
     /// A limit would have refused it for `reason`, had it not been told to observe.
     pub(super) fn observed(&self, worker: &Worker, reason: Reason) {
         if let Some(route) = self.route() {

@@ -52,6 +52,8 @@ pub(super) struct ResponseContext<'a> {
     pub via: Option<&'a str>,
     /// A `Set-Cookie` value of ours.
     pub cookie: Option<&'a [u8]>,
+    /// The field in which endpoints speak to this proxy alone.
+    pub hidden: Option<&'a HeaderName>,
 }
 
 /// The framing fields of an outgoing response.
@@ -151,7 +153,10 @@ pub(super) fn write_response(
         let skip = match field.id {
             FieldId::ContentLength => cx.body != ResponseFraming::AsIs,
             FieldId::Via => cx.via.is_some(),
-            _ => false,
+            _ => cx.hidden.is_some_and(|hidden| {
+                let name = field.name.of(buf);
+                name.eq_ignore_ascii_case(hidden.as_str().as_bytes())
+            }),
         };
         if !skip && (!has_edits || !cx.edits.replaces(field.name.of(buf))) {
             write_field(out, field, buf);
@@ -180,7 +185,12 @@ pub(super) fn write_response(
 }
 
 /// The Content-Type-less head of an interim response: all its end-to-end fields.
-pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8]) {
+pub(super) fn write_interim(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    buf: &[u8],
+    hidden: Option<&HeaderName>,
+) {
     let none = HeaderEdits::default();
     let cx = ResponseContext {
         edits: &none,
@@ -190,6 +200,7 @@ pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8]) 
         upgrade: false,
         via: None,
         cookie: None,
+        hidden,
     };
     write_response(out, head, buf, &cx);
 }

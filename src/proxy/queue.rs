@@ -1,6 +1,7 @@
 //! Waiting for an endpoint with room.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
 
 use crate::base::clock::{Nanos, nanos};
@@ -36,7 +37,7 @@ pub(super) async fn wait(
     worker: &Worker,
     s: &mut Scratch,
     x: &mut Exchange,
-    upstream: &LocalUpstream,
+    upstream: &Rc<LocalUpstream>,
     wishes: Wishes<'_>,
     deadlines: Deadlines,
 ) -> Result<Ticket, Reason> {
@@ -60,7 +61,9 @@ pub(super) async fn wait(
         loop {
             if may_pick {
                 let now = worker.clock.now();
-                match wishes.pick(upstream, s, now, &mut worker.rng.borrow_mut()) {
+                // By the limits of now: a reload may have raised them.
+                let upstream = worker.renewed(upstream);
+                match wishes.pick(&upstream, s, now, &mut worker.rng.borrow_mut()) {
                     Picked::One(ticket) => return Poll::Ready(Ok(ticket)),
                     Picked::Nobody => return Poll::Ready(Err(Reason::NoEndpoint)),
                     Picked::Full => {}
@@ -71,9 +74,14 @@ pub(super) async fn wait(
                 Poll::Ready(Called::Away) => return Poll::Ready(Err(Reason::QueueFull)),
                 // It has looked since it was called, and somebody was quicker.
                 Poll::Ready(Called::In) if is_called => {
-                    waiter.again(worker.clock.now());
+                    let now = worker.clock.now();
+                    waiter.again(now);
                     is_called = false;
                     may_pick = waiter.is_alone();
+                    // Room that was made since it looked found nobody to call.
+                    if !may_pick && worker.renewed(upstream).has_room() {
+                        line.call(now);
+                    }
                 }
                 Poll::Ready(Called::In) => {
                     is_called = true;
@@ -104,7 +112,7 @@ pub(super) async fn wait(
     if waited.is_ok() {
         cells.queue_wait.observe(now.saturating_sub(joined));
         // One call for each who leaves; who finds more room than that passes it on.
-        waiter.enter(upstream.has_room(), now);
+        waiter.enter(|| worker.renewed(upstream).has_room(), now);
     }
     waited
 }

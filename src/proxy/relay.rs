@@ -51,8 +51,12 @@ pub(super) async fn relay(
         ResponseBody::None => (Reader::Done, Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Length(n) => (Reader::Length(n), Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Chunked => {
-            let trailers =
-                Trailers::of_response(&plan.response_headers, &s.reply.fields, s.response.filled());
+            let trailers = Trailers::of_response(
+                &plan.response_headers,
+                x.agent_header(),
+                &s.reply.fields,
+                s.response.filled(),
+            );
             let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()), trailers);
             if is_11 {
                 (reader, Framing::Chunked, ResponseFraming::Chunked)
@@ -85,6 +89,7 @@ pub(super) async fn relay(
         upgrade: false,
         via: x.listener().spec.forwarding.via.as_deref(),
         cookie: (!s.cookie.is_empty()).then_some(&*s.cookie),
+        hidden: x.agent_header(),
     };
     s.to_client.clear();
     headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);

@@ -28,7 +28,10 @@ enum Direction {
         /// The field that bears the request id.
         request_id: Option<HeaderName>,
     },
-    Response,
+    Response {
+        /// The field that is for this proxy alone.
+        hidden: Option<HeaderName>,
+    },
 }
 
 // === impl Trailers ===
@@ -50,10 +53,16 @@ impl<'p> Trailers<'p> {
     }
 
     /// Of a response with these fields.
-    pub(super) fn of_response(edits: &'p HeaderEdits, fields: &[Field], buf: &[u8]) -> Self {
+    pub(super) fn of_response(
+        edits: &'p HeaderEdits,
+        hidden: Option<&HeaderName>,
+        fields: &[Field],
+        buf: &[u8],
+    ) -> Self {
+        let hidden = hidden.cloned();
         Self {
             edits,
-            direction: Direction::Response,
+            direction: Direction::Response { hidden },
             named: named(fields, buf),
         }
     }
@@ -68,7 +77,10 @@ impl<'p> Trailers<'p> {
                     || request_id.as_ref().is_some_and(is_id)
                     || self.edits.replaces_folded(name)
             }
-            Direction::Response => self.edits.replaces(name),
+            Direction::Response { hidden } => {
+                let is_it = |n: &HeaderName| name.eq_ignore_ascii_case(n.as_str().as_bytes());
+                hidden.as_ref().is_some_and(is_it) || self.edits.replaces(name)
+            }
         };
         !is_taken && !options(&self.named).any(|option| option.eq_ignore_ascii_case(name))
     }
@@ -148,7 +160,7 @@ mod tests {
             remove: vec!["x-secret".parse().unwrap()],
             ..HeaderEdits::default()
         };
-        let trailers = Trailers::of_response(&edits, &[], b"");
+        let trailers = Trailers::of_response(&edits, None, &[], b"");
         assert!(!trailers.pass(b"X-Secret"));
         assert!(trailers.pass(b"x_secret"), "no browser folds names");
         assert!(trailers.pass(b"x-sum"));

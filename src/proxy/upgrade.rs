@@ -75,6 +75,7 @@ pub(super) async fn begin(
         upgrade: true,
         via: x.listener().spec.forwarding.via.as_deref(),
         cookie: None,
+        hidden: x.agent_header(),
     };
     s.to_client.clear();
     headers::write_response(&mut s.to_client, &s.reply, s.response.filled(), &cx);

@@ -182,6 +182,15 @@ impl Worker {
         self.renew_upstream(upstream)
     }
 
+    /// This worker's view of what the name of `upstream` means now: for who has waited.
+    pub(super) fn renewed(&self, upstream: &Rc<LocalUpstream>) -> Rc<LocalUpstream> {
+        let snapshot = self.snapshot();
+        let slot = upstream.shared.slot;
+        let now = snapshot.upstreams.iter().find(|u| u.slot == slot);
+        // Removed: it is served as it was.
+        now.map_or_else(|| upstream.clone(), |now| self.upstream(now))
+    }
+
     /// Takes over an upstream that is new, or that a reload changed: endpoints that stay keep
     /// their pools.
     #[cold]

@@ -17,7 +17,6 @@ use crate::proxy::limit::RouteLimits;
 use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::said::Said;
 use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
 
 use super::sticky_keys::Keyrings;
@@ -107,7 +106,14 @@ impl Compiler {
                 };
                 match old {
                     Some(old) if is_same(old) => old.clone(),
-                    _ => Arc::new(self.upstream(spec, zone, keyring, old, known, &wanted(spec))),
+                    _ => Arc::new(self.upstream(
+                        spec,
+                        zone.as_ref(),
+                        keyring,
+                        old,
+                        known,
+                        &wanted(spec),
+                    )),
                 }
             })
             .collect();
@@ -195,7 +201,7 @@ impl Compiler {
                 }
                 if spec.agent.is_none() {
                     // Nobody could take back what it said.
-                    endpoint.set_said(Said::default());
+                    endpoint.forget_said();
                 }
                 Seat {
                     endpoint,

@@ -276,6 +276,9 @@ impl Live {
             });
         }
         self.access.switch(log, &self.workers);
+        for upstream in &next.upstreams {
+            upstream.call_waiting(now);
+        }
         self.leave_endpoints(&old, &stays, now, grace);
         self.replaced.push(old);
         self.config = Arc::new(config);
@@ -505,6 +508,7 @@ impl Live {
     pub fn heed(&mut self, signals: Vec<Signal>) {
         let snapshot = self.published.snapshot.load_full();
         let find = |name: &Name| snapshot.upstreams.iter().find(|u| u.spec.name == *name);
+        let mut said = Vec::new();
         for signal in signals {
             match signal {
                 Signal::Breaker { upstream, change } => {
@@ -512,7 +516,11 @@ impl Live {
                         self.note_breaker(upstream, change);
                     }
                 }
-                Signal::Said { .. } => {}
+                Signal::Said {
+                    upstream,
+                    endpoint,
+                    line,
+                } => said.push((Heard::in_response(upstream, endpoint, &line), line)),
                 Signal::Tripped {
                     upstream,
                     endpoint,
@@ -526,6 +534,11 @@ impl Live {
                     }
                 }
             }
+        }
+        let (heard, lines): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+        self.hear(&heard);
+        for (heard, line) in heard.iter().zip(lines) {
+            heard.endpoint.heard(&line);
         }
     }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::Nanos;
+use crate::base::hash::hash;
 use crate::base::load::Load;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::{CheckResult, EndpointCells};
@@ -42,6 +43,10 @@ pub struct Endpoint {
     ready_since: AtomicU64,
     /// A [`Said`], packed; written by the control plane's lock holder alone.
     said: AtomicU64,
+    /// Hash of the line that it last said in a response; 0 = none. Workers write it when they hand a
+    /// line on, and the control plane when it has taken one in: of two that came at once, the one
+    /// that holds stands here in the end, and the other is news again.
+    line: AtomicU64,
     /// When an answer of it last proved it well; 0 = never. Workers write it.
     well_at: AtomicU64,
     /// How the last check went; the checker writes it, views read it.
@@ -130,6 +135,7 @@ impl Endpoint {
             ejection: ArcSwapOption::empty(),
             ready_since: AtomicU64::new(0),
             said: AtomicU64::new(Said::default().pack()),
+            line: AtomicU64::new(0),
             well_at: AtomicU64::new(0),
             last_check: ArcSwapOption::empty(),
             since: ArcSwapOption::empty(),
@@ -219,6 +225,24 @@ impl Endpoint {
         self.said.store(said.pack(), Ordering::Relaxed);
     }
 
+    /// Forgets what it said of itself; as [`Endpoint::set_said`].
+    pub fn forget_said(&self) {
+        self.set_said(Said::default());
+        self.line.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it did not say this in the response before.
+    #[inline]
+    pub fn is_news(&self, line: &[u8]) -> bool {
+        // Relaxed: it is compared, and nothing else is read because of it.
+        self.line.load(Ordering::Relaxed) != line_hash(line)
+    }
+
+    /// It says this from now on.
+    pub fn heard(&self, line: &[u8]) {
+        self.line.store(line_hash(line), Ordering::Relaxed);
+    }
+
     /// An answer of it at `now` proves it well: it may stand in for a check.
     #[inline]
     pub fn proved_well(&self, now: Nanos) {
@@ -254,4 +278,9 @@ impl Endpoint {
     pub fn in_flight(&self) -> u64 {
         u64::from(self.load.in_flight.load(Ordering::Relaxed))
     }
+}
+
+/// Never 0.
+fn line_hash(line: &[u8]) -> u64 {
+    hash(line).max(1)
 }

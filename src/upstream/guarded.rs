@@ -86,9 +86,9 @@ impl Signals {
         (Self(sender), receiver)
     }
 
-    /// Tells the control plane.
-    pub fn send(&self, signal: Signal) {
-        let _ = self.0.try_send(signal);
+    /// Tells the control plane; whether there was room.
+    pub fn send(&self, signal: Signal) -> bool {
+        self.0.try_send(signal).is_ok()
     }
 }
 

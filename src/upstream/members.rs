@@ -216,11 +216,15 @@ impl Upstream {
         let generation = next.generation;
         self.members.store(Arc::new(next));
         self.generation.store(generation, Ordering::Release);
-        // There may be room that was not there before.
+        self.call_waiting(now);
+        previous
+    }
+
+    /// There may be room that was not there before, for those who wait.
+    pub fn call_waiting(&self, now: Nanos) {
         if self.waiting.is_busy() {
             self.waiting.call(now);
         }
-        previous
     }
 
     /// Publishes the same members with the health that they have now.

@@ -99,6 +99,22 @@ impl Ticket {
         self.generation.members.sticky.value(self.index)
     }
 
+    /// Hands on what the endpoint says of itself with a response, if that is news.
+    pub fn hear(&self, upstream: &Upstream, line: &[u8]) {
+        let endpoint = &self.generation.members.endpoints[self.index];
+        if !endpoint.is_news(line) {
+            return;
+        }
+        let is_sent = upstream.signals.send(Signal::Said {
+            upstream: upstream.spec.name.clone(),
+            endpoint: endpoint.clone(),
+            line: line.into(),
+        });
+        if is_sent {
+            endpoint.heard(line);
+        }
+    }
+
     /// Tells how the attempt went; `elapsed` until the response head or the failure.
     pub fn observe(&self, upstream: &Upstream, seen: Seen, elapsed: Nanos, now: Nanos) {
         let members = &self.generation.members;

@@ -3,6 +3,7 @@
 mod access_log;
 mod admin_api;
 mod agent;
+mod agent_header;
 mod balancing;
 mod balancing_sticky;
 mod cli;

@@ -39,6 +39,30 @@ pub(super) struct Answer {
     pub(super) unknown: Option<String>,
 }
 
+// === impl Heard ===
+
+impl Heard {
+    /// What an endpoint said of itself in a field of a response. Words that mean nothing change
+    /// nothing.
+    pub(crate) fn in_response(upstream: Name, endpoint: Arc<Endpoint>, line: &[u8]) -> Self {
+        let understood = line::parse(line);
+        if let Some(word) = understood.unknown {
+            // Once: the same line is no news the next time.
+            tracing::debug!(
+                "endpoint {} of upstream `{upstream}`, in a response: `{}` is no word of the protocol",
+                endpoint.name,
+                quoted(word)
+            );
+        }
+        Self {
+            words: understood.words,
+            why: format!("its response says `{}`", quoted(line)),
+            upstream,
+            endpoint,
+        }
+    }
+}
+
 /// Asks the agent of the endpoint at `addr` once, for at most `spec.timeout`. Dropping the future
 /// closes the connection.
 ///

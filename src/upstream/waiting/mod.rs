@@ -217,10 +217,12 @@ impl Waiter {
         }
     }
 
-    /// Goes in; `has_room` says whether another one may.
-    pub fn enter(mut self, has_room: bool, now: Nanos) {
+    /// Goes in, and calls the next one if there is room for it. `has_room` is asked after it has
+    /// left: whoever joined before it left waits for its call, and room that was made meanwhile called
+    /// nobody.
+    pub fn enter(mut self, has_room: impl FnOnce() -> bool, now: Nanos) {
         self.leave();
-        if has_room {
+        if self.waiting.is_busy() && has_room() {
             self.waiting.call(now);
         }
     }

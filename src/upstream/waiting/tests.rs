@@ -35,7 +35,7 @@ fn first_come_first_called() {
     // Who was called counts until it has gone in: nobody goes in before it.
     assert_eq!(line.len(), 3);
     let mut waiters = waiters.into_iter();
-    waiters.next().unwrap().enter(false, MS);
+    waiters.next().unwrap().enter(|| false, MS);
     assert_eq!(line.len(), 2);
     line.call(MS);
     assert!(is_in(&waiters.next().unwrap()));
@@ -58,9 +58,9 @@ fn after_a_tenth_of_a_second_the_latest_is_called_and_the_oldest_turned_away() {
     line.call(102 * MS);
     assert!(is_in(&latest));
     assert!(poll(&young).is_pending());
-    latest.enter(true, 102 * MS);
+    latest.enter(|| true, 102 * MS);
     assert!(is_in(&young), "there was more room");
-    young.enter(false, 102 * MS);
+    young.enter(|| false, 102 * MS);
     assert!(line.is_empty());
     // An empty line begins anew.
     let one = line.join(2, 200 * MS).unwrap();
@@ -160,7 +160,7 @@ fn no_call_is_ever_lost() {
                                 Poll::Ready(Called::Away) => panic!("the line has no end"),
                             }
                         }
-                        waiter.enter(load.load(Ordering::SeqCst) < LIMIT, 0);
+                        waiter.enter(|| load.load(Ordering::SeqCst) < LIMIT, 0);
                     }
                     assert!(load.load(Ordering::SeqCst) <= LIMIT);
                     std::thread::yield_now();
