@@ -9,6 +9,8 @@ mod config_ui;
 mod deadlines;
 mod drain;
 mod embed;
+mod failures;
+mod failures_load;
 mod forwarding;
 mod fuzz_live;
 mod handover;
