@@ -37,6 +37,7 @@ mod relay_splice;
 mod relay_upgrade;
 mod reload;
 mod reload_signal;
+mod retries;
 mod routing;
 mod routing_actions;
 mod support;
