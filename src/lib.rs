@@ -17,7 +17,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the words of systemd |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the words of systemd, TLS towards servers |
 //! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F2 | [`balance`] | policies, pure |
@@ -26,7 +26,7 @@
 //! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
 //! | F4 | [`upstream`] | endpoints, their published generations, what operators say of them, pools, tickets, connects |
-//! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; it sees `upstream` |
+//! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; what endpoints say of themselves; it sees `upstream` |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
 //! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
 //! | F7 | [`admin`] | `/metrics`, `/livez`, `/readyz`, and the API on the Unix socket, on hyper and tower |
@@ -47,7 +47,8 @@
 //! (`proxy::worker::Life`), a request to the snapshot that it began under, a socket to its address
 //! (`runtime::sockets`). Operators, signals and the file watch come in through
 //! [`runtime::operate::Operations`]; what checks find (`health::checker`, on the control thread)
-//! through `Live::judge`. An upgrade is a second process on the same sockets:
+//! through `Live::judge`, what endpoints say of themselves (`health::agent`) through `Live::hear`. An
+//! upgrade is a second process on the same sockets:
 //! [`listener::handover`] says how the two speak, `cli::upgrade` does it.
 //!
 //! # Invariants

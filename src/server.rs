@@ -40,6 +40,7 @@ use crate::runtime::live::{Live, Parts, wanted};
 pub use crate::runtime::operate::{Operations, Order};
 use crate::runtime::readiness::{Readiness, Ready};
 use crate::runtime::sockets::Sockets;
+use crate::runtime::sticky_keys::{StickyKeyError, StickyKeys};
 use crate::runtime::worker::Heir;
 use crate::runtime::workers::{COMMANDS, Workers};
 use crate::runtime::{control, operate, worker};
@@ -106,6 +107,9 @@ pub enum StartError {
     /// The overrides of the process before cannot be read.
     #[error(transparent)]
     Overrides(OpenError),
+    /// What sticky cookies are signed with cannot be read, or made.
+    #[error(transparent)]
+    StickyKey(StickyKeyError),
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -207,7 +211,9 @@ impl Server {
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
         let told = overrides.reconcile(None, config);
-        let snapshot = compiler.compile(config, &prepared.slots, None, &known, |spec| {
+        let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
+        let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
+        let snapshot = compiler.compile(config, &prepared.slots, None, &known, &keyrings, |spec| {
             wanted(spec, &overrides)
         });
         let published = Arc::new(Published::new(snapshot));
@@ -243,6 +249,7 @@ impl Server {
             published: published.clone(),
             registry: registry.clone(),
             compiler,
+            sticky_keys,
             sockets,
             workers: threads,
             access,
@@ -305,9 +312,12 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, signalled, seed, stop);
+        let control = control::start(serving, live, signalled, readiness.clone(), seed, stop);
         server.control = Some(control.map_err(StartError::Thread)?);
-        readiness.set(Ready::Ready);
+        // A successor has the traffic already, and nobody else would answer.
+        if generation > 0 || server.live().targets().borrow().is_empty() {
+            readiness.set_known();
+        }
         Ok(server)
     }
 

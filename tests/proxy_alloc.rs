@@ -15,7 +15,7 @@ use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use isobar::balance::{Member, sticky};
+use isobar::balance::sticky::Keyring;
 use isobar::config::{self, PortZero};
 use isobar::server::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -84,11 +84,11 @@ fn main() {
     let (origin, _listener) = origin();
     let folder = tempfile::tempdir().unwrap();
     let mut toml = format!(
-        "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
-         [log]\naccess = {{ format = 'json', to = '{}' }}\n\
+        "[process]\nworkers = 1\nstate_dir = '{0}'\n[admin]\nbind = '127.0.0.1:0'\n\
+         [log]\naccess = {{ format = 'json', to = '{0}/access.log' }}\n\
          [listeners.web]\nbind = '127.0.0.1:0'\nupstream = 'app'\n\
          [upstreams.app]\nendpoints = ['{origin}']\n",
-        folder.path().join("access.log").display()
+        folder.path().display()
     );
     for (name, keys, _) in UPSTREAMS {
         toml += &format!(
@@ -109,12 +109,11 @@ fn main() {
             N,
         );
     }
-    let member = Member {
-        name: origin.to_string().into(),
-        weight: 1,
-    };
+    let key = std::fs::read(folder.path().join("sticky.key")).unwrap();
+    let keyring = Keyring::new([key.trim_ascii().into()]);
+    let stuck = keyring.value("stuck", &origin.to_string()).to_string();
     for (name, _, field) in UPSTREAMS {
-        let field = field.replace("{cookie}", &sticky::cookie_value(&member));
+        let field = field.replace("{cookie}", &stuck);
         let addr = server.local_addr(name).unwrap();
         steady(name, addr, 1, &field, N / 8);
     }

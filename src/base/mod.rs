@@ -13,3 +13,4 @@ pub mod siphash;
 pub mod stream;
 pub mod systemd;
 pub mod timer;
+pub mod tls;

@@ -13,6 +13,7 @@ use regex::Regex;
 
 use crate::balance::Policy;
 use crate::base::addr::{BindAddr, EndpointAddr};
+use crate::base::tls::TlsClient;
 use crate::route::Rule;
 
 /// The name of a listener, route or upstream: its identity across reloads.
@@ -463,13 +464,33 @@ pub struct HealthSpec {
     pub init_state: InitState,
     /// A response that proves the endpoint well stands in for the next check.
     pub traffic: bool,
+    /// Checks (http and grpc) speak TLS.
+    pub tls: Option<CheckTls>,
+}
+
+/// `health.tls`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckTls {
+    /// The name that the certificate must have and SNI tells; `None` = as the check's Host says, or
+    /// the endpoint's address.
+    pub server_name: Option<String>,
+    /// Where the CAs are that are trusted; `None` = those of the system.
+    pub ca: Option<PathBuf>,
+    /// Whether the certificate must be right.
+    pub verify: bool,
+    /// All of it, ready for use: of the same CAs, the same.
+    pub client: TlsClient,
 }
 
 /// `health.check` with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Check {
+    /// grpc.health.v1.Health answers SERVING.
+    Grpc(GrpcCheck),
     /// A request is answered as expected.
     Http(HttpCheck),
+    /// The greeting of a server that takes connections, and the answer to a login if there is a user.
+    Mysql(MysqlCheck),
     /// A startup message is answered by a server that takes connections.
     Postgres,
     /// PING is answered.
@@ -478,6 +499,22 @@ pub enum Check {
     Smtp,
     /// A connection can be made.
     Tcp,
+}
+
+/// `health.check = "grpc"`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GrpcCheck {
+    /// The service that is asked for; empty = the server as a whole.
+    pub service: String,
+    /// Its `:authority`; `None` = the endpoint's address.
+    pub host: Option<HeaderValue>,
+}
+
+/// `health.check = "mysql"`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MysqlCheck {
+    /// Logs in under this name, without a password; `None` = the greeting is enough.
+    pub user: Option<String>,
 }
 
 /// `health.check = "http"`
@@ -577,8 +614,8 @@ pub struct Sticky {
     pub secure: bool,
     /// `Max-Age`; `None` = a session cookie.
     pub ttl: Option<Duration>,
-    /// File whose first line is the secret that cookies are signed with; `None` = a key in `state_dir`,
-    /// or none.
+    /// File whose first line is the secret that cookies are signed with, and whose further lines are
+    /// those they were signed with before; `None` = a key in `state_dir`, or none.
     pub secret_file: Option<PathBuf>,
 }
 
@@ -654,7 +691,9 @@ impl Check {
     /// The word in the configuration.
     pub const fn as_str(&self) -> &'static str {
         match self {
+            Self::Grpc(_) => "grpc",
             Self::Http(_) => "http",
+            Self::Mysql(_) => "mysql",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
             Self::Smtp => "smtp",

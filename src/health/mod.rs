@@ -1,4 +1,4 @@
-//! Active checks of endpoints.
+//! Active checks of endpoints, and what they say of themselves ([`agent`]).
 //!
 //! [`threshold`] (what a row of results means) and [`schedule`] (when the next check is due) are
 //! pure; [`probe`] asks an endpoint once, one file a protocol; [`checker`] is the shell that runs

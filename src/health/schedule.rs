@@ -1,32 +1,51 @@
 //! When checks are due.
 //!
-//! First checks are spread evenly over the interval, and each interval is a little shorter or longer
-//! than configured: ten thousand endpoints of one file are neither asked in one instant at the start,
-//! nor drift together later.
+//! First checks are spread evenly, and each interval is a little shorter or longer than configured:
+//! ten thousand endpoints of one file are neither asked in one instant at the start, nor drift
+//! together later.
 
 use std::time::Duration;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
-use crate::config::HealthSpec;
+use crate::config::{AgentSpec, HealthSpec};
 use crate::upstream::Health;
 
 /// No first check waits longer: an endpoint that was just added is soon known, whatever the interval.
 pub const SPREAD: Duration = Duration::from_secs(5);
 
-/// How long after it became known an endpoint is checked first.
-pub fn first(spec: &HealthSpec, rng: &mut Rng) -> Nanos {
-    share(nanos(spec.interval.min(SPREAD)), rng.unit())
+/// How far apart first checks are at most, on average: a server with few endpoints knows them at
+/// once, and hundreds of endpoints are not asked in one instant.
+const APART: Duration = Duration::from_millis(10);
+
+/// What HAProxy's manual advises for `spread-checks`; agents have no key for it.
+const AGENT_JITTER: f64 = 0.2;
+
+/// How long after it became known an endpoint is asked first, if it is to be asked every `interval`
+/// and is one of `fellows` that became known together.
+pub fn first(interval: Duration, fellows: usize, rng: &mut Rng) -> Nanos {
+    let fellows = u32::try_from(fellows).unwrap_or(u32::MAX);
+    let spread = interval.min(SPREAD).min(APART.saturating_mul(fellows));
+    share(nanos(spread), rng.unit())
 }
 
 /// The time from the beginning of one check to that of the next.
 pub fn next(spec: &HealthSpec, health: Health, rng: &mut Rng) -> Nanos {
-    let interval = nanos(match health {
+    let interval = match health {
         Health::Down => spec.down_interval,
         Health::Unchecked | Health::Up => spec.interval,
-    });
-    // From interval * (1 - jitter) to interval * (1 + jitter), evenly.
-    share(interval, 1.0 + spec.jitter * (2.0 * rng.unit() - 1.0))
+    };
+    around(interval, spec.jitter, rng)
+}
+
+/// The time from one question to an agent to the next.
+pub fn next_agent(spec: &AgentSpec, rng: &mut Rng) -> Nanos {
+    around(spec.interval, AGENT_JITTER, rng)
+}
+
+/// From interval * (1 - jitter) to interval * (1 + jitter), evenly.
+fn around(interval: Duration, jitter: f64, rng: &mut Rng) -> Nanos {
+    share(nanos(interval), 1.0 + jitter * (2.0 * rng.unit() - 1.0))
 }
 
 fn share(of: Nanos, share: f64) -> Nanos {
@@ -52,6 +71,7 @@ mod tests {
             port: None,
             init_state: InitState::Up,
             traffic: false,
+            tls: None,
         }
     }
 
@@ -82,7 +102,7 @@ mod tests {
         let mut rng = Rng::new(3);
         let mut tenths = [0u32; 10];
         for _ in 0..10_000 {
-            let at = first(&spec(2000, 2000, 0.0), &mut rng);
+            let at = first(Duration::from_secs(2), 10_000, &mut rng);
             tenths[(at / (200 * MS)) as usize] += 1;
         }
         assert!(
@@ -90,7 +110,11 @@ mod tests {
             "seed 3: {tenths:?}"
         );
         // A long interval does not leave an endpoint unknown for long.
-        let late = (0..1000).map(|_| first(&spec(600_000, 600_000, 0.0), &mut rng));
+        let day = Duration::from_secs(86_400);
+        let late = (0..1000).map(|_| first(day, usize::MAX, &mut rng));
         assert!(late.max().is_some_and(|max| max < nanos(SPREAD)));
+        // Nor do few endpoints wait for each other.
+        let late = (0..1000).map(|_| first(day, 3, &mut rng));
+        assert!(late.max().is_some_and(|max| max < 30 * MS));
     }
 }

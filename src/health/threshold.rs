@@ -107,6 +107,7 @@ mod tests {
             port: None,
             init_state,
             traffic: false,
+            tls: None,
         }
     }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
+use crate::config::Hedge;
 use crate::http1::{ChunkDecoder, RequestBody, ResponseBody, Version};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
@@ -19,7 +20,7 @@ use crate::telemetry::reason::Reason;
 use crate::upstream::{Connection, LocalUpstream, Picked, Reuse};
 
 use super::answer::{fail, refuse, send};
-use super::await_head::{Awaited, await_head};
+use super::await_head::{Awaited, await_first_head, await_head};
 use super::blame::{blame, observe_response};
 use super::body::{Flow, Framing, Reader};
 use super::dial::dial;
@@ -27,6 +28,7 @@ use super::exchange::Exchange;
 use super::forwarded::Client;
 use super::h1::Conn;
 use super::headers::{self, RequestContext};
+use super::hedge::Hedging;
 use super::http::After;
 use super::queue;
 use super::relay;
@@ -111,6 +113,7 @@ pub(super) async fn forward(
     let mut cookie = spec.sticky.as_ref().map(|sticky| Cookie::find(s, sticky));
     let mut tries = Tries::new(&plan.retry);
     let mut replayed = false;
+    let began = worker.clock.now();
     let (connection, now) = loop {
         // 6a pick
         x.phase = Phase::Pick;
@@ -119,7 +122,9 @@ pub(super) async fn forward(
         let now = worker.clock.now();
         x.picked_at = Some(now);
         let stuck = match &cookie {
-            Some(cookie) if tries.is_first() => cookie.of(s).map(|v| upstream.pick_sticky(v)),
+            Some(cookie) if tries.is_first() => {
+                cookie.of(s).map(|v| upstream.pick_sticky(v, false))
+            }
             _ => None,
         };
         let picked = match stuck {
@@ -138,7 +143,12 @@ pub(super) async fn forward(
             Picked::One(ticket) => Ok(ticket),
             Picked::Nobody => Err(Reason::NoEndpoint),
             Picked::Full => {
-                let waited = queue::wait(conn, worker, s, x, upstream, &key, &tries, deadlines);
+                let wishes = queue::Wishes {
+                    key: &key,
+                    cookie: cookie.as_ref().filter(|_| tries.is_first()),
+                    tried: tries.tried(),
+                };
+                let waited = queue::wait(conn, worker, s, x, upstream, wishes, deadlines);
                 Box::pin(waited).await
             }
         };
@@ -215,16 +225,36 @@ pub(super) async fn forward(
         arm(conn, deadlines, now, deadlines.endpoint_idle);
         let mut has_begun = false;
         let mut interims = 0;
+        let hedge = plan.retry.hedge;
+        let mut hedging = Hedging::new(hedge, s, is_idempotent, upstream, &key);
         let awaited = loop {
-            let awaited = await_head(
-                conn,
-                worker,
-                s,
-                &mut upload,
-                &mut connection,
-                &mut deadlines,
-            )
-            .await;
+            let awaited = match &mut hedging {
+                None => {
+                    await_head(
+                        conn,
+                        worker,
+                        s,
+                        &mut upload,
+                        &mut connection,
+                        &mut deadlines,
+                    )
+                    .await
+                }
+                Some(hedging) => {
+                    let first = await_first_head(
+                        conn,
+                        worker,
+                        s,
+                        x,
+                        &mut tries,
+                        &mut upload,
+                        &mut connection,
+                        &mut deadlines,
+                        hedging,
+                    );
+                    Box::pin(first).await
+                }
+            };
             if !matches!(awaited, Awaited::Head)
                 || !s.reply.status.is_informational()
                 || s.reply.status.as_u16() == 101
@@ -324,6 +354,9 @@ pub(super) async fn forward(
     deadlines.per_try = None;
     let seen = observe_response(x, &s.reply, s.response.filled(), now);
     x.conclude(seen, now);
+    if matches!(plan.retry.hedge, Hedge::Percentile(_)) {
+        upstream.learn(now.saturating_sub(began));
+    }
     cells
         .response_start
         .observe(now.saturating_sub(x.picked_at.unwrap_or(now)));

@@ -97,19 +97,15 @@ impl RouteLimits {
         let taken = counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
             (n < most).then_some(n + 1)
         });
-        match taken {
-            Ok(before) => {
-                x.place = Some(Place(counted.clone()));
-                if before >= limit.limit.get() {
-                    x.observed(worker, Reason::RouteLimit);
-                }
-                Ok(())
-            }
-            Err(_) => {
-                x.retry_after = Some(SOON);
-                Err(Reason::RouteLimit)
-            }
+        let Ok(before) = taken else {
+            x.retry_after = Some(SOON);
+            return Err(Reason::RouteLimit);
+        };
+        x.place = Some(Place(counted.clone()));
+        if before >= limit.limit.get() {
+            x.observed(worker, Reason::RouteLimit);
         }
+        Ok(())
     }
 }
 

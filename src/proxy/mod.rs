@@ -10,6 +10,7 @@ mod exchange;
 mod forwarded;
 mod h1;
 mod headers;
+mod hedge;
 mod http;
 pub mod limit;
 mod pipeline;

@@ -3,35 +3,41 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use crate::base::clock::nanos;
+use crate::base::clock::{Nanos, nanos};
+use crate::base::rng::Rng;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Called, LocalUpstream, Picked, Ticket};
+use crate::upstream::{Called, LocalUpstream, Picked, Ticket, Tried};
 
 use super::exchange::Exchange;
 use super::h1::Conn;
-use super::retry::Tries;
 use super::scratch::Scratch;
-use super::stick::Key;
+use super::stick::{Cookie, Key};
 use super::upload::{Deadlines, arm, is_client_gone};
 use super::worker::Worker;
+
+/// Which endpoint it should be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes<'a> {
+    /// What a hash policy goes by.
+    pub(super) key: &'a Key,
+    /// Names the endpoint that is asked for first.
+    pub(super) cookie: Option<&'a Cookie<'a>>,
+    /// Whom to ask last.
+    pub(super) tried: &'a Tried,
+}
 
 /// Waits in the upstream's line until an endpoint has room.
 ///
 /// # Errors
 /// Why there is none for this exchange.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the state of the story, each part borrowed apart"
-)]
 pub(super) async fn wait(
     conn: &mut Conn,
     worker: &Worker,
     s: &mut Scratch,
     x: &mut Exchange,
     upstream: &LocalUpstream,
-    key: &Key,
-    tries: &Tries<'_>,
+    wishes: Wishes<'_>,
     deadlines: Deadlines,
 ) -> Result<Ticket, Reason> {
     x.phase = Phase::Queue;
@@ -54,8 +60,7 @@ pub(super) async fn wait(
         loop {
             if may_pick {
                 let now = worker.clock.now();
-                let mut rng = worker.rng.borrow_mut();
-                match upstream.pick(key.bytes(s), tries.tried(), true, now, &mut rng) {
+                match wishes.pick(upstream, s, now, &mut worker.rng.borrow_mut()) {
                     Picked::One(ticket) => return Poll::Ready(Ok(ticket)),
                     Picked::Nobody => return Poll::Ready(Err(Reason::NoEndpoint)),
                     Picked::Full => {}
@@ -102,4 +107,17 @@ pub(super) async fn wait(
         waiter.enter(upstream.has_room(), now);
     }
     waited
+}
+
+// === impl Wishes ===
+
+impl Wishes<'_> {
+    /// An endpoint with room, for one who was called.
+    fn pick(self, upstream: &LocalUpstream, s: &Scratch, now: Nanos, rng: &mut Rng) -> Picked {
+        let value = self.cookie.and_then(|cookie| cookie.of(s));
+        match value.map(|value| upstream.pick_sticky(value, true)) {
+            Some(picked @ Picked::One(_)) => picked,
+            _ => upstream.pick(self.key.bytes(s), self.tried, true, now, rng),
+        }
+    }
 }

@@ -115,6 +115,41 @@ impl<'p> Tries<'p> {
         Some(pause)
     }
 
+    /// Whether there may be a second attempt beside the one at `first`; that one is not asked then.
+    pub(super) fn may_hedge(
+        &mut self,
+        first: &Rc<LocalEndpoint>,
+        upstream: &LocalUpstream,
+    ) -> bool {
+        if self.retries + 1 >= self.spec.attempts.min(Retry::MAX_ATTEMPTS) {
+            return false;
+        }
+        let mut tried = self.tried.clone();
+        tried.push(first);
+        let has_other = upstream.has_other(&tried);
+        if has_other {
+            self.tried = tried;
+        }
+        has_other
+    }
+
+    /// Pays for a second attempt, which counts as one of the exchange's.
+    pub(super) fn pay_for_hedge(
+        &mut self,
+        upstream: &LocalUpstream,
+        worker: usize,
+        now: Nanos,
+    ) -> bool {
+        let cells = upstream.shared.cells.worker(worker);
+        if !upstream.shared.withdraw(self.spec.budget, now) {
+            cells.budget_refusals.inc();
+            return false;
+        }
+        cells.hedges.inc();
+        self.retries += 1;
+        true
+    }
+
     /// Whether a response with this head is one to try again after, if the request may be sent again
     /// (`repeatable`) at all.
     pub(super) fn wants_other(&self, reply: &ResponseHead, buf: &[u8], repeatable: bool) -> bool {

@@ -1,8 +1,9 @@
 //! What ties a client to an endpoint: the key of a hash policy, and the sticky cookie.
 
-use crate::balance::{PolicyKind, sticky};
+use crate::balance::PolicyKind;
 use crate::config::{HashKey, Sticky, Upstream};
 use crate::http1::FieldId;
+use crate::upstream::Ticket;
 
 use super::exchange::Exchange;
 use super::forwarded::{Client, push_ip};
@@ -103,12 +104,13 @@ impl<'u> Cookie<'u> {
 
     /// Writes the `Set-Cookie` value that ties the client to the endpoint picked, if it has none yet.
     pub(super) fn write_set(&self, x: &Exchange, out: &mut Vec<u8>) {
-        let Some(ticket) = x.ticket.as_ref().filter(|_| self.set) else {
+        let ticket = x.ticket.as_ref().filter(|_| self.set);
+        let Some(value) = ticket.and_then(Ticket::cookie) else {
             return;
         };
         out.extend_from_slice(self.sticky.cookie.as_bytes());
         out.push(b'=');
-        sticky::write_cookie_value(ticket.member(), out);
+        value.write_to(out);
         // Lax: sent on top-level navigation, not on embedded cross-site requests.
         out.extend_from_slice(b"; Path=/; HttpOnly; SameSite=Lax");
         if self.sticky.secure {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::balance::Factory;
+use crate::balance::sticky::Keyring;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, nanos};
 use crate::config::{self, Action, Config, Name};
@@ -18,6 +19,8 @@ use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::said::Said;
 use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
+
+use super::sticky_keys::Keyrings;
 
 /// Where requests are counted that no route answers; no route can have this name.
 pub const UNROUTED: &str = "(none)";
@@ -75,14 +78,15 @@ impl Compiler {
     }
 
     /// Compiles a checked configuration. `slots[i]` is the slot of listener `i`; `before` is the
-    /// configuration that it replaces, `known` the endpoints that are still alive; `wanted` says
-    /// which members an upstream is to have.
+    /// configuration that it replaces, `known` the endpoints that are still alive, `keyrings` what
+    /// cookies are signed with; `wanted` says which members an upstream is to have.
     pub fn compile(
         &mut self,
         config: &Config,
         slots: &[usize],
         before: Option<&Snapshot>,
         known: &Known,
+        keyrings: &Keyrings,
         wanted: impl Fn(&config::Upstream) -> Vec<Wanted>,
     ) -> Snapshot {
         self.versions += 1;
@@ -91,15 +95,19 @@ impl Compiler {
             .flat_map(|b| &b.upstreams)
             .map(|u| (&*u.spec.name, u))
             .collect();
-        let zone = &config.process.zone;
+        let zone = config.process.zone.as_ref();
         let upstreams: Vec<Arc<Upstream>> = config
             .upstreams
             .iter()
             .map(|spec| {
                 let old = old.get(&*spec.name).copied();
+                let keyring = keyrings.get(&spec.name).cloned().unwrap_or_default();
+                let is_same = |old: &Upstream| {
+                    old.spec == *spec && old.zone.as_ref() == zone && old.keyring == keyring
+                };
                 match old {
-                    Some(old) if old.spec == *spec && old.zone == *zone => old.clone(),
-                    _ => Arc::new(self.upstream(spec, zone, old, known, &wanted(spec))),
+                    Some(old) if is_same(old) => old.clone(),
+                    _ => Arc::new(self.upstream(spec, zone, keyring, old, known, &wanted(spec))),
                 }
             })
             .collect();
@@ -151,7 +159,7 @@ impl Compiler {
     pub fn seats(
         &self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
         known: &Known,
         wanted: &[Wanted],
     ) -> Vec<Seat> {
@@ -182,6 +190,9 @@ impl Compiler {
                     (Some(_), Some(health)) => health,
                 };
                 endpoint.set_health(health);
+                if spec.health.is_none() {
+                    endpoint.forget_checks();
+                }
                 if spec.agent.is_none() {
                     // Nobody could take back what it said.
                     endpoint.set_said(Said::default());
@@ -200,7 +211,8 @@ impl Compiler {
     fn upstream(
         &mut self,
         spec: &config::Upstream,
-        zone: &Option<Name>,
+        zone: Option<&Name>,
+        keyring: Keyring,
         old: Option<&Arc<Upstream>>,
         known: &Known,
         wanted: &[Wanted],
@@ -212,7 +224,8 @@ impl Compiler {
         let making = Making {
             number: (slot, self.upstreams),
             custom: self.balancers.get(&*spec.name).cloned(),
-            zone: zone.clone(),
+            keyring,
+            zone: zone.cloned(),
             previous: old.map(|old| &**old),
             registry: &self.registry,
             seed: self.seed ^ slot as u64,
@@ -224,11 +237,11 @@ impl Compiler {
 }
 
 /// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
-fn tier(place: &config::Endpoint, zone: &Option<Name>) -> Tier {
+fn tier(place: &config::Endpoint, zone: Option<&Name>) -> Tier {
     let apart = |own: &Name| place.zone.as_ref().is_some_and(|other| other != own);
     Tier {
         priority: place.priority,
-        is_remote: zone.as_ref().is_some_and(apart),
+        is_remote: zone.is_some_and(apart),
     }
 }
 

@@ -10,17 +10,19 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::checker::Checker;
+use crate::health::checker::{Checker, Findings};
 use crate::upstream::Signal;
 
 use super::live::Live;
+use super::readiness::Readiness;
 
 /// Starts the control thread: it serves operators and keeps house until `stop` is cancelled and
-/// `serving` has ended.
+/// `serving` has ended. As soon as it is known which endpoints are well, `readiness` is told.
 pub fn start(
     serving: impl Future<Output = ()> + Send + 'static,
     live: Arc<Mutex<Live>>,
     signals: mpsc::Receiver<Signal>,
+    readiness: Arc<Readiness>,
     seed: u64,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
@@ -42,7 +44,7 @@ pub fn start(
                     .unwrap_or_else(PoisonError::into_inner)
                     .targets();
                 let judged = live.clone();
-                let checking = Checker::new(seed).run(targets, move |verdicts| {
+                let hand_on = move |findings: &mut Findings| {
                     let mut live = match judged.try_lock() {
                         Ok(live) => live,
                         // A panic while it was held leaves a configuration that is published whole.
@@ -50,8 +52,11 @@ pub fn start(
                         // A reload, for as long as it builds: they are offered again.
                         Err(TryLockError::WouldBlock) => return,
                     };
-                    live.judge(std::mem::take(verdicts));
-                });
+                    live.judge(std::mem::take(&mut findings.verdicts));
+                    live.hear(&std::mem::take(&mut findings.heard));
+                };
+                let known = move || readiness.set_known();
+                let checking = Checker::new(seed).run(targets, hand_on, known);
                 // The others never end by themselves, and may be dropped at any of their waits.
                 tokio::select! {
                     () = served => {}

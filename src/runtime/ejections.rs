@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::config::{Mode, Name};
-use crate::guard::outlier::{Sentence, may_eject};
-use crate::upstream::{Admits, Endpoint, Upstream};
+use crate::guard::outlier::{Sentence, Trip, may_eject};
+use crate::upstream::{Admits, Ejection, Endpoint, Upstream};
 
 /// The record of every endpoint that was ejected and may be remembered for it.
 #[derive(Debug, Default)]
@@ -40,7 +40,8 @@ impl Ejections {
         &mut self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        now: Nanos,
+        trip: &Trip,
+        (now, unix_ms): (Nanos, u64),
     ) -> Verdict {
         let spec = &upstream.spec.outlier;
         let members = upstream.members.load();
@@ -78,9 +79,13 @@ impl Ejections {
         });
         let (eject_for, max_eject) = (nanos(spec.eject_for), nanos(spec.max_eject));
         let until = self.0[at].sentence.begin(now, eject_for, max_eject);
-        endpoint.set_ejected(true);
+        let length = until.saturating_sub(now);
+        endpoint.set_ejection(Some(Ejection {
+            until_unix_ms: unix_ms.saturating_add(length / 1_000_000),
+            why: trip.to_string(),
+        }));
         cells.ejections.inc();
-        Verdict::Ejected(until.saturating_sub(now))
+        Verdict::Ejected(length)
     }
 
     /// A check found the endpoint up: whether that ended an ejection.
@@ -93,7 +98,7 @@ impl Ejections {
             case.sentence.end(now);
         }
         let was_ejected = endpoint.is_ejected();
-        endpoint.set_ejected(false);
+        endpoint.set_ejection(None);
         was_ejected
     }
 
@@ -102,7 +107,7 @@ impl Ejections {
         let mut released = Vec::new();
         self.0.retain(|case| {
             if case.endpoint.is_ejected() && !case.sentence.is_ejected(now) {
-                case.endpoint.set_ejected(false);
+                case.endpoint.set_ejection(None);
                 released.push((case.upstream.clone(), case.endpoint.clone()));
             }
             // Nobody else knows it any more: it has left.

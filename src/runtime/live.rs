@@ -19,7 +19,7 @@ use crate::config::{self, Config, Name};
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
-use crate::health::checker::{Target, Targets, Verdict};
+use crate::health::checker::{Ask, Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -29,13 +29,14 @@ use crate::upstream::overrides::{
     AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
     effective_members,
 };
-use crate::upstream::{Admits, Endpoint, Health, Signal, Upstream};
+use crate::upstream::{Admits, Endpoint, Health, Signal, Since, Upstream};
 
 use super::access::{self, Access};
 use super::compile::{Compiler, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
+use super::sticky_keys::{StickyKeyError, StickyKeys};
 use super::worker::{Command, Heir};
 use super::workers::Workers;
 
@@ -46,6 +47,7 @@ pub struct Live {
     published: Arc<Published>,
     registry: Arc<Registry>,
     compiler: Compiler,
+    sticky_keys: StickyKeys,
     sockets: Sockets,
     workers: Workers,
     access: Access,
@@ -86,6 +88,9 @@ pub enum ReloadError {
          to serve nothing, stop the process"
     )]
     NoListener,
+    /// What sticky cookies are signed with cannot be read.
+    #[error(transparent)]
+    StickyKey(#[from] StickyKeyError),
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
@@ -112,6 +117,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// What compiled it.
     pub compiler: Compiler,
+    /// What read the secrets of its cookies.
+    pub sticky_keys: StickyKeys,
     /// Its sockets.
     pub sockets: Sockets,
     /// The threads.
@@ -152,6 +159,7 @@ impl Live {
             published: parts.published,
             registry: parts.registry,
             compiler: parts.compiler,
+            sticky_keys: parts.sticky_keys,
             sockets: parts.sockets,
             workers: parts.workers,
             access: parts.access,
@@ -212,6 +220,7 @@ impl Live {
             return Err(ReloadError::NoListener);
         }
         // 1 all that can fail
+        let keyrings = self.sticky_keys.read(&config)?;
         let log = self
             .access
             .prepare(access::settings(&config), &self.registry)
@@ -229,11 +238,14 @@ impl Live {
         let grace = config.process.grace;
         let old = self.published.snapshot.load_full();
         let known = self.known(&old);
-        let next = self
-            .compiler
-            .compile(&config, &prepared.slots, Some(&old), &known, |spec| {
-                wanted(spec, &overrides)
-            });
+        let next = self.compiler.compile(
+            &config,
+            &prepared.slots,
+            Some(&old),
+            &known,
+            &keyrings,
+            |spec| wanted(spec, &overrides),
+        );
         let next = Arc::new(next);
         for slot in &prepared.removed {
             if let Some((name, _)) = self.sockets.slot(*slot) {
@@ -354,7 +366,7 @@ impl Live {
         let known = self.known(&snapshot);
         let seats = self
             .compiler
-            .seats(&upstream.spec, &upstream.zone, &known, wanted);
+            .seats(&upstream.spec, upstream.zone.as_ref(), &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
@@ -406,6 +418,10 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
+        verdict.endpoint.set_since(Since {
+            at_unix_ms: now,
+            why: verdict.why.clone(),
+        });
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
             self.ejections.pardon(&verdict.endpoint, self.clock.now());
@@ -460,16 +476,17 @@ impl Live {
     /// Notes what an endpoint says of itself; whether that is news.
     fn note_said(&self, heard: &Heard, now: u64) -> bool {
         let before = heard.endpoint.said();
-        if before == heard.said {
+        let said = before.with(&heard.words);
+        if before == said {
             return false;
         }
-        heard.endpoint.set_said(heard.said);
-        let (from, to) = (before.to_string(), heard.said.to_string());
+        heard.endpoint.set_said(said);
+        let (from, to) = (before.to_string(), said.to_string());
         let text = format!(
             "endpoint {} of upstream `{}` says of itself: {from} -> {to}: {}",
             heard.endpoint.name, heard.upstream, heard.why
         );
-        if heard.said.is_down {
+        if said.is_down {
             tracing::warn!("{text}");
         } else {
             tracing::info!("{text}");
@@ -542,7 +559,12 @@ impl Live {
 
     /// Judges an endpoint by the evidence of requests; whether that changed anything.
     fn convict(&mut self, upstream: &Upstream, endpoint: &Arc<Endpoint>, trip: Trip) -> bool {
-        let verdict = self.ejections.convict(upstream, endpoint, self.clock.now());
+        let verdict = self.ejections.convict(
+            upstream,
+            endpoint,
+            &trip,
+            (self.clock.now(), self.clock.unix_ms()),
+        );
         let subject = format!(
             "endpoint {} of upstream `{}`",
             endpoint.name, upstream.spec.name
@@ -777,20 +799,26 @@ fn members(snapshot: &Snapshot) -> Stays {
     stays
 }
 
-/// The members that are checked.
+/// The members that are checked, and those whose agents are asked.
 fn checked(snapshot: &Snapshot) -> Targets {
-    let upstreams = snapshot.upstreams.iter();
-    let checked = upstreams.filter_map(|u| Some((u, u.spec.health.as_ref()?)));
-    checked
-        .flat_map(|(upstream, spec)| {
-            let endpoints = upstream.members.load_full().endpoints.clone();
-            endpoints.into_iter().map(move |endpoint| Target {
+    let mut targets = Vec::new();
+    for upstream in &snapshot.upstreams {
+        let checks = upstream.spec.health.iter().cloned().map(Ask::Check);
+        let agents = upstream.spec.agent.iter().filter(|a| a.port.is_some());
+        let asks: Vec<Ask> = checks.chain(agents.cloned().map(Ask::Agent)).collect();
+        if asks.is_empty() {
+            continue;
+        }
+        let members = upstream.members.load_full();
+        for endpoint in &members.endpoints {
+            targets.extend(asks.iter().map(|ask| Target {
                 upstream: upstream.spec.name.clone(),
-                endpoint,
-                spec: spec.clone(),
-            })
-        })
-        .collect()
+                endpoint: endpoint.clone(),
+                ask: ask.clone(),
+            }));
+        }
+    }
+    targets.into()
 }
 
 /// The members that the file and operators together ask for.

@@ -11,6 +11,7 @@ pub mod operate;
 pub mod privileges;
 pub mod readiness;
 pub mod sockets;
+pub mod sticky_keys;
 pub mod views;
 pub mod worker;
 pub mod workers;

@@ -13,18 +13,20 @@ use crate::base::clock::{Clock, Nanos};
 use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Verbosity, diff};
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
+use crate::guard::breaker::State;
 use crate::proxy::snapshot::Published;
 use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecimal};
 use crate::telemetry::log::LevelSwitch;
 use crate::telemetry::metrics::cells::{ConfigCells, EndpointOutcome};
 use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers};
-use crate::upstream::{Members, Upstream};
+use crate::upstream::said::Said;
+use crate::upstream::{Health, Members, Upstream};
 
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    ConfigView, EndpointView, FailureView, LeavingView, ListenerView, Observed, Status,
-    UpstreamSummary, UpstreamView,
+    ConfigView, EjectedView, EndpointView, FailureView, LastCheckView, LeavingView, ListenerView,
+    Observed, SinceView, Status, UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -222,6 +224,12 @@ impl Operations {
                         name: upstream.spec.name.to_string(),
                         endpoints: members.endpoints.len(),
                         ready: members.ready.iter().filter(|ready| **ready).count(),
+                        down: members
+                            .endpoints
+                            .iter()
+                            .filter(|e| e.health() == Health::Down)
+                            .count(),
+                        failing_open: members.is_failing_open,
                         in_flight: members.endpoints.iter().map(|e| e.in_flight()).sum(),
                     }
                 })
@@ -512,6 +520,10 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
         dynamic: upstream.spec.dynamic,
         generation: members.generation,
         failing_open: members.is_failing_open,
+        breaker: upstream
+            .breaker_state(Clock::start().now())
+            .map(State::as_str),
+        waiting: upstream.waiting.len(),
         endpoints: layers(&upstream.spec, overrides)
             .into_iter()
             .map(|layers| {
@@ -530,9 +542,25 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
 
 fn observed(members: &Members, place: usize) -> Observed {
     let endpoint = &members.endpoints[place];
+    let said = endpoint.said();
     Observed {
         ready: members.ready[place],
         health: endpoint.health().as_str(),
+        since: endpoint.since().map(|since| SinceView {
+            at_unix_ms: since.at_unix_ms,
+            why: since.why.clone(),
+        }),
+        last_check: endpoint.last_check().map(|check| LastCheckView {
+            at_unix_ms: check.at_unix_ms,
+            result: check.result.as_str(),
+            text: check.text.clone(),
+            took_ms: check.took_ms,
+        }),
+        ejected: endpoint.ejection().map(|ejection| EjectedView {
+            until_unix_ms: ejection.until_unix_ms,
+            why: ejection.why.clone(),
+        }),
+        says: (said != Said::default()).then(|| said.to_string()),
         in_flight: endpoint.in_flight(),
         connections: endpoint.cells.iter().map(|c| c.connections.value()).sum(),
         requests: EndpointOutcome::ALL

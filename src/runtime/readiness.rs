@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ready {
-    /// Not yet: listeners are being bound.
+    /// Not yet: listeners are being bound, or endpoints checked for the first time.
     Starting,
     /// Yes.
     Ready,
@@ -39,6 +39,15 @@ impl Readiness {
         // Release, so that what made the process ready (bound listeners) is visible to whoever
         // reads this and acts on it.
         self.0.store(state as u8, Ordering::Release);
+    }
+
+    /// What there is to know before traffic may come is known: ready, unless it drains already.
+    pub fn set_known(&self) {
+        let (starting, ready) = (Ready::Starting as u8, Ready::Ready as u8);
+        // As in `set`. Anything but starting stays as it is.
+        let _ = self
+            .0
+            .compare_exchange(starting, ready, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The state.

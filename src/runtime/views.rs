@@ -78,6 +78,10 @@ pub struct UpstreamSummary {
     pub endpoints: usize,
     /// Members that may be picked.
     pub ready: usize,
+    /// Members that checks found down.
+    pub down: usize,
+    /// No member is up, and all are used all the same.
+    pub failing_open: bool,
     /// Exchanges in flight.
     pub in_flight: u64,
 }
@@ -104,6 +108,10 @@ pub struct UpstreamView {
     pub generation: u64,
     /// No endpoint is up, and all are used all the same.
     pub failing_open: bool,
+    /// The state of its breaker: `closed`, `half-open` or `open`; `None` = it has none.
+    pub breaker: Option<&'static str>,
+    /// Exchanges that wait for an endpoint with room.
+    pub waiting: usize,
     /// In the order of the file, then those that operators added.
     pub endpoints: Vec<EndpointView>,
 }
@@ -125,10 +133,49 @@ pub struct Observed {
     pub ready: bool,
     /// What checks found: `up`, `down`, or `unchecked`.
     pub health: &'static str,
+    /// Since when, and why; `None` = it is what it was taken for at first.
+    pub since: Option<SinceView>,
+    /// How the last check went; `None` = none has ended.
+    pub last_check: Option<LastCheckView>,
+    /// It is left alone for what requests say of it; `None` = it is not.
+    pub ejected: Option<EjectedView>,
+    /// What it says of itself, in the words of its agent; `None` = nothing that changes anything.
+    pub says: Option<String>,
     /// Exchanges in flight.
     pub in_flight: u64,
     /// Open connections to it, idle ones included.
     pub connections: i64,
     /// Requests that ended, by outcome.
     pub requests: BTreeMap<&'static str, u64>,
+}
+
+/// Since when an endpoint is up or down.
+#[derive(Clone, Debug, Serialize)]
+pub struct SinceView {
+    /// In milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What checks found then.
+    pub why: String,
+}
+
+/// Why an endpoint is left alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct EjectedView {
+    /// When that ends, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// What requests said of it.
+    pub why: String,
+}
+
+/// How a check went.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastCheckView {
+    /// When it ended, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// How it went, as the metric has it.
+    pub result: &'static str,
+    /// The same for people; `None` = it passed.
+    pub text: Option<String>,
+    /// How long it took.
+    pub took_ms: u64,
 }

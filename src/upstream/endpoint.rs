@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
+
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::Nanos;
 use crate::base::load::Load;
 use crate::telemetry::metrics::cell::PerWorker;
-use crate::telemetry::metrics::cells::EndpointCells;
+use crate::telemetry::metrics::cells::{CheckResult, EndpointCells};
 use crate::telemetry::metrics::registry::Registry;
 
 use super::IdleLimit;
@@ -34,12 +36,49 @@ pub struct Endpoint {
     health: AtomicU8,
     /// Left alone for what requests say of it; written as `health` is.
     ejected: AtomicBool,
+    /// Why, and until when.
+    ejection: ArcSwapOption<Ejection>,
     /// When it last became ready after it had not been; 0 = it always was.
     ready_since: AtomicU64,
     /// A [`Said`], packed; written by the control plane's lock holder alone.
     said: AtomicU64,
     /// When an answer of it last proved it well; 0 = never. Workers write it.
     well_at: AtomicU64,
+    /// How the last check went; the checker writes it, views read it.
+    last_check: ArcSwapOption<LastCheck>,
+    /// Why it is what checks found it to be.
+    since: ArcSwapOption<Since>,
+}
+
+/// Why an endpoint is left alone for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// When that ends, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// What requests said of it.
+    pub why: String,
+}
+
+/// How a check went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCheck {
+    /// When it ended, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// How it went.
+    pub result: CheckResult,
+    /// The same for people, if it did not pass.
+    pub text: Option<String>,
+}
+
+/// Since when an endpoint is up or down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// In milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What checks found then, for people.
+    pub why: String,
 }
 
 /// Proofs are written this often at most: every worker would else fight for the line at every
@@ -88,9 +127,12 @@ impl Endpoint {
             cut: AtomicBool::new(false),
             health: AtomicU8::new(Health::Unchecked as u8),
             ejected: AtomicBool::new(false),
+            ejection: ArcSwapOption::empty(),
             ready_since: AtomicU64::new(0),
             said: AtomicU64::new(Said::default().pack()),
             well_at: AtomicU64::new(0),
+            last_check: ArcSwapOption::empty(),
+            since: ArcSwapOption::empty(),
         }
     }
 
@@ -111,15 +153,48 @@ impl Endpoint {
         self.cells.control().health.set(health as u64);
     }
 
+    /// How the last check went; `None` = none has ended.
+    pub fn last_check(&self) -> Option<Arc<LastCheck>> {
+        self.last_check.load_full()
+    }
+
+    /// Notes how a check went.
+    pub fn set_last_check(&self, check: LastCheck) {
+        self.last_check.store(Some(Arc::new(check)));
+    }
+
+    /// Since when it is what checks found it to be; `None` = it is what it was taken for.
+    pub fn since(&self) -> Option<Arc<Since>> {
+        self.since.load_full()
+    }
+
+    /// Notes since when it is what it is.
+    pub fn set_since(&self, since: Since) {
+        self.since.store(Some(Arc::new(since)));
+    }
+
+    /// Nobody checks it any more: what was found is over.
+    pub fn forget_checks(&self) {
+        self.since.store(None);
+        self.last_check.store(None);
+    }
+
     /// Whether it is left alone for a while, for what requests say of it.
     pub fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Relaxed)
     }
 
+    /// Why it is left alone; `None` = it is not.
+    pub fn ejection(&self) -> Option<Arc<Ejection>> {
+        self.ejection.load_full()
+    }
+
     /// Leaves it alone, or takes that back; as [`Endpoint::set_health`].
-    pub fn set_ejected(&self, ejected: bool) {
-        self.ejected.store(ejected, Ordering::Relaxed);
-        self.cells.control().ejected.set(u64::from(ejected));
+    pub fn set_ejection(&self, ejection: Option<Ejection>) {
+        let is_ejected = ejection.is_some();
+        self.ejection.store(ejection.map(Arc::new));
+        self.ejected.store(is_ejected, Ordering::Relaxed);
+        self.cells.control().ejected.set(u64::from(is_ejected));
     }
 
     /// When it last became ready after it had not been, for slow start; 0 = it always was.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
+use crate::guard::quantile::Quantile;
 
 use super::{Endpoint, Health, Members, Pool, Ticket, Tried, Upstream};
 
@@ -18,6 +19,8 @@ pub struct LocalUpstream {
     /// `keepalive.idle_timeout`.
     pub idle_timeout: Nanos,
     current: RefCell<Rc<Generation>>,
+    /// How long responses take, once somebody asks.
+    latencies: RefCell<Option<Box<Quantile>>>,
 }
 
 /// What a pick came to.
@@ -63,6 +66,7 @@ impl LocalUpstream {
         Self {
             idle_timeout: nanos(shared.spec.keepalive.idle_timeout),
             current: RefCell::new(Rc::new(generation)),
+            latencies: RefCell::default(),
             shared,
         }
     }
@@ -92,13 +96,16 @@ impl LocalUpstream {
     }
 
     /// The endpoint that a sticky cookie names, while it may serve who holds one; [`Picked::Full`]
-    /// while it has no room.
-    pub fn pick_sticky(&self, cookie: &[u8]) -> Picked {
+    /// while it has no room. Who was not `called` waits behind those who wait.
+    pub fn pick_sticky(&self, cookie: &[u8], is_called: bool) -> Picked {
         let generation = self.refreshed();
         let Some(index) = generation.members.sticky.lookup(cookie) else {
             return Picked::Nobody;
         };
         if generation.members.limits.is_some() {
+            if !is_called && self.shared.waiting.is_busy() {
+                return Picked::Full;
+            }
             let ticket = Ticket::within_limit(&generation, index, &self.shared.waiting);
             return ticket.map_or(Picked::Full, Picked::One);
         }
@@ -176,6 +183,18 @@ impl LocalUpstream {
             }
         }
         Picked::Full
+    }
+
+    /// Above which time one response in `100 - p` of a hundred is late; `None` = too few were seen.
+    pub fn percentile(&self, p: u8) -> Option<Nanos> {
+        self.latencies.borrow().as_ref()?.percentile(p)
+    }
+
+    /// A response took this long, from the first attempt to its head.
+    pub fn learn(&self, latency: Nanos) {
+        let mut latencies = self.latencies.borrow_mut();
+        let latencies = latencies.get_or_insert_with(|| Box::new(Quantile::new()));
+        latencies.observe(latency);
     }
 
     /// Closes idle connections that are dead or too old.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::balance::sticky::StickyIndex;
-use crate::balance::{Factory, Member};
+use crate::balance::sticky::{Keyring, StickyIndex};
+use crate::balance::{Factory, Member, PolicyKind};
 use crate::base::clock::{Nanos, nanos};
 use crate::base::load::Load;
 use crate::config::{self, Name, WhenUnhealthy};
@@ -34,6 +34,8 @@ pub struct Upstream {
     pub zone: Option<Name>,
     /// Makes its balancers, if they are not those of `spec.policy`.
     pub custom: Option<Factory>,
+    /// What its sticky cookies are signed with.
+    pub keyring: Keyring,
     /// The current generation, replaced whole.
     pub members: ArcSwap<Members>,
     /// The generation last published: what a worker compares on each pick instead of loading the
@@ -59,7 +61,7 @@ pub struct Members {
     pub endpoints: Box<[Arc<Endpoint>]>,
     /// `loads[i]` belongs to `endpoints[i]`.
     pub loads: Box<[Arc<Load>]>,
-    /// For sticky look-ups: the identity of each endpoint.
+    /// What policies know of each endpoint.
     pub members: Box<[Member]>,
     /// The weight of each, before it had its own say.
     weights: Box<[u32]>,
@@ -113,6 +115,15 @@ pub enum Admits {
     Sticky,
 }
 
+/// What every generation of an upstream is made by.
+#[derive(Clone, Copy, Debug)]
+struct Frame<'a> {
+    spec: &'a config::Upstream,
+    custom: Option<&'a Factory>,
+    keyring: &'a Keyring,
+    seed: u64,
+}
+
 /// What makes an upstream beside its file.
 #[derive(Debug)]
 pub struct Making<'a> {
@@ -120,6 +131,8 @@ pub struct Making<'a> {
     pub number: (usize, u64),
     /// [`Upstream::custom`]
     pub custom: Option<Factory>,
+    /// [`Upstream::keyring`]
+    pub keyring: Keyring,
     /// [`Upstream::zone`]
     pub zone: Option<Name>,
     /// The upstream of the same name before: turns, tables and lines go on from there.
@@ -142,15 +155,23 @@ impl Upstream {
         let cells = making.registry.upstream(&spec.name);
         let previous = making.previous.map(|p| p.members.load_full());
         let custom = making.custom;
+        let keyring = making.keyring;
         let alike = making.previous.filter(|p| judge_alike(&p.spec, &spec));
         let guards = alike.and(previous.as_deref());
+        let same_keys = making.previous.filter(|p| p.keyring == keyring);
+        let cookies = same_keys.and(previous.as_deref());
+        let frame = Frame {
+            spec: &spec,
+            custom: custom.as_ref(),
+            keyring: &keyring,
+            seed: making.seed,
+        };
         let members = Members::new(
             seats,
-            &spec,
-            custom.as_ref(),
+            frame,
             previous.as_deref(),
             guards,
-            making.seed,
+            cookies,
             making.now,
         );
         announce(&spec.name, &cells, previous.as_deref(), &members);
@@ -160,6 +181,7 @@ impl Upstream {
             slot,
             version,
             custom,
+            keyring,
             zone: making.zone,
             generation: AtomicU64::new(members.generation),
             members: ArcSwap::from_pointee(members),
@@ -182,15 +204,14 @@ impl Upstream {
     /// What was replaced is returned, to be dropped where nobody waits for it.
     pub fn publish(&self, seats: &[Seat], now: Nanos) -> Arc<Members> {
         let previous = self.members.load_full();
-        let next = Members::new(
-            seats,
-            &self.spec,
-            self.custom.as_ref(),
-            Some(&previous),
-            Some(&previous),
-            self.seed,
-            now,
-        );
+        let frame = Frame {
+            spec: &self.spec,
+            custom: self.custom.as_ref(),
+            keyring: &self.keyring,
+            seed: self.seed,
+        };
+        let before = Some(&*previous);
+        let next = Members::new(seats, frame, before, before, before, now);
         announce(&self.spec.name, &self.cells, Some(&previous), &next);
         let generation = next.generation;
         self.members.store(Arc::new(next));
@@ -212,7 +233,7 @@ impl Upstream {
     pub fn forget(&self, endpoint: &Endpoint) {
         let members = self.members.load();
         let mut places = members.endpoints.iter();
-        if let Some(index) = places.position(|e| std::ptr::eq(&**e, endpoint)) {
+        if let Some(index) = places.position(|e| std::ptr::eq(Arc::as_ptr(e), endpoint)) {
             members.guards[index].record.reset();
         }
     }
@@ -221,15 +242,22 @@ impl Upstream {
 // === impl Members ===
 
 impl Members {
+    /// `guards` and `cookies` are the previous generation, if what it made of its endpoints still
+    /// holds.
     fn new(
         seats: &[Seat],
-        spec: &config::Upstream,
-        custom: Option<&Factory>,
+        frame: Frame<'_>,
         previous: Option<&Members>,
         guards: Option<&Members>,
-        seed: u64,
+        cookies: Option<&Members>,
         now: Nanos,
     ) -> Self {
+        let Frame {
+            spec,
+            custom,
+            keyring,
+            seed,
+        } = frame;
         let own: Vec<_> = seats
             .iter()
             .map(|s| (s.weight, s.endpoint.said()))
@@ -275,15 +303,21 @@ impl Members {
         let ready: Box<[bool]> = (0..seats.len())
             .map(|i| eligible[i] && groups[usize::from(group_of[i])].has_share())
             .collect();
-        let sticky: Vec<bool> = seats
-            .iter()
-            .map(|s| admits(s) != Admits::Nobody && may_serve(s))
-            .collect();
+        let sticky = if spec.sticky.is_some() {
+            let ready: Vec<bool> = seats
+                .iter()
+                .map(|s| admits(s) != Admits::Nobody && may_serve(s))
+                .collect();
+            let before = cookies.map(|p| (&p.sticky, &*p.members));
+            StickyIndex::new(keyring, &spec.name, &members, &ready, before)
+        } else {
+            StickyIndex::default()
+        };
         let ramps_until = ramp(seats, &ready, spec, previous, now);
         Self {
             endpoints: seats.iter().map(|s| s.endpoint.clone()).collect(),
             loads: seats.iter().map(|s| s.endpoint.load.clone()).collect(),
-            sticky: StickyIndex::new(&members, &sticky),
+            sticky,
             admits: seats.iter().map(|s| s.admits).collect(),
             limits: limits(seats, spec),
             weights: seats.iter().map(|s| s.weight).collect(),
@@ -360,6 +394,14 @@ fn ramp(
     let (Some(slow_start), Some(previous)) = (spec.slow_start.map(nanos), previous) else {
         return 0;
     };
+    let shares = !matches!(
+        spec.policy.kind,
+        PolicyKind::First | PolicyKind::Maglev | PolicyKind::Rendezvous | PolicyKind::RingHash
+    );
+    // A key has its place, and a place is taken or not.
+    if !shares {
+        return 0;
+    }
     // Where nobody was ready everybody is new: all the same, and nobody to spare them.
     if !previous.ready.iter().any(|ready| *ready) {
         return 0;

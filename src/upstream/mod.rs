@@ -19,7 +19,7 @@ mod tried;
 mod waiting;
 
 pub use connect::{ConnectError, connect};
-pub use endpoint::{Endpoint, Health};
+pub use endpoint::{Ejection, Endpoint, Health, LastCheck, Since};
 pub use groups::Tier;
 pub use guarded::{Admission, Signal, Signals};
 pub use idle_limit::IdleLimit;

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::balance::{Member, Outcome};
+use crate::balance::Outcome;
+use crate::balance::sticky::CookieValue;
 use crate::base::clock::Nanos;
 
 use super::local::Generation;
@@ -93,9 +94,9 @@ impl Ticket {
         &self.generation.endpoints[self.index]
     }
 
-    /// The sticky cookie's value for this endpoint.
-    pub fn member(&self) -> &Member {
-        &self.generation.members.members[self.index]
+    /// The sticky cookie's value for this endpoint, where the upstream has such cookies.
+    pub fn cookie(&self) -> Option<CookieValue> {
+        self.generation.members.sticky.value(self.index)
     }
 
     /// Tells how the attempt went; `elapsed` until the response head or the failure.

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use isobar::balance::sticky::Keyring;
+
 use crate::support::client::{Client, Response};
 use crate::support::gate::Gate;
 use crate::support::origin::{self, Origin, Step};
@@ -158,10 +160,7 @@ fn cookie_of_an_endpoint_that_refuses_is_replaced() {
     let refusing = Refusing::new();
     let origin = Origin::named("a");
     let proxy = Proxy::over(&[refusing.addr, origin.addr()], STICKY);
-    let stuck = isobar::balance::sticky::cookie_value(&isobar::balance::Member {
-        name: refusing.addr.to_string().into(),
-        weight: 1,
-    });
+    let stuck = Keyring::default().value("app", &refusing.addr.to_string());
     let response = with_cookie(&proxy, &format!("lb={stuck}"));
     assert_eq!(response.text(), "a");
     assert_ne!(pair(&response), format!("lb={stuck}"));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use isobar::base::addr::EndpointAddr;
+use isobar::base::clock::Clock;
 use isobar::upstream::overrides::{Change, Verb};
 
 use crate::support::client::Client;
@@ -268,19 +269,68 @@ fn new_endpoints_are_what_init_state_says() {
         ("fully-down", 503),
     ] {
         let one = Switched::new("one", true);
-        // The first check comes within five seconds, most likely long after the request.
-        let slow = format!("interval = '1h', timeout = '1m', init_state = '{state}'");
+        // Where checks go nobody answers: for a minute it is not known what it is.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let slow =
+            format!("interval = '1h', timeout = '1m', init_state = '{state}', port = {port}");
         let proxy = Proxy::over(&[one.addr()], &http(&slow));
-        let answer = Client::get(proxy.addr(), "/").status();
-        if one.checks.load(Ordering::Relaxed) == 0 {
-            assert_eq!(answer, status, "{state}");
-        }
+        assert_eq!(Client::get(proxy.addr(), "/").status(), status, "{state}");
+        drop(proxy);
         if state == "down" {
             // One check that passes is enough.
+            let slow = format!("interval = '1h', timeout = '1m', init_state = '{state}'");
+            let proxy = Proxy::over(&[one.addr()], &http(&slow));
             await_health(&proxy, one.addr(), "up");
             only(&proxy, "one", 3);
         }
     }
+}
+
+#[test]
+fn readiness_waits_for_the_first_checks() {
+    let one = Switched::new("one", true);
+    // Where checks go nobody answers, until the test does.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let slow = format!("interval = '1h', timeout = '1m', init_state = 'down', port = {port}");
+    let proxy = Proxy::over(&[one.addr()], &http(&slow));
+    let ready = || Client::get(proxy.admin(), "/readyz");
+    let (clock, began) = (Clock::start(), Clock::start().now());
+    let first = ready();
+    // Nobody is waited for longer than ten seconds, which may pass on a busy machine.
+    if clock.now() - began < 8_000_000_000 {
+        assert_eq!((first.status(), &*first.text()), (503, "starting\n"));
+    }
+    let (mut check, _) = silent.accept().unwrap();
+    // An answer before the question would be none.
+    let mut asked = [0; 1024];
+    assert!(std::io::Read::read(&mut check, &mut asked).unwrap() > 0);
+    std::io::Write::write_all(&mut check, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    eventually("ready", || ready().status() == 200);
+    only(&proxy, "one", 1);
+    // A server without checks is ready when it has started.
+    let proxy = Proxy::over(&[one.addr()], "");
+    assert_eq!(Client::get(proxy.admin(), "/readyz").status(), 200);
+}
+
+#[test]
+fn views_say_what_the_last_check_was_and_why_it_is_down() {
+    let one = Switched::new("one", false);
+    let proxy = Proxy::over(&[one.addr()], &http(SOON));
+    await_health(&proxy, one.addr(), "down");
+    let observed = || {
+        let view = proxy.operations().upstream("app").unwrap();
+        view.endpoints[0].observed.clone().unwrap()
+    };
+    eventually("a check that failed for its status", || {
+        let last = observed().last_check.unwrap();
+        last.result == "status" && last.text.as_deref() == Some("status 500")
+    });
+    let since = observed().since.unwrap();
+    assert!(since.at_unix_ms > 0 && since.why.contains("failed, the last with: "));
+    proxy.reload(&Proxy::config_over(&[one.addr()], ""));
+    assert!(observed().since.is_none(), "nobody checks it");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod admin_api;
+mod agent;
 mod balancing;
 mod balancing_sticky;
 mod cli;
@@ -16,6 +17,8 @@ mod fuzz_live;
 mod handover;
 mod health;
 mod health_servers;
+mod health_tls;
+mod hedging;
 mod limits;
 mod metrics_seen;
 mod operate_cli;
@@ -42,6 +45,7 @@ mod retries;
 mod rolling_restart;
 mod routing;
 mod routing_actions;
+mod sticky_signed;
 mod support;
 mod upgrade;
 mod watch;

@@ -168,7 +168,7 @@ fn status_shows_the_server_at_a_glance() {
     );
     assert!(text.contains("isobar.toml"), "{text}");
     assert_eq!(words(&text, "web")[..2], ["web", &bed.web.to_string()]);
-    assert_eq!(words(&text, "app"), ["app", "2", "2", "0"]);
+    assert_eq!(words(&text, "app"), ["app", "2", "2", "0", "0"]);
     assert!(!text.contains("override"), "{text}");
     let json: Value = serde_json::from_str(&bed.done(&["status", "--json"])).unwrap();
     assert_eq!(json["pid"], pid);
@@ -242,13 +242,23 @@ fn get_shows_what_each_layer_says_and_which_wins() {
         "{text}"
     );
     assert_eq!(
-        words(&text, &a)[..8],
-        [&a, "active", "5", "weight", "1", "weight", "5", "yes"]
+        words(&text, &a)[..9],
+        [
+            &a,
+            "active",
+            "5",
+            "weight",
+            "1",
+            "weight",
+            "5",
+            "unchecked",
+            "yes"
+        ]
     );
     assert_eq!(
         words(&text, &b),
         [
-            &b, "no", "member", "-", "weight", "1", "removed", "-", "-", "-", "-"
+            &b, "no", "member", "-", "weight", "1", "removed", "-", "-", "-", "-", "-"
         ]
     );
     for why in [

@@ -36,16 +36,24 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
         ]);
     }
     write!(out, "\n{listeners}")?;
-    let mut upstreams = Table::new(&["UPSTREAM", "ENDPOINTS", "READY", "IN FLIGHT"]);
+    let mut upstreams = Table::new(&["UPSTREAM", "ENDPOINTS", "READY", "DOWN", "IN FLIGHT"]);
     for upstream in &status.upstreams {
         upstreams.row([
             upstream.name.clone(),
             upstream.endpoints.to_string(),
             upstream.ready.to_string(),
+            upstream.down.to_string(),
             upstream.in_flight.to_string(),
         ]);
     }
     write!(out, "\n{upstreams}")?;
+    for upstream in status.upstreams.iter().filter(|u| u.failing_open) {
+        let name = visible(&upstream.name);
+        writeln!(
+            out,
+            "\n{name} fails open: no endpoint is up, so all are used"
+        )?;
+    }
     if status.overrides > 0 {
         let what = plural(status.overrides as u64, "endpoint");
         writeln!(out, "\noperators override {what}: `isobar get upstreams`")?;
@@ -136,7 +144,7 @@ fn line(event: &Event) -> String {
 }
 
 /// `5 s`, `2 min`, `3 h 12 min`, `4 d 5 h`: two units say enough.
-fn lasting(seconds: u64) -> String {
+pub(super) fn lasting(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

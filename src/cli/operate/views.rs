@@ -48,6 +48,10 @@ pub(super) struct Summary {
     pub(super) name: String,
     pub(super) endpoints: usize,
     pub(super) ready: usize,
+    #[serde(default)]
+    pub(super) down: usize,
+    #[serde(default)]
+    pub(super) failing_open: bool,
     pub(super) in_flight: u64,
 }
 
@@ -62,6 +66,11 @@ pub(super) struct Upstream {
     pub(super) name: String,
     pub(super) policy: String,
     pub(super) dynamic: bool,
+    #[serde(default)]
+    pub(super) failing_open: bool,
+    pub(super) breaker: Option<String>,
+    #[serde(default)]
+    pub(super) waiting: usize,
     pub(super) endpoints: Vec<Endpoint>,
 }
 
@@ -114,9 +123,35 @@ pub(super) struct Verdict {
 #[derive(Debug, Deserialize)]
 pub(super) struct Observed {
     pub(super) ready: bool,
+    #[serde(default)]
+    pub(super) health: String,
+    pub(super) since: Option<Since>,
+    pub(super) last_check: Option<LastCheck>,
+    pub(super) ejected: Option<Ejected>,
+    pub(super) says: Option<String>,
     pub(super) in_flight: u64,
     pub(super) connections: i64,
     pub(super) requests: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Since {
+    pub(super) at_unix_ms: u64,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Ejected {
+    pub(super) until_unix_ms: u64,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LastCheck {
+    pub(super) at_unix_ms: u64,
+    pub(super) result: String,
+    pub(super) text: Option<String>,
+    pub(super) took_ms: u64,
 }
 
 /// What a change did.

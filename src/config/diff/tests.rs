@@ -22,8 +22,11 @@ const BASE: &str = "
     endpoints = ['10.0.0.1:80', '10.0.0.2:80']
 ";
 
+/// Beside the reference, whose `ca` is there.
+const NAME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/t.toml");
+
 fn config(text: &str) -> Config {
-    parse("t.toml", text)
+    parse(NAME, text)
         .unwrap_or_else(|p| panic!("{p}\n{text}"))
         .config
 }
@@ -517,7 +520,7 @@ fn every_key_of_the_reference_makes_a_difference() {
             .enumerate()
             .map(|(n, l)| if n == number { &*other } else { l })
             .collect();
-        let Ok(loaded) = parse("t.toml", &edited.join("\n")) else {
+        let Ok(loaded) = parse(NAME, &edited.join("\n")) else {
             continue;
         };
         tried += 1;

@@ -14,9 +14,9 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, BodyPattern, Check, Endpoint, Forwarding, HashKey,
-    HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget, Process, Queue,
-    Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, CheckTls, Endpoint,
+    Forwarding, GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log,
+    LogTarget, MysqlCheck, Process, Queue, Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
 use super::resilience;
@@ -277,7 +277,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         keepalive,
         health,
         when_unhealthy,
-        agent: _,
+        agent,
         outlier,
         breaker,
         retry_floor,
@@ -325,6 +325,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     table.put_some("breaker", breaker.as_ref().map(resilience::breaker));
     table.put("retry_floor", *retry_floor);
     table.put_some("health", health.as_deref().map(health_spec));
+    table.put_some("agent", agent.as_deref().map(agent_spec));
     let word = match when_unhealthy {
         WhenUnhealthy::FailClosed => "fail_closed",
         WhenUnhealthy::FailOpen => "fail_open",
@@ -344,12 +345,18 @@ fn health_spec(health: &HealthSpec) -> Table {
         jitter,
         port,
         init_state,
-        traffic: _,
+        traffic,
+        tls,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());
     match check {
+        Check::Grpc(GrpcCheck { service, host }) => {
+            table.put("service", service.as_str());
+            table.put_some("host", host.as_ref().map(field));
+        }
         Check::Http(http) => http_check(http, &mut table),
+        Check::Mysql(MysqlCheck { user }) => table.put_some("user", user.as_deref()),
         Check::Postgres | Check::Redis | Check::Smtp | Check::Tcp => {}
     }
     table.put("interval", duration(*interval));
@@ -360,6 +367,39 @@ fn health_spec(health: &HealthSpec) -> Table {
     table.put("jitter", *jitter);
     table.put_some("port", port.map(|port| i64::from(port.get())));
     table.put("init_state", init_state.as_str());
+    table.put("traffic", *traffic);
+    if let Some(CheckTls {
+        server_name,
+        ca,
+        verify,
+        client: _,
+    }) = tls
+    {
+        let mut tls = Table::new();
+        tls.put_some("server_name", server_name.as_deref());
+        tls.put_some("ca", ca.as_deref().map(path));
+        tls.put("insecure", !*verify);
+        table.put("tls", tls);
+    }
+    table
+}
+
+fn agent_spec(agent: &AgentSpec) -> Table {
+    let AgentSpec {
+        port,
+        send,
+        interval,
+        timeout,
+        header,
+    } = agent;
+    let mut table = Table::new();
+    if let Some(port) = port {
+        table.put("port", i64::from(port.get()));
+        table.put_some("send", send.as_deref());
+        table.put("interval", duration(*interval));
+        table.put("timeout", duration(*timeout));
+    }
+    table.put_some("header", header.as_ref().map(HeaderName::as_str));
     table
 }
 

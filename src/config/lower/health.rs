@@ -9,10 +9,13 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::base::addr::EndpointAddr;
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{BodyPattern, Check, Endpoint, HealthSpec, HttpCheck, InitState};
-use super::super::node::{Located, Node, not_available};
+use super::super::model::{
+    BodyPattern, Check, Endpoint, GrpcCheck, HealthSpec, HttpCheck, InitState, MysqlCheck,
+};
+use super::super::node::{Located, Node};
 use super::super::reader::Table;
 use super::super::units::format_duration;
+use super::check_tls;
 use super::headers::{self, Side};
 use super::matchers;
 use super::process::set;
@@ -20,23 +23,24 @@ use super::process::set;
 /// What `check` may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    Grpc,
     Http,
+    Mysql,
     Postgres,
     Redis,
     Smtp,
     Tcp,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 7] = [
     ("tcp", Kind::Tcp),
     ("http", Kind::Http),
+    ("grpc", Kind::Grpc),
     ("redis", Kind::Redis),
     ("postgres", Kind::Postgres),
+    ("mysql", Kind::Mysql),
     ("smtp", Kind::Smtp),
 ];
-
-/// Checks of the contract that this version does not build yet.
-const LATER: [&str; 2] = ["grpc", "mysql"];
 
 const INIT_STATES: [(&str, InitState); 4] = [
     ("up", InitState::Up),
@@ -59,12 +63,20 @@ const WELL: (u16, u16) = (200, 399);
 
 /// Reads the table; `None` = it has no usable `check`, which was reported.
 pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<HealthSpec>> {
-    let kind = table.require("check").and_then(kind);
+    let kind = table.require("check").and_then(|node| node.word(&KINDS));
     let http = http(&table, kind);
+    let service = of_kind(&table, kind, "service", &[Kind::Grpc]).and_then(|n| n.text());
+    let mysql = mysql(&table, kind);
+    let tls = of_kind(&table, kind, "tls", &[Kind::Http, Kind::Grpc]);
     let interval = interval(&table, "interval");
     let mut spec = HealthSpec {
         check: match kind {
+            Some(Kind::Grpc) => Check::Grpc(GrpcCheck {
+                service: service.map_or_else(String::new, |text| (*text).to_owned()),
+                host: http.host,
+            }),
             Some(Kind::Http) | None => Check::Http(http),
+            Some(Kind::Mysql) => Check::Mysql(mysql),
             Some(Kind::Postgres) => Check::Postgres,
             Some(Kind::Redis) => Check::Redis,
             Some(Kind::Smtp) => Check::Smtp,
@@ -79,6 +91,9 @@ pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<Heal
         port: None,
         init_state: InitState::Up,
         traffic: false,
+        tls: tls
+            .filter(|_| matches!(kind, Some(Kind::Grpc | Kind::Http)))
+            .and_then(|node| check_tls::lower(node, &table.what, protocol(kind))),
     };
     set(&mut spec.interval, interval);
     spec.down_interval = spec.interval;
@@ -113,23 +128,12 @@ pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<Heal
     if let Some(node) = table.get("init_state") {
         spec.init_state = node.word(&INIT_STATES).unwrap_or(spec.init_state);
     }
+    spec.traffic = table.flag("traffic").unwrap_or(spec.traffic);
     table.finish();
     kind.map(|_| Arc::new(spec))
 }
 
-fn kind(node: Node<'_>) -> Option<Kind> {
-    if let Some(text) = node.as_str()
-        && LATER.contains(&text)
-    {
-        let help = "it comes in a later version; \"tcp\" and \"http\" work today";
-        node.report
-            .push(not_available(node.at, &format!("check `{text}`"), help));
-        return None;
-    }
-    node.word(&KINDS)
-}
-
-fn interval<'a>(table: &Table<'a>, key: &'static str) -> Option<Located<'a, Duration>> {
+pub(super) fn interval<'a>(table: &Table<'a>, key: &'static str) -> Option<Located<'a, Duration>> {
     let interval = table.timeout(key)?;
     if *interval < MIN_INTERVAL {
         let message = format!("`{key}` of {} must be at least 10ms", table.what);
@@ -173,6 +177,60 @@ fn times(table: &Table<'_>, spec: &mut HealthSpec) {
     }
 }
 
+/// A key that only checks of these kinds have.
+fn of_kind<'a>(
+    table: &Table<'a>,
+    kind: Option<Kind>,
+    key: &'static str,
+    kinds: &[Kind],
+) -> Option<Node<'a>> {
+    let node = table.get(key)?;
+    if kind.is_some_and(|kind| !kinds.contains(&kind)) {
+        let words: Vec<&str> = KINDS
+            .iter()
+            .filter(|(_, kind)| kinds.contains(kind))
+            .map(|(word, _)| *word)
+            .collect();
+        let message = format!(
+            "`{key}` of {} works with {} checks only",
+            table.what,
+            words.join(" and ")
+        );
+        let d = node.error("wrong-check", message);
+        let help = format!("remove `{key}`, or write check = \"{}\"", words[0]);
+        table.report.push(d.help(help));
+    }
+    Some(node)
+}
+
+/// What is offered in TLS.
+fn protocol(kind: Option<Kind>) -> &'static [u8] {
+    match kind {
+        Some(Kind::Grpc) => b"h2",
+        Some(_) | None => b"http/1.1",
+    }
+}
+
+fn mysql(table: &Table<'_>, kind: Option<Kind>) -> MysqlCheck {
+    let mut check = MysqlCheck::default();
+    let Some(node) = of_kind(table, kind, "user", &[Kind::Mysql]) else {
+        return check;
+    };
+    if let Some(user) = node.text() {
+        // Names of accounts have 32 characters in MySQL, 80 in MariaDB.
+        if user.is_empty() || user.len() > 80 || user.contains('\0') {
+            let message = format!("`{}` is no user of MySQL", user.escape_debug());
+            let d = Diagnostic::error("bad-user", user.at, message);
+            table
+                .report
+                .push(d.help("write the name of an account, such as \"isobar\""));
+        } else {
+            check.user = Some((*user).to_owned());
+        }
+    }
+    check
+}
+
 /// The keys of HTTP checks.
 fn http(table: &Table<'_>, kind: Option<Kind>) -> HttpCheck {
     let mut check = HttpCheck {
@@ -183,17 +241,7 @@ fn http(table: &Table<'_>, kind: Option<Kind>) -> HttpCheck {
         status: vec![WELL],
         body: None,
     };
-    let of_http = |key: &'static str| {
-        let node = table.get(key)?;
-        if kind.is_some_and(|kind| kind != Kind::Http) {
-            let message = format!("`{key}` of {} works with http checks only", table.what);
-            let d = node.error("needs-http-check", message);
-            table
-                .report
-                .push(d.help(format!("remove `{key}`, or write check = \"http\"")));
-        }
-        Some(node)
-    };
+    let of_http = |key| of_kind(table, kind, key, &[Kind::Http]);
     if let Some(path) = of_http("path").and_then(|n| n.text()) {
         if path.starts_with('/')
             && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
@@ -220,7 +268,7 @@ fn http(table: &Table<'_>, kind: Option<Kind>) -> HttpCheck {
             check.method = method;
         }
     }
-    check.host = of_http("host")
+    check.host = of_kind(table, kind, "host", &[Kind::Http, Kind::Grpc])
         .and_then(|n| n.text())
         .and_then(|text| headers::value(text, table.report));
     if let Some(node) = of_http("headers") {

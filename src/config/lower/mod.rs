@@ -7,8 +7,10 @@
 
 mod actions;
 mod address;
+mod agent;
 mod breaker;
 mod capacity;
+mod check_tls;
 mod endpoints;
 mod fit;
 mod headers;

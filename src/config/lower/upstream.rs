@@ -10,7 +10,7 @@ use super::super::source::At;
 use super::super::suggest::closest;
 use super::endpoints::Members;
 use super::process::{Defaults, keepalive, protocol, set};
-use super::{Reference, breaker, capacity, endpoints, headers, health, outlier, sticky};
+use super::{Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky};
 
 /// An upstream with its places.
 #[derive(Debug)]
@@ -168,6 +168,9 @@ pub(super) fn lower<'a>(
     }
     if let Some(t) = table.table("health", "upstreams.*.health") {
         u.health = health::lower(t, &u.endpoints);
+    }
+    if let Some(t) = table.table("agent", "upstreams.*.agent") {
+        u.agent = agent::lower(t, &u.endpoints);
     }
     if let Some(node) = table.get("when_unhealthy") {
         u.when_unhealthy = node.word(&WHEN_UNHEALTHY).unwrap_or(u.when_unhealthy);

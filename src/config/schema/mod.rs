@@ -333,6 +333,8 @@ struct Upstream {
     retry_floor: Option<u32>,
     /// Active checks: an endpoint that fails them gets no requests. Default: none.
     health: Option<Health>,
+    /// Endpoints speak for themselves: weight, drain, down. Default: nobody listens.
+    agent: Option<Agent>,
     /// What holds while no endpoint is ready.
     #[schemars(extend("default" = "fail_closed"))]
     when_unhealthy: Option<WhenUnhealthy>,
@@ -360,8 +362,16 @@ struct Health {
     /// Method of the request (http only).
     #[schemars(extend("default" = "GET"))]
     method: Option<String>,
-    /// Host of the request (http only). Default: the endpoint's address.
+    /// Host of the request (http and grpc). Default: the endpoint's address.
     host: Option<String>,
+    /// The service that is asked for (grpc only). Default: the server as a whole.
+    #[schemars(extend("default" = ""))]
+    service: Option<String>,
+    /// Logs in under this name without a password (mysql only). Default: the greeting is enough.
+    user: Option<String>,
+    /// Checks speak TLS (http and grpc): true, or a table.
+    #[schemars(extend("default" = false))]
+    tls: Option<CheckTls>,
     /// More fields of the request (http only).
     headers: Option<BTreeMap<String, String>>,
     /// What the response must be (http only). Default: a status from 200 to 399.
@@ -389,6 +399,32 @@ struct Health {
     /// What a new endpoint is taken for until it was checked.
     #[schemars(extend("default" = "up"))]
     init_state: Option<InitState>,
+    /// A good answer to a client within the last interval stands in for the check that is due.
+    #[schemars(extend("default" = false))]
+    traffic: Option<bool>,
+}
+
+/// What endpoints say of themselves, in HAProxy's agent-check words. At least one of port, header.
+#[derive(JsonSchema)]
+#[schemars(
+    deny_unknown_fields,
+    extend("anyOf" = [{ "required": ["port"] }, { "required": ["header"] }])
+)]
+struct Agent {
+    /// Where the agent of each endpoint listens. Default: nobody is asked.
+    #[schemars(range(min = 1, max = 65535))]
+    port: Option<u16>,
+    /// Sent to the agent first, as it stands here. Default: nothing.
+    #[schemars(length(max = 1024))]
+    send: Option<String>,
+    /// From one question to the next.
+    #[schemars(extend("default" = "2s"))]
+    interval: Option<Duration>,
+    /// An agent whose line has not come by then is not heard; at most the interval.
+    #[schemars(extend("default" = "1s"))]
+    timeout: Option<Duration>,
+    /// A response field in which an endpoint says the same; clients do not get it. Default: none.
+    header: Option<String>,
 }
 
 /// What is asked of an endpoint.
@@ -399,12 +435,36 @@ enum Check {
     Tcp,
     /// A request, answered as expected.
     Http,
+    /// Check of grpc.health.v1.Health, answered with SERVING.
+    Grpc,
     /// PING of a Redis server.
     Redis,
     /// The startup of a connection to a PostgreSQL server.
     Postgres,
+    /// The greeting of a MySQL server, and a login if there is a user.
+    Mysql,
     /// The greeting of a mail server, and EHLO.
     Smtp,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum CheckTls {
+    Switch(bool),
+    Table(CheckTlsTable),
+}
+
+/// How checks speak TLS.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CheckTlsTable {
+    /// The name that the certificate must have. Default: that of `host`, or the endpoint's address.
+    server_name: Option<String>,
+    /// File of the CAs that are trusted (PEM). Default: those of the system.
+    ca: Option<String>,
+    /// Takes every certificate.
+    #[schemars(extend("default" = false))]
+    insecure: Option<bool>,
 }
 
 /// What the response to a check must be.
@@ -521,6 +581,6 @@ struct Sticky {
     /// Max-Age in whole seconds. Default: until the browser closes.
     ttl: Option<Duration>,
     /// File whose first line (16 bytes or more) signs cookies: the same for all isobars of a fleet.
-    /// Default: a key in `state_dir`, or none.
+    /// What further lines have signed is understood. Default: a key in `state_dir`, or none.
     secret_file: Option<String>,
 }

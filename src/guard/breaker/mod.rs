@@ -116,6 +116,19 @@ struct Trial {
     since: Nanos,
 }
 
+// === impl State ===
+
+impl State {
+    /// The word in views and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
+}
+
 // === impl Breaker ===
 
 impl Breaker {

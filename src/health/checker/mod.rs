@@ -1,7 +1,7 @@
-//! The shell of the checks: knows whom to check, runs what is due, hands on what has changed.
+//! The shell of the checks: knows whom to ask, asks who is due, hands on what has changed.
 //!
-//! One task, one heap of due times, at most 4,096 checks at once. It runs on the control
-//! runtime: no worker ever waits for a check, nor a check for a worker.
+//! One task, one heap of due times, at most 4,096 questions at once; checks and agents alike. It runs
+//! on the control runtime: no worker ever waits for a check, nor a check for a worker.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -15,26 +15,40 @@ use tokio::time::sleep;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, Nanos, nanos};
 use crate::base::rng::Rng;
-use crate::config::{HealthSpec, Name};
-use crate::telemetry::metrics::cells::CheckResult;
+use crate::config::{AgentSpec, HealthSpec, Name};
 use crate::upstream::{Endpoint, Health};
 
-use super::probe::{Failure, probe};
+use super::agent::{self, Heard};
+use super::probe::probe;
 use super::schedule;
-use super::threshold::{Evidence, Threshold};
 
-/// An endpoint to be checked.
+mod first_round;
+mod watched;
+
+use first_round::FirstRound;
+use watched::{Outcome, Watched};
+
+/// An endpoint to be asked.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its upstream.
     pub upstream: Name,
     /// The endpoint; it stays the same target while it is the same object.
     pub endpoint: Arc<Endpoint>,
-    /// How it is checked.
-    pub spec: Arc<HealthSpec>,
+    /// What it is asked.
+    pub ask: Ask,
 }
 
-/// Everything to be checked, replaced whole.
+/// What an endpoint is asked.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Its agent, what it says of itself.
+    Agent(Arc<AgentSpec>),
+    /// The endpoint, whether it is well.
+    Check(Arc<HealthSpec>),
+}
+
+/// Everything to be asked, replaced whole.
 pub type Targets = Arc<[Target]>;
 
 /// An endpoint is no longer what it was.
@@ -50,32 +64,40 @@ pub struct Verdict {
     pub why: String,
 }
 
+/// What was found and is to be handed on, oldest first.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Of checks.
+    pub verdicts: Vec<Verdict>,
+    /// Of agents.
+    pub heard: Vec<Heard>,
+}
+
 /// The checks of one server.
 #[derive(Debug)]
 pub struct Checker {
     clock: Clock,
     rng: Rng,
     watched: HashMap<Id, Watched>,
-    ids: HashMap<(Name, EndpointAddr), Id>,
+    ids: HashMap<(Name, EndpointAddr, Kind), Id>,
     last_id: Id,
     /// When which endpoint is due; what is not watched any more is skipped.
     due: BinaryHeap<Reverse<(Nanos, Id)>>,
     running: JoinSet<Done>,
-    /// Verdicts to be handed on, oldest first, and when.
-    verdicts: Vec<Verdict>,
+    findings: Findings,
+    /// When findings may be handed on.
     hand_on_at: Nanos,
+    first_round: FirstRound,
 }
 
 /// A target under one spec: with another spec it is another.
 type Id = u64;
 
-#[derive(Debug)]
-struct Watched {
-    target: Target,
-    threshold: Threshold,
-    /// Results of the same kind in a row.
-    row: u32,
-    last: Option<Evidence>,
+/// Of one endpoint there is one target of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Agent,
+    Check,
 }
 
 #[derive(Debug)]
@@ -83,14 +105,14 @@ struct Done {
     id: Id,
     /// When it began.
     at: Nanos,
-    result: Result<(), Failure>,
+    outcome: Outcome,
 }
 
 /// Checks that run at once. 2,000 a second (10,000 endpoints every 5 s), each silent for 2 s: then
 /// later ones begin later. Each takes a descriptor, of which a proxy has tens of thousands.
 const MAX_RUNNING: usize = 4096;
 
-/// Verdicts of this time are handed on together: one generation of members for a rack that fails,
+/// Findings of this time are handed on together: one generation of members for a rack that fails,
 /// and at most 50 a second for endpoints that flap.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -107,21 +129,32 @@ impl Checker {
             last_id: 0,
             due: BinaryHeap::new(),
             running: JoinSet::new(),
-            verdicts: Vec::new(),
+            findings: Findings::default(),
             hand_on_at: 0,
+            first_round: FirstRound::default(),
         }
     }
 
-    /// Checks what `targets` says, for ever. `hand_on` takes verdicts out of the list, all or none:
-    /// what it leaves is offered again with what has come since. Dropping the future ends all checks.
+    /// Asks whom `targets` says, for ever. `hand_on` takes findings out, all or none: what it leaves
+    /// is offered again with what has come since. `known` is called once, as soon as it is known of
+    /// the first targets what they are. Dropping the future ends all checks.
     pub async fn run(
         mut self,
         mut targets: watch::Receiver<Targets>,
-        mut hand_on: impl FnMut(&mut Vec<Verdict>),
+        mut hand_on: impl FnMut(&mut Findings),
+        known: impl FnOnce(),
     ) {
+        let mut known = Some(known);
         let first = targets.borrow_and_update().clone();
         self.follow(&first);
+        self.first_round = FirstRound::new(self.watched.keys().copied(), self.clock.now());
         loop {
+            if self.findings.is_empty()
+                && self.first_round.is_over(self.clock.now())
+                && let Some(known) = known.take()
+            {
+                known();
+            }
             let wake = self.wake_after();
             // Each arm may be dropped: `changed` and `join_next` are cancel-safe.
             tokio::select! {
@@ -140,9 +173,9 @@ impl Checker {
                 self.finish(done);
             }
             self.start_due();
-            if !self.verdicts.is_empty() && self.clock.now() >= self.hand_on_at {
+            if !self.findings.is_empty() && self.clock.now() >= self.hand_on_at {
                 let began = self.clock.now();
-                hand_on(&mut self.verdicts);
+                hand_on(&mut self.findings);
                 let now = self.clock.now();
                 // Members of a large upstream take milliseconds to build: at most a fifth of the time.
                 let took = now.saturating_sub(began);
@@ -159,79 +192,67 @@ impl Checker {
             Some(Reverse((at, _))) if self.running.len() < MAX_RUNNING => Some(*at),
             _ => None,
         };
-        let hand_on = (!self.verdicts.is_empty()).then_some(self.hand_on_at);
-        let at = due.into_iter().chain(hand_on).min();
-        at.map_or(IDLE, |at| {
+        let hand_on = (!self.findings.is_empty()).then_some(self.hand_on_at);
+        let times = [due, hand_on, self.first_round.ends_at()];
+        times.into_iter().flatten().min().map_or(IDLE, |at| {
             Duration::from_nanos(at.saturating_sub(self.clock.now()))
         })
     }
 
-    /// Takes over what is to be checked from now on; whoever stays keeps his state.
+    /// Takes over whom to ask from now on; whoever stays keeps his state.
     fn follow(&mut self, targets: &Targets) {
         let now = self.clock.now();
-        let pending: HashSet<_> = self.verdicts.iter().map(|v| of(&v.endpoint)).collect();
+        let verdicts = &self.findings.verdicts;
+        let pending: HashSet<_> = verdicts.iter().map(|v| of(&v.endpoint)).collect();
         let mut before = std::mem::take(&mut self.watched);
         let old_ids = std::mem::take(&mut self.ids);
+        let mut fresh = Vec::new();
         for target in targets.iter() {
-            let name = (target.upstream.clone(), target.endpoint.addr.clone());
+            let kind = target.ask.kind();
+            let name = (target.upstream.clone(), target.endpoint.addr.clone(), kind);
             let same = old_ids.get(&name).and_then(|id| {
                 let old = before.remove(id)?;
                 Arc::ptr_eq(&old.target.endpoint, &target.endpoint).then_some((*id, old))
             });
+            let is_pending = pending.contains(&of(&target.endpoint));
             let (id, watched) = match same {
-                // That it is something else than what was found, and nobody is about to be told so:
-                // it was without checks for a moment.
-                Some((id, old))
-                    if old.target.spec == target.spec
-                        && (old.threshold.health() == target.endpoint.health()
-                            || pending.contains(&of(&target.endpoint))) =>
-                {
-                    (id, old)
-                }
-                Some((_, old)) => {
-                    // What it is it stays; what it takes to change that is counted anew.
-                    let health = if pending.contains(&of(&target.endpoint)) {
-                        old.threshold.health()
-                    } else {
-                        target.endpoint.health()
-                    };
-                    let threshold = Threshold::kept(&target.spec, health);
-                    (self.enlist(target, now), Watched::new(target, threshold))
-                }
-                None => {
-                    let fresh = Threshold::new(&target.spec);
-                    let health = target.endpoint.health();
-                    let threshold = if fresh.health() == health {
-                        fresh
-                    } else {
-                        // It was known before it became a target (again).
-                        Threshold::kept(&target.spec, health)
-                    };
-                    (self.enlist(target, now), Watched::new(target, threshold))
+                Some((id, old)) if old.goes_on(target, is_pending) => (id, old),
+                old => {
+                    self.last_id += 1;
+                    fresh.push(self.last_id);
+                    let old = old.map(|(_, old)| old);
+                    (self.last_id, Watched::new(target, old, is_pending))
                 }
             };
             self.ids.insert(name, id);
             self.watched.insert(id, watched);
         }
+        for id in &fresh {
+            let interval = self.watched[id].target.ask.interval();
+            let first = schedule::first(interval, fresh.len(), &mut self.rng);
+            self.due.push(Reverse((now.saturating_add(first), *id)));
+        }
         // What was found of those who are gone is nobody's concern, not even if they come back.
-        let current: HashSet<_> = self
-            .watched
-            .values()
-            .map(|w| of(&w.target.endpoint))
-            .collect();
-        self.verdicts.retain(|v| current.contains(&of(&v.endpoint)));
+        let asked = |kind| {
+            let of_kind = self
+                .watched
+                .values()
+                .filter(move |w| w.target.ask.kind() == kind);
+            of_kind
+                .map(|w| of(&w.target.endpoint))
+                .collect::<HashSet<_>>()
+        };
+        let (checked, heard) = (asked(Kind::Check), asked(Kind::Agent));
+        let Findings {
+            verdicts,
+            heard: lines,
+        } = &mut self.findings;
+        verdicts.retain(|v| checked.contains(&of(&v.endpoint)));
+        lines.retain(|h| heard.contains(&of(&h.endpoint)));
+        self.first_round.retain(|id| self.watched.contains_key(&id));
     }
 
-    /// A new id, with its first check due soon.
-    fn enlist(&mut self, target: &Target, now: Nanos) -> Id {
-        self.last_id += 1;
-        let first = schedule::first(&target.spec, &mut self.rng);
-        let at = now.saturating_add(first);
-        self.due.push(Reverse((at, self.last_id)));
-        self.last_id
-    }
-
-    /// Begins the checks that are due.
+    /// Asks who is due.
     fn start_due(&mut self) {
         let now = self.clock.now();
         while self.running.len() < MAX_RUNNING
@@ -242,84 +263,77 @@ impl Checker {
             let Some(watched) = self.watched.get(&id) else {
                 continue;
             };
-            let spec = watched.target.spec.clone();
+            if watched.is_proved(now) {
+                self.take(Done {
+                    id,
+                    at: now,
+                    outcome: Outcome::Proved,
+                });
+                continue;
+            }
+            let ask = watched.target.ask.clone();
             let addr = watched.target.endpoint.addr.clone();
             self.running.spawn(async move {
-                let result = probe(&spec, &addr).await;
+                let outcome = match ask {
+                    Ask::Agent(spec) => Outcome::Agent(agent::ask(&spec, &addr).await),
+                    Ask::Check(spec) => Outcome::Check(probe(&spec, &addr).await),
+                };
                 Done {
                     id,
                     at: now,
-                    result,
+                    outcome,
                 }
             });
         }
     }
 
-    /// Counts a check that has ended, judges, and says when the next one is due.
     fn finish(&mut self, done: Result<Done, JoinError>) {
         // Nobody aborts a check; one that panics would have been reported, and is not known here.
-        let Ok(Done { id, at, result }) = done else {
-            return;
-        };
+        if let Ok(done) = done {
+            self.take(done);
+        }
+    }
+
+    /// Counts a check that has ended, judges, and says when the next one is due.
+    fn take(&mut self, Done { id, at, outcome }: Done) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
-        let class = match &result {
-            Ok(()) => CheckResult::Ok,
-            Err(failure) => failure.result(),
-        };
-        let cells = watched.target.endpoint.cells.control();
-        cells.checks(class).inc();
-        self.verdicts.extend(watched.judge(result));
-        let wait = schedule::next(
-            &watched.target.spec,
-            watched.threshold.health(),
-            &mut self.rng,
-        );
-        let next = at.saturating_add(wait).max(self.clock.now());
+        let now = self.clock.now();
+        watched.note(&outcome, self.clock.unix_ms(), now.saturating_sub(at));
+        watched.judge(outcome, &mut self.findings);
+        if watched.is_known() {
+            self.first_round.knows(id);
+        }
+        let next = at.saturating_add(watched.wait(&mut self.rng)).max(now);
         self.due.push(Reverse((next, id)));
     }
 }
 
-// === impl Watched ===
+// === impl Ask ===
 
-impl Watched {
-    fn new(target: &Target, threshold: Threshold) -> Self {
-        Self {
-            target: target.clone(),
-            threshold,
-            row: 0,
-            last: None,
+impl Ask {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Agent(_) => Kind::Agent,
+            Self::Check(_) => Kind::Check,
         }
     }
 
-    /// Takes a result in; a verdict, if that changes what the endpoint is.
-    fn judge(&mut self, result: Result<(), Failure>) -> Option<Verdict> {
-        let evidence = match &result {
-            Ok(()) => Evidence::Passed,
-            Err(Failure::Local(_)) => return None,
-            Err(_) => Evidence::Failed,
-        };
-        self.row = match self.last.replace(evidence) {
-            Some(last) if last == evidence => self.row.saturating_add(1),
-            Some(_) | None => 1,
-        };
-        let health = self.threshold.observe(evidence)?;
-        let check = self.target.spec.check.as_str();
-        let checks = match self.row {
-            1 => format!("1 {check} check"),
-            n => format!("{n} {check} checks in a row"),
-        };
-        let why = match result {
-            Ok(()) => format!("{checks} passed"),
-            Err(failure) => format!("{checks} failed, the last with: {failure}"),
-        };
-        Some(Verdict {
-            upstream: self.target.upstream.clone(),
-            endpoint: self.target.endpoint.clone(),
-            health,
-            why,
-        })
+    fn interval(&self) -> Duration {
+        match self {
+            Self::Agent(spec) => spec.interval,
+            Self::Check(spec) => spec.interval,
+        }
+    }
+}
+
+// === impl Findings ===
+
+impl Findings {
+    /// Whether there is nothing to be handed on.
+    pub fn is_empty(&self) -> bool {
+        self.verdicts.is_empty() && self.heard.is_empty()
     }
 }
 

@@ -6,8 +6,10 @@ use std::rc::Rc;
 
 use tokio::net::TcpListener;
 
+use super::super::threshold::Threshold;
 use super::*;
 use crate::config::{Check, InitState};
+use crate::telemetry::metrics::cells::CheckResult;
 use crate::telemetry::metrics::registry::Registry;
 
 fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
@@ -22,6 +24,7 @@ fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
         port: None,
         init_state,
         traffic: false,
+        tls: None,
     })
 }
 
@@ -32,7 +35,7 @@ fn target(addr: SocketAddr, spec: &Arc<HealthSpec>) -> Target {
     Target {
         upstream: "app".into(),
         endpoint: Arc::new(endpoint),
-        spec: spec.clone(),
+        ask: Ask::Check(spec.clone()),
     }
 }
 
@@ -53,15 +56,16 @@ async fn run(
 ) {
     let taken = Rc::new(RefCell::new(Vec::new()));
     let to = taken.clone();
-    let checking = Checker::new(1).run(targets, move |verdicts| {
-        if accepts(verdicts) {
+    let hand_on = move |findings: &mut Findings| {
+        if accepts(&findings.verdicts) {
             // As the one writer does.
-            for verdict in &*verdicts {
+            for verdict in &findings.verdicts {
                 verdict.endpoint.set_health(verdict.health);
             }
-            to.borrow_mut().push(std::mem::take(verdicts));
+            to.borrow_mut().push(std::mem::take(&mut findings.verdicts));
         }
-    });
+    };
+    let checking = Checker::new(1).run(targets, hand_on, || {});
     tokio::select! {
         () = checking => unreachable!("a checker never ends by itself"),
         ended = tokio::time::timeout(Duration::from_secs(60), until(taken)) => {
@@ -129,7 +133,7 @@ fn state_stays_with_the_endpoint_and_goes_with_it() {
                 eventually(|| taken.borrow().len() == 1).await;
                 // Another spec, the same endpoint: down it is, and nothing is told twice.
                 let again = Target {
-                    spec: spec(3, InitState::FullyUp),
+                    ask: Ask::Check(spec(3, InitState::FullyUp)),
                     ..one.clone()
                 };
                 sender.send_replace(Targets::from([again]));
@@ -160,18 +164,16 @@ fn state_stays_with_the_endpoint_and_goes_with_it() {
 fn silence_delays_nobody_else() {
     block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let well = target(
-            listener.local_addr().unwrap(),
-            &spec(1, InitState::FullyDown),
-        );
+        let spec = spec(1, InitState::FullyDown);
+        let well = target(listener.local_addr().unwrap(), &spec);
         // Redis checks of a listener that never answers: each lasts for its whole time-out.
-        let mut patient = HealthSpec::clone(&well.spec);
+        let mut patient = HealthSpec::clone(&spec);
         patient.check = Check::Redis;
         patient.timeout = Duration::from_secs(3600);
         let silent = Target {
             upstream: "other".into(),
-            spec: Arc::new(patient),
-            ..target(listener.local_addr().unwrap(), &well.spec)
+            ask: Ask::Check(Arc::new(patient)),
+            ..target(listener.local_addr().unwrap(), &spec)
         };
         let (_sender, receiver) = watch::channel(Targets::from([silent, well.clone()]));
         run(
@@ -185,5 +187,84 @@ fn silence_delays_nobody_else() {
             },
         )
         .await;
+    });
+}
+
+#[test]
+fn traffic_stands_in_for_checks_of_what_is_up() {
+    block_on(async {
+        let spec = |traffic, init_state| {
+            let spec = HealthSpec::clone(&spec(1, init_state));
+            // Long, so that what is proved now is young whenever the check comes.
+            let interval = Duration::from_secs(3600);
+            Arc::new(HealthSpec {
+                interval,
+                traffic,
+                ..spec
+            })
+        };
+        let held: Vec<_> = (70..74).map(|n| refusing([127, 0, 7, n])).collect();
+        let [proved, down, unproved, told] = [
+            target(held[0].1, &spec(true, InitState::Up)),
+            target(held[1].1, &spec(true, InitState::Down)),
+            target(held[2].1, &spec(true, InitState::Up)),
+            target(held[3].1, &spec(false, InitState::Up)),
+        ];
+        let now = Clock::start().now();
+        for target in [&proved, &down, &told] {
+            target.endpoint.proved_well(now);
+        }
+        let all = [&proved, &down, &unproved, &told].map(Target::clone);
+        let (_sender, receiver) = watch::channel(Targets::from(all));
+        let count = |target: &Target, result| {
+            let cells = target.endpoint.cells.control();
+            cells.checks(result).value()
+        };
+        run(
+            receiver,
+            |_| true,
+            async |taken| {
+                eventually(|| count(&proved, CheckResult::Traffic) == 1).await;
+                for asked in [&down, &unproved, &told] {
+                    eventually(|| count(asked, CheckResult::Connect) >= 1).await;
+                    assert_eq!(count(asked, CheckResult::Traffic), 0);
+                }
+                assert_eq!(count(&proved, CheckResult::Connect), 0);
+                let last = proved.endpoint.last_check().unwrap();
+                assert_eq!((last.result, &last.text), (CheckResult::Traffic, &None));
+                // Up before, down since; it was not taken for down because of the others.
+                eventually(|| taken.borrow().iter().flatten().count() == 2).await;
+                assert_eq!(proved.endpoint.health(), Health::Up);
+            },
+        )
+        .await;
+    });
+}
+
+/// What is waited for: an answer, and for those on their way up that they are.
+#[test]
+fn it_is_known_what_all_are_when_each_has_answered() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut rising = HealthSpec::clone(&spec(1, InitState::FullyDown));
+        rising.rise = 3;
+        let rising = target(listener.local_addr().unwrap(), &Arc::new(rising));
+        let (_socket, refusing) = refusing([127, 0, 7, 80]);
+        let dead = target(refusing, &spec(1, InitState::Up));
+        let (_sender, receiver) = watch::channel(Targets::from([rising.clone(), dead.clone()]));
+        let known = Rc::new(RefCell::new(None));
+        let seen = known.clone();
+        let hand_on = |findings: &mut Findings| {
+            for verdict in findings.verdicts.drain(..) {
+                verdict.endpoint.set_health(verdict.health);
+            }
+        };
+        let healths = [rising.endpoint.clone(), dead.endpoint.clone()];
+        let tell = move || *seen.borrow_mut() = Some(healths.map(|e| e.health()));
+        tokio::select! {
+            () = Checker::new(1).run(receiver, hand_on, tell) => unreachable!("it never ends"),
+            () = eventually(|| known.borrow().is_some()) => {}
+        }
+        assert_eq!(*known.borrow(), Some([Health::Up, Health::Down]));
     });
 }

@@ -1,10 +1,13 @@
 //! Asking an endpoint once. One file a protocol; each speaks over any stream of bytes, reads a
 //! bounded amount, and leaves deadlines to [`probe`].
 
+mod grpc;
 mod http;
+mod mysql;
 mod postgres;
 mod redis;
 mod smtp;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::addr::EndpointAddr;
 use crate::config::{Check, HealthSpec};
 use crate::telemetry::metrics::cells::CheckResult;
+
+use grpc::Scheme;
 
 /// Why a check did not pass.
 #[derive(Debug, Error)]
@@ -49,6 +54,12 @@ pub enum Failure {
         /// The time there was.
         after: Duration,
     },
+    /// TLS could not be agreed on.
+    #[error("{0}")]
+    Tls(String),
+    /// It says of itself that it is not well.
+    #[error("{0}")]
+    Unwell(String),
 }
 
 /// Most bytes of an answer that are looked at, of protocols with short answers.
@@ -72,7 +83,7 @@ pub async fn probe(spec: &HealthSpec, addr: &EndpointAddr) -> Result<(), Failure
             let stream = timeout_at(deadline, tcp(target))
                 .await
                 .map_err(|_| late("no connection"))??;
-            let answer = timeout_at(deadline, Box::pin(ask(&spec.check, addr, stream)));
+            let answer = timeout_at(deadline, Box::pin(ask(spec, addr, stream)));
             answer.await.map_err(silent)?
         }
         EndpointAddr::Unix(path) => {
@@ -80,7 +91,7 @@ pub async fn probe(spec: &HealthSpec, addr: &EndpointAddr) -> Result<(), Failure
                 .await
                 .map_err(|_| late("no connection"))?
                 .map_err(connect_failure)?;
-            let answer = timeout_at(deadline, Box::pin(ask(&spec.check, addr, stream)));
+            let answer = timeout_at(deadline, Box::pin(ask(spec, addr, stream)));
             answer.await.map_err(silent)?
         }
     }
@@ -96,7 +107,7 @@ fn target(spec: &HealthSpec, addr: &EndpointAddr) -> EndpointAddr {
     }
 }
 
-async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failure> {
+pub(in crate::health) async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failure> {
     let stream = TcpStream::connect(addr).await.map_err(connect_failure)?;
     // A check that ends first would leave its port in TIME_WAIT for a minute: with 10,000 endpoints
     // every 5 s, 120,000 of them. RST instead, as HAProxy's checks do.
@@ -106,12 +117,29 @@ async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failure> {
 }
 
 async fn ask(
+    spec: &HealthSpec,
+    addr: &EndpointAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+) -> Result<(), Failure> {
+    match &spec.tls {
+        None => speak(&spec.check, Scheme::Http, addr, stream).await,
+        Some(tls) => {
+            let stream = tls::begin(tls, &spec.check, addr, stream).await?;
+            speak(&spec.check, Scheme::Https, addr, stream).await
+        }
+    }
+}
+
+async fn speak(
     check: &Check,
+    scheme: Scheme,
     addr: &EndpointAddr,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
 ) -> Result<(), Failure> {
     match check {
+        Check::Grpc(check) => grpc::ask(check, scheme, addr, stream).await,
         Check::Http(check) => http::ask(check, addr, stream).await,
+        Check::Mysql(check) => mysql::ask(check, stream).await,
         Check::Postgres => postgres::ask(stream).await,
         Check::Redis => redis::ask(stream).await,
         Check::Smtp => smtp::ask(stream).await,
@@ -134,7 +162,7 @@ fn connect_failure(error: io::Error) -> Failure {
 }
 
 /// Reads until `find` has found what it looks for, at most [`MAX_ANSWER`] bytes.
-async fn read_until<T>(
+pub(in crate::health) async fn read_until<T>(
     stream: &mut (impl AsyncRead + Unpin),
     protocol: &str,
     mut find: impl FnMut(&[u8]) -> Result<Option<T>, Failure>,
@@ -157,7 +185,7 @@ async fn read_until<T>(
 }
 
 /// What an endpoint said, fit for a log line: short and printable.
-fn quoted(text: &[u8]) -> String {
+pub(in crate::health) fn quoted(text: &[u8]) -> String {
     /// A line of a terminal.
     const SHOWN: usize = 80;
     let text = String::from_utf8_lossy(text);
@@ -178,6 +206,8 @@ impl Failure {
             Self::Protocol(_) => CheckResult::Protocol,
             Self::Status(_) => CheckResult::Status,
             Self::Timeout { .. } => CheckResult::Timeout,
+            Self::Tls(_) => CheckResult::Tls,
+            Self::Unwell(_) => CheckResult::Status,
         }
     }
 }

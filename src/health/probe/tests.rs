@@ -16,7 +16,7 @@ fn of(check: &Check, says: &[u8]) -> Result<(), Failure> {
         let (ours, mut theirs) = duplex(1 << 16);
         let addr = EndpointAddr::Ip("10.0.0.1:80".parse().unwrap());
         let endpoint = async {
-            if *check != Check::Smtp {
+            if !matches!(check, Check::Mysql(_) | Check::Smtp) {
                 let _ = theirs.read(&mut [0; 512]).await;
             }
             // It may have heard enough, and be gone.
@@ -25,7 +25,7 @@ fn of(check: &Check, says: &[u8]) -> Result<(), Failure> {
             let mut asked = Vec::new();
             let _ = theirs.read_to_end(&mut asked).await;
         };
-        let (answer, ()) = tokio::join!(ask(check, &addr, ours), endpoint);
+        let (answer, ()) = tokio::join!(speak(check, Scheme::Http, &addr, ours), endpoint);
         answer
     })
 }
@@ -105,7 +105,7 @@ fn smtp(greeting: &str, answer: &str) -> CheckResult {
             }
             theirs.shutdown().await.unwrap();
         };
-        let (answer, ()) = tokio::join!(ask(&Check::Smtp, &addr, ours), endpoint);
+        let (answer, ()) = tokio::join!(speak(&Check::Smtp, Scheme::Http, &addr, ours), endpoint);
         answer.err().map_or(CheckResult::Ok, |f| f.result())
     })
 }
@@ -194,6 +194,7 @@ fn port_replaces_that_of_the_endpoint() {
         port: std::num::NonZeroU16::new(9000),
         init_state: crate::config::InitState::Up,
         traffic: false,
+        tls: None,
     };
     let addr = |text: &str| EndpointAddr::Ip(text.parse().unwrap());
     let unix = EndpointAddr::Unix("/run/a.sock".into());
@@ -201,4 +202,214 @@ fn port_replaces_that_of_the_endpoint() {
     assert_eq!(target(&spec, &unix), unix);
     spec.port = None;
     assert_eq!(target(&spec, &addr("[::1]:80")), addr("[::1]:80"));
+}
+
+/// What a grpc check makes of a server that answers so: head fields, messages, trailers.
+fn grpc(
+    head: &'static [(&'static str, &'static str)],
+    messages: &'static [&'static [u8]],
+    trailers: &'static [(&'static str, &'static str)],
+) -> (Result<(), Failure>, String) {
+    use ::http::{HeaderMap, HeaderName, HeaderValue, Response};
+    let check = Check::Grpc(crate::config::GrpcCheck {
+        service: "a.B".to_owned(),
+        host: None,
+    });
+    let fields = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+        let pairs = pairs.iter().copied();
+        pairs
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (ours, theirs) = duplex(1 << 16);
+        let addr = EndpointAddr::Ip("10.0.0.1:80".parse().unwrap());
+        let endpoint = async {
+            let mut connection = h2::server::handshake(theirs).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let (parts, mut body) = request.into_parts();
+            // The rest of what moves the connection.
+            let driven = async { while connection.accept().await.is_some() {} };
+            let answered = async {
+                let mut asked = Vec::new();
+                while let Some(data) = body.data().await {
+                    asked.extend_from_slice(&data.unwrap());
+                }
+                let mut response = Response::new(());
+                *response.headers_mut() = fields(head);
+                let is_over = messages.is_empty() && trailers.is_empty();
+                let mut out = respond.send_response(response, is_over).unwrap();
+                for message in messages {
+                    out.send_data(::bytes::Bytes::from_static(message), false)
+                        .unwrap();
+                }
+                if !is_over {
+                    out.send_trailers(fields(trailers)).unwrap();
+                }
+                asked
+            };
+            let (asked, ()) = tokio::join!(answered, driven);
+            format!("{} {} {:?}", parts.method, parts.uri, asked)
+        };
+        tokio::join!(speak(&check, Scheme::Http, &addr, ours), endpoint)
+    })
+}
+
+#[test]
+fn grpc_answers() {
+    const GRPC: &[(&str, &str)] = &[("content-type", "application/grpc+proto")];
+    const DONE: &[(&str, &str)] = &[("grpc-status", "0")];
+    let (answer, asked) = grpc(GRPC, &[b"\0\0\0\0\x02\x08\x01"], DONE);
+    answer.unwrap();
+    assert_eq!(
+        asked,
+        "POST http://10.0.0.1:80/grpc.health.v1.Health/Check [0, 0, 0, 0, 5, 10, 3, 97, 46, 66]"
+    );
+    // In pieces, and without a status at the end: the message is what counts.
+    let (answer, _) = grpc(GRPC, &[b"\0\0\0", b"\0\x02\x08", b"\x01"], &[]);
+    answer.unwrap();
+    let says = |head, messages, trailers| {
+        let failure = grpc(head, messages, trailers).0.unwrap_err();
+        (failure.result(), failure.to_string())
+    };
+    let unwell = |text: &str| (CheckResult::Status, text.to_owned());
+    assert_eq!(
+        says(GRPC, &[b"\0\0\0\0\x02\x08\x02"], DONE),
+        unwell("it says NOT_SERVING")
+    );
+    assert_eq!(
+        says(GRPC, &[b"\0\0\0\0\0"], DONE),
+        unwell("it says UNKNOWN")
+    );
+    assert_eq!(
+        says(GRPC, &[b"\0\0\0\0\x02\x08\x03"], DONE),
+        unwell("it says SERVICE_UNKNOWN")
+    );
+    // An error in the head alone, and one at the end.
+    const UNKNOWN: &[(&str, &str)] = &[("content-type", "application/grpc"), ("grpc-status", "5")];
+    assert_eq!(says(UNKNOWN, &[], &[]), unwell("it knows no service `a.B`"));
+    assert_eq!(
+        says(GRPC, &[], &[("grpc-status", "12")]),
+        unwell("it does not offer grpc.health.v1.Health")
+    );
+    assert_eq!(
+        says(
+            GRPC,
+            &[],
+            &[("grpc-status", "14"), ("grpc-message", "busy")]
+        ),
+        unwell("grpc-status 14: busy")
+    );
+    let protocol = |text: &str| (CheckResult::Protocol, text.to_owned());
+    assert_eq!(
+        says(&[("content-type", "text/html")], &[b"hello"], &[]),
+        protocol("the answer is not gRPC")
+    );
+    assert_eq!(
+        says(GRPC, &[b"hello"], DONE),
+        protocol("the answer is no HealthCheckResponse")
+    );
+}
+
+#[test]
+fn what_is_no_http2_is_no_grpc() {
+    let check = Check::Grpc(crate::config::GrpcCheck::default());
+    let http1 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    let failure = of(&check, http1).unwrap_err();
+    assert_eq!(failure.to_string(), "the answer is not HTTP/2");
+    assert_eq!(class(&check, b""), CheckResult::Closed);
+}
+
+fn mysql_packet(number: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_le_bytes();
+    [&length[..3], &[number], payload].concat()
+}
+
+/// What a server says first: version 10, then what does not matter here.
+fn mysql_greeting() -> Vec<u8> {
+    mysql_packet(0, b"\x0a8.0.36\0\x07\0\0\0abcdefgh\0")
+}
+
+#[test]
+fn mysql_greetings() {
+    let none = Check::Mysql(crate::config::MysqlCheck::default());
+    let greeting = mysql_greeting();
+    assert_eq!(class(&none, &greeting), CheckResult::Ok);
+    for cut in 0..greeting.len() {
+        assert_eq!(class(&none, &greeting[..cut]), CheckResult::Closed, "{cut}");
+    }
+    let full = mysql_packet(0, b"\xff\x10\x04Too many connections");
+    let failure = of(&none, &full).unwrap_err();
+    assert_eq!(failure.to_string(), "Too many connections (1040)");
+    for wrong in [
+        mysql_packet(0, b"\x09old"),
+        mysql_packet(0, b""),
+        b"SSH-2.0-OpenSSH\r\n".to_vec(),
+        mysql_packet(0, b"\xff\x10"),
+    ] {
+        assert_eq!(class(&none, &wrong), CheckResult::Protocol, "{wrong:?}");
+    }
+}
+
+/// What a check with a user makes of a server that says these packets, and all that it sent.
+fn mysql_login(answers: &[Vec<u8>]) -> (Result<(), Failure>, Vec<u8>) {
+    let check = Check::Mysql(crate::config::MysqlCheck {
+        user: Some("isobar".to_owned()),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let addr = EndpointAddr::Ip("10.0.0.1:3306".parse().unwrap());
+        let endpoint = async {
+            let mut heard = Vec::new();
+            theirs.write_all(&mysql_greeting()).await.unwrap();
+            for answer in answers {
+                let mut some = [0; 512];
+                let read = theirs.read(&mut some).await.unwrap();
+                heard.extend_from_slice(&some[..read]);
+                theirs.write_all(answer).await.unwrap();
+            }
+            theirs.shutdown().await.unwrap();
+            theirs.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        tokio::join!(speak(&check, Scheme::Http, &addr, ours), endpoint)
+    })
+}
+
+#[test]
+fn mysql_logins() {
+    let ok = mysql_packet(2, b"\0\0\0\x02\0\0\0");
+    let (answer, heard) = mysql_login(&[ok]);
+    answer.unwrap();
+    assert_eq!(heard[3], 1, "the number after the greeting's");
+    assert_eq!(
+        &heard[36..],
+        b"isobar\0\0mysql_native_password\0\x01\0\0\0\x01"
+    );
+    // Who is refused was answered.
+    let denied = mysql_packet(2, b"\xff\x15\x04#28000Access denied for user 'isobar'");
+    mysql_login(std::slice::from_ref(&denied)).0.unwrap();
+    let switch = mysql_packet(2, b"\xfecaching_sha2_password\0aaaaaaaaaaaaaaaaaaaa\0");
+    let (answer, heard) = mysql_login(&[switch.clone(), denied]);
+    answer.unwrap();
+    assert!(heard.ends_with(b"\x01\0\0\x03\0"), "no password: {heard:?}");
+    // It asks on: it is alive.
+    mysql_login(&[switch, mysql_packet(4, b"\x01\x04")])
+        .0
+        .unwrap();
+    let full = mysql_packet(2, b"\xff\x10\x04#08004Too many connections");
+    let failure = mysql_login(&[full]).0.unwrap_err();
+    assert_eq!(failure.to_string(), "Too many connections (1040)");
+    assert_eq!(
+        mysql_login(&[]).0.unwrap_err().result(),
+        CheckResult::Closed
+    );
 }

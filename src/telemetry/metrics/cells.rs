@@ -120,6 +120,10 @@ pub enum CheckResult {
     Status,
     /// `timeout` passed.
     Timeout,
+    /// TLS could not be agreed on: an expired or unknown certificate, a wrong name, no TLS at all.
+    Tls,
+    /// Not made: an answer to a client proved the endpoint well.
+    Traffic,
 }
 
 /// Why another attempt was made.
@@ -260,6 +264,7 @@ pub struct EndpointCells {
     /// 0 = nobody checks it, 1 = down, 2 = up. Control plane only, as what follows.
     pub health: Gauge,
     checks: [Counter; CheckResult::ALL.len()],
+    agent_checks: [Counter; CheckResult::ALL.len()],
     /// 1 while it is ejected.
     pub ejected: Gauge,
     /// Times it was ejected.
@@ -484,7 +489,7 @@ impl PoolClose {
 
 impl CheckResult {
     /// Every result.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Body,
         Self::Closed,
         Self::Connect,
@@ -493,6 +498,8 @@ impl CheckResult {
         Self::Protocol,
         Self::Status,
         Self::Timeout,
+        Self::Tls,
+        Self::Traffic,
     ];
 
     /// The label's value.
@@ -506,6 +513,8 @@ impl CheckResult {
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Traffic => "traffic",
         }
     }
 }
@@ -578,6 +587,12 @@ impl EndpointCells {
     #[inline]
     pub fn checks(&self, result: CheckResult) -> &Counter {
         &self.checks[result as usize]
+    }
+
+    /// Questions to its agent by result.
+    #[inline]
+    pub fn agent_checks(&self, result: CheckResult) -> &Counter {
+        &self.agent_checks[result as usize]
     }
 }
 

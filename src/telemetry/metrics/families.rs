@@ -615,6 +615,20 @@ pub const FAMILIES: &[Family] = &[
             }
         }),
     },
+    Family {
+        name: "isobar_agent_checks_total",
+        kind: Kind::Counter,
+        labels: &["upstream", "endpoint", "result"],
+        help: "Questions to the endpoint's agent by result; a series begins with its first.",
+        read: Read::Endpoint(|e, to| {
+            for result in CheckResult::ALL {
+                match e.cells.control().agent_checks(result).value() {
+                    0 => {}
+                    n => to.counter(&[result.as_str()], n),
+                }
+            }
+        }),
+    },
     // ── the process, under the names every Prometheus client uses ────────────────────────────
     Family {
         name: "process_cpu_seconds_total",

@@ -177,6 +177,8 @@ fn busy() -> (Registry, Arc<Load>) {
         endpoints.control().ejections.store(1);
         let checks = endpoints.control().checks(CheckResult::Timeout);
         checks.store(3);
+        let asked = endpoints.control().agent_checks(CheckResult::Ok);
+        asked.store(4);
     }
     load.in_flight.store(3, Relaxed);
     (registry, load)
@@ -308,6 +310,12 @@ fn values_are_sums_over_workers() {
     is("isobar_endpoint_healthy", &endpoint, 1.0);
     let late = [endpoint[0], endpoint[1], ("result", "timeout")];
     is("isobar_health_checks_total", &late, 3.0);
+    let answered = [
+        ("upstream", "app"),
+        ("endpoint", "10.0.0.1:80"),
+        ("result", "ok"),
+    ];
+    is("isobar_agent_checks_total", &answered, 4.0);
     let own = scrape.value("isobar_metrics_series", &[]).unwrap();
     assert_eq!(own as usize, scrape.samples.len() - 1);
 }

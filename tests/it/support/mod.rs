@@ -62,12 +62,7 @@ pub fn remaining(deadline: Instant, what: &str) -> Duration {
 /// libtest hides what a passing test prints, so the line goes to the file named by
 /// `ISOBAR_NOT_RUN` as well, which `tests/run` sets, collects and counts.
 pub fn need(tool: &str) -> Option<PathBuf> {
-    // Servers live in sbin, which an ordinary user's PATH does not name.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(tool))
-        .find(|file| file.is_file());
+    let found = find(tool);
     if found.is_none() {
         report_not_run(
             &test_name(),
@@ -76,6 +71,16 @@ pub fn need(tool: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// The same without a word if it is absent.
+pub fn find(tool: &str) -> Option<PathBuf> {
+    // Servers live in sbin, which an ordinary user's PATH does not name.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(tool))
+        .find(|file| file.is_file())
 }
 
 /// `long` under `tests/run --all` (`ISOBAR_LONG=1`), else `short`: a long test is never absent,

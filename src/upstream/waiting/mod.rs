@@ -119,25 +119,26 @@ impl Waiting {
     pub fn call(&self, now: Nanos) {
         let mut line = self.line();
         line.at(now);
-        self.call_from(line);
-    }
-
-    fn call_from(&self, mut line: MutexGuard<'_, Line>) {
-        let next = if line.is_overloaded() {
-            line.places.pop_back()
-        } else {
-            line.places.pop_front()
-        };
-        let next = next.map(|next| next.mark(CALLED));
-        drop(line);
-        if let Some(next) = next {
-            next.wake();
-        }
+        call_next(line);
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
         // Nobody panics while it is held; a line is whole between any two lines of code.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls the next one, in the order that holds now.
+fn call_next(mut line: MutexGuard<'_, Line>) {
+    let next = if line.is_overloaded() {
+        line.places.pop_back()
+    } else {
+        line.places.pop_front()
+    };
+    let next = next.map(|next| next.mark(CALLED));
+    drop(line);
+    if let Some(next) = next {
+        next.wake();
     }
 }
 
@@ -250,7 +251,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         if self.leave() {
             let line = self.waiting.line();
-            self.waiting.call_from(line);
+            call_next(line);
         }
     }
 }

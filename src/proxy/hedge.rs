@@ -1,0 +1,339 @@
+//! A second attempt beside the first one, for a response that is late: whichever answers first is
+//! taken (J. Dean and L. Barroso, "The Tail at Scale", CACM 56(2), 2013: hedged requests).
+//!
+//! Only requests that are idempotent and have no body are hedged: what is sent twice must be there
+//! twice and do no harm twice. Hedges are attempts: the route's `attempts` and the upstream's budget
+//! count them. The one that lost is reset, because HTTP/1.1 has no other way to call it off.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use crate::base::buffer::Buffer;
+use crate::base::clock::{Nanos, nanos};
+use crate::base::stream::Stream;
+use crate::config::Hedge;
+use crate::http1::{Progress, RequestBody, ResponseHead};
+use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome};
+use crate::upstream::{
+    ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket, connect,
+};
+
+use super::await_head::RESPONSE_LIMITS;
+use super::exchange::Exchange;
+use super::h1::Conn;
+use super::retry::Tries;
+use super::scratch::Scratch;
+use super::stick::Key;
+use super::worker::{Phase, Worker};
+
+/// Whether and when a second attempt is made, and how it goes.
+pub(super) struct Hedging<'a> {
+    upstream: &'a LocalUpstream,
+    key: &'a Key,
+    late: Pin<Box<Sleep>>,
+    second: Second,
+}
+
+enum Second {
+    /// It is not late yet.
+    Not,
+    Running(Box<Running>),
+    /// It was made, or there was no place for it.
+    Over,
+}
+
+struct Running {
+    ticket: Ticket,
+    began: Nanos,
+    link: Link,
+    out: Vec<u8>,
+    written: usize,
+    response: Buffer,
+    reply: ResponseHead,
+}
+
+enum Link {
+    Dialing(Pin<Box<dyn Future<Output = Result<Stream, ConnectError>>>>),
+    Open(Connection),
+}
+
+// === impl Hedging ===
+
+impl<'a> Hedging<'a> {
+    /// Hedging for the request in `s`, if the route wants it and the request bears it.
+    pub(super) fn new(
+        hedge: Hedge,
+        s: &Scratch,
+        is_idempotent: bool,
+        upstream: &'a LocalUpstream,
+        key: &'a Key,
+    ) -> Option<Self> {
+        if hedge == Hedge::Off {
+            return None;
+        }
+        let has_body = !matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
+        if !is_idempotent || has_body || s.head.upgrade {
+            return None;
+        }
+        let after = match hedge {
+            Hedge::Off => return None,
+            Hedge::After(after) => nanos(after),
+            Hedge::Percentile(p) => upstream.percentile(p)?,
+        };
+        Some(Self {
+            upstream,
+            key,
+            // Tokio's timer: the wheel's ticks are longer than most responses take.
+            late: Box::pin(tokio::time::sleep(Duration::from_nanos(after))),
+            second: Second::Not,
+        })
+    }
+
+    /// Goes on with the second attempt; ready when the response's head is there.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+        worker: &Worker,
+        s: &mut Scratch,
+        x: &mut Exchange,
+        tries: &mut Tries<'_>,
+    ) -> Poll<()> {
+        if matches!(self.second, Second::Not) {
+            if self.late.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.second = match self.begin(conn, worker, s, x, tries) {
+                Some(running) => Second::Running(Box::new(running)),
+                None => Second::Over,
+            };
+        }
+        let Second::Running(running) = &mut self.second else {
+            return Poll::Pending;
+        };
+        match running.poll(cx, worker, s) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Ready(Err(seen)) => {
+                self.give_up(worker, seen);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether the second attempt has a connection and may yet answer.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(&self.second, Second::Running(r) if matches!(r.link, Link::Open(_)))
+    }
+
+    /// The second attempt takes the place of the first, which has failed or lost and must have been
+    /// observed.
+    pub(super) fn promote(
+        &mut self,
+        worker: &Worker,
+        s: &mut Scratch,
+        x: &mut Exchange,
+        connection: &mut Connection,
+    ) {
+        let second = std::mem::replace(&mut self.second, Second::Over);
+        let Second::Running(running) = second else {
+            return;
+        };
+        let Running {
+            ticket,
+            began,
+            link,
+            response,
+            reply,
+            ..
+        } = *running;
+        let Link::Open(second) = link else { return };
+        let first = std::mem::replace(connection, second);
+        // It learns that nobody waits for it any more.
+        first.stream.reset_on_close();
+        x.ticket = Some(ticket);
+        x.picked_at = Some(began);
+        let old = std::mem::replace(&mut s.response, response);
+        if !old.is_none() {
+            worker.give_back(old);
+        }
+        s.reply = reply;
+    }
+
+    /// The second one answered first.
+    pub(super) fn won(&self, worker: &Worker) {
+        let cells = self.upstream.shared.cells.worker(worker.index);
+        cells.hedges_won.inc();
+    }
+
+    fn begin(
+        &self,
+        conn: &Conn,
+        worker: &Worker,
+        s: &Scratch,
+        x: &mut Exchange,
+        tries: &mut Tries<'_>,
+    ) -> Option<Running> {
+        let first = x.ticket.as_ref()?.endpoint().clone();
+        let now = worker.clock.now();
+        if !tries.may_hedge(&first, self.upstream) {
+            return None;
+        }
+        let mut rng = worker.rng.borrow_mut();
+        let key = self.key.bytes(s);
+        let picked = self.upstream.pick(key, tries.tried(), true, now, &mut rng);
+        drop(rng);
+        let Picked::One(ticket) = picked else {
+            return None;
+        };
+        if Rc::ptr_eq(ticket.endpoint(), &first)
+            || !tries.pay_for_hedge(self.upstream, worker.index, now)
+        {
+            return None;
+        }
+        x.attempts += 1;
+        let cells = self.upstream.shared.cells.worker(worker.index);
+        let endpoint = ticket.endpoint();
+        let checkout = endpoint.pool.take(
+            Reuse::Repeatable,
+            &endpoint.shared,
+            self.upstream.idle_timeout,
+            now,
+            worker.index,
+        );
+        let link = if let Some(connection) = checkout.connection {
+            cells.pool(PoolOutcome::Reused).inc();
+            Link::Open(connection)
+        } else {
+            let addr = endpoint.shared.addr.clone();
+            let timer = worker.timers.timer();
+            timer.arm(now + nanos(self.upstream.shared.spec.connect_timeout));
+            let life = conn.life.clone();
+            Link::Dialing(Box::pin(async move {
+                connect(&addr, &timer, || life.phase() == Phase::Cutting).await
+            }))
+        };
+        Some(Running {
+            ticket,
+            began: now,
+            link,
+            out: s.to_endpoint.clone(),
+            written: 0,
+            response: Buffer::none(),
+            reply: ResponseHead::new(),
+        })
+    }
+
+    /// The second attempt has failed: the first one goes on alone.
+    fn give_up(&mut self, worker: &Worker, seen: Seen) {
+        let second = std::mem::replace(&mut self.second, Second::Over);
+        if let Second::Running(running) = second {
+            let outcome = match seen {
+                Seen::Unconnected => EndpointOutcome::ConnectError,
+                _ => EndpointOutcome::Reset,
+            };
+            running.end(self.upstream, worker, seen, outcome);
+        }
+    }
+
+    /// The first one answered: the second is called off.
+    pub(super) fn call_off(&mut self, worker: &Worker) {
+        let second = std::mem::replace(&mut self.second, Second::Over);
+        if let Second::Running(running) = second {
+            let outcome = EndpointOutcome::Cancelled;
+            running.end(self.upstream, worker, Seen::Cancelled, outcome);
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        s: &Scratch,
+    ) -> Poll<Result<(), Seen>> {
+        if let Link::Dialing(dial) = &mut self.link {
+            match dial.as_mut().poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "connect of a hedge failed");
+                    return Poll::Ready(Err(Seen::Unconnected));
+                }
+                Poll::Ready(Ok(stream)) => {
+                    let endpoint = self.ticket.endpoint().shared.clone();
+                    self.link = Link::Open(Connection::new(stream, endpoint, worker.index));
+                }
+            }
+        }
+        let Link::Open(connection) = &mut self.link else {
+            return Poll::Pending;
+        };
+        while self.written < self.out.len() {
+            match connection.stream.poll_write(cx, &self.out[self.written..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => self.written += n,
+                Poll::Ready(_) => return Poll::Ready(Err(Seen::Failed)),
+            }
+        }
+        loop {
+            if !self.response.is_empty() {
+                let parsed =
+                    self.reply
+                        .parse(self.response.filled(), &RESPONSE_LIMITS, &s.head.method);
+                match parsed {
+                    // Nobody was told that there is a second attempt: its interim responses end here.
+                    Ok(Progress::Complete) if self.reply.status.is_informational() => {
+                        if self.reply.status.as_u16() == 101 {
+                            return Poll::Ready(Err(Seen::Failed));
+                        }
+                        self.response.consume(self.reply.head_len());
+                        self.response.compact();
+                        self.reply.reset();
+                        continue;
+                    }
+                    Ok(Progress::Complete) => return Poll::Ready(Ok(())),
+                    Ok(Progress::Partial) => {}
+                    Err(_) => return Poll::Ready(Err(Seen::Failed)),
+                }
+            }
+            if self.response.is_none() {
+                match connection.stream.poll_readable(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => self.response = worker.buffers.take(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Seen::Failed)),
+                }
+            }
+            if self.response.spare().is_empty() {
+                self.response.grow(self.response.capacity() * 2); // bounded by RESPONSE_LIMITS
+            }
+            match connection.stream.poll_read(cx, &mut self.response) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                // A kept connection that was closed meanwhile fails like any other: the first
+                // attempt is still there.
+                Poll::Ready(_) => return Poll::Ready(Err(Seen::Failed)),
+            }
+        }
+    }
+
+    fn end(self, upstream: &LocalUpstream, worker: &Worker, seen: Seen, outcome: EndpointOutcome) {
+        let now = worker.clock.now();
+        let elapsed = now.saturating_sub(self.began);
+        self.ticket.observe(&upstream.shared, seen, elapsed, now);
+        let endpoint = &self.ticket.endpoint().shared;
+        endpoint.cells.worker(worker.index).requests(outcome).inc();
+        if let Link::Open(connection) = &self.link {
+            connection.stream.reset_on_close();
+        }
+        if !self.response.is_none() {
+            worker.give_back(self.response);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Where the secrets of sticky cookies come from: a file that the configuration names, or one of this
+//! program's own, `sticky.key` in `state_dir`, made when it is first needed.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+
+use crate::balance::sticky::Keyring;
+use crate::config::secret::{self, SecretError};
+use crate::config::{Config, Name};
+
+/// The keyrings of upstreams; who is not among them signs no cookies.
+pub type Keyrings = HashMap<Name, Keyring>;
+
+/// Reads keyrings, at the start and with each reload.
+#[derive(Debug)]
+pub struct StickyKeys {
+    /// That of the start, as for overrides: a reload does not move it.
+    state_dir: Option<PathBuf>,
+    /// The program's own, once read: it does not change, and whoever gave up root may not be able to
+    /// read it again.
+    own: Option<Keyring>,
+}
+
+/// Why there are no secrets. No cookie is signed with another one in their place.
+#[derive(Debug, Error)]
+pub enum StickyKeyError {
+    /// The program's own cannot be made.
+    #[error(
+        "a key for sticky cookies cannot be written to {}; `state_dir` must exist, have room, and be writable for the user that isobar runs as, or give `sticky.secret_file`",
+        .path.display()
+    )]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file holds none.
+    #[error("the secret of the sticky cookies of upstream `{upstream}` in {}: {source}", .path.display())]
+    Read {
+        /// Which needs it.
+        upstream: Name,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Unreadable,
+    },
+}
+
+/// What is wrong with a file of secrets.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Unreadable(#[source] SecretError);
+
+const FILE: &str = "sticky.key";
+
+// === impl StickyKeys ===
+
+impl StickyKeys {
+    /// Reads for a process with this `state_dir`.
+    pub fn new(state_dir: Option<&Path>) -> Self {
+        Self {
+            state_dir: state_dir.map(Path::to_owned),
+            own: None,
+        }
+    }
+
+    /// The keyrings of all upstreams that have sticky cookies. Blocks for the files.
+    ///
+    /// # Errors
+    /// [`StickyKeyError`]: one of them cannot be had.
+    pub fn read(&mut self, config: &Config) -> Result<Keyrings, StickyKeyError> {
+        let mut keyrings = Keyrings::new();
+        for upstream in &config.upstreams {
+            let Some(sticky) = &upstream.sticky else {
+                continue;
+            };
+            let keyring = match (&sticky.secret_file, &self.state_dir) {
+                (Some(path), _) => Some(read(path, &upstream.name)?),
+                (None, Some(folder)) => {
+                    if self.own.is_none() {
+                        self.own = Some(read_or_make(folder, &upstream.name)?);
+                    }
+                    self.own.clone()
+                }
+                (None, None) => None,
+            };
+            if let Some(keyring) = keyring {
+                keyrings.insert(upstream.name.clone(), keyring);
+            }
+        }
+        Ok(keyrings)
+    }
+}
+
+fn read(path: &Path, upstream: &Name) -> Result<Keyring, StickyKeyError> {
+    let secrets = secret::read(path).map_err(|source| StickyKeyError::Read {
+        upstream: upstream.clone(),
+        path: path.to_owned(),
+        source: Unreadable(source),
+    })?;
+    Ok(Keyring::new(
+        secrets.into_iter().map(secret::Secret::into_bytes),
+    ))
+}
+
+fn read_or_make(folder: &Path, upstream: &Name) -> Result<Keyring, StickyKeyError> {
+    let path = folder.join(FILE);
+    // Somebody's link to nowhere is there too: it is read, which says what is wrong.
+    if let Err(e) = fs::symlink_metadata(&path)
+        && e.kind() == ErrorKind::NotFound
+        && let Err(source) = make(folder, &path)
+    {
+        return Err(StickyKeyError::Make { path, source });
+    }
+    // What is in the file counts, whoever wrote it.
+    read(&path, upstream)
+}
+
+/// Makes the file: whole or not at all, and never in the place of another.
+fn make(folder: &Path, path: &Path) -> io::Result<()> {
+    let temporary = folder.join(format!(".{FILE}.{}", std::process::id()));
+    let made = write(&temporary, folder).and_then(|()| match fs::hard_link(&temporary, path) {
+        // Another process was quicker: its key is as good.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links. Nobody else is at it: an upgrade's first process has made the
+        // file before it has a second.
+        Err(_) => fs::rename(&temporary, path),
+        Ok(()) => Ok(()),
+    });
+    // Renamed or not written it is not there; if it cannot be removed, the next one takes it.
+    let _ = fs::remove_file(&temporary);
+    made?;
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some file systems cannot flush folders: fsync(2).
+        Err(e) if e.kind() != ErrorKind::InvalidInput => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// 256 random bits as a line of text: an operator may copy it to other machines.
+fn write(path: &Path, folder: &Path) -> io::Result<()> {
+    let mut key = [0_u8; 32];
+    // Up to 256 bytes come whole once the kernel has gathered enough at boot: getrandom(2).
+    let count = getrandom(&mut key, GetRandomFlags::empty())?;
+    if count != key.len() {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let mut line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    line.push('\n');
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    // Root, before it becomes `process.user`: the file is for whoever owns the folder.
+    if rustix::process::geteuid().is_root() {
+        let owner = fs::metadata(folder)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.write_all(line.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn config(sticky: &str) -> Config {
+        let text = format!(
+            "[listeners.web]\nbind = '127.0.0.1:1'\nupstream = 'app'\n\
+             [upstreams.app]\nendpoints = ['127.0.0.1:2']\n{sticky}\n"
+        );
+        crate::config::parse("test", &text).unwrap().config
+    }
+
+    const STICKY: &str = "sticky = { cookie = 'lb' }";
+
+    #[test]
+    fn own_key_is_made_once_and_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(STICKY);
+        let mut keys = StickyKeys::new(Some(folder.path()));
+        let first = keys.read(&config).unwrap();
+        let path = folder.path().join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!((text.len(), &text[64..]), (65, "\n"));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut next = StickyKeys::new(Some(folder.path()));
+        assert_eq!(next.read(&config).unwrap(), first, "after a restart");
+        let files: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(keys.read(&config).unwrap(), first, "while it runs");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut other = StickyKeys::new(Some(elsewhere.path()));
+        assert_ne!(other.read(&config).unwrap(), first);
+    }
+
+    #[test]
+    fn nothing_is_made_for_who_does_not_need_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keys = StickyKeys::new(Some(folder.path()));
+        assert!(keys.read(&config("")).unwrap().is_empty());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut keys = StickyKeys::new(None);
+        assert!(keys.read(&config(STICKY)).unwrap().is_empty(), "no key");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        fs::write(&path, "short\n").unwrap();
+        let error = StickyKeys::new(Some(folder.path()))
+            .read(&config(STICKY))
+            .unwrap_err();
+        let text = format!(
+            "the secret of the sticky cookies of upstream `app` in {}: \
+             its line 1 has 5 bytes, and a secret at least 16",
+            path.display()
+        );
+        assert_eq!(error.to_string(), text);
+        assert_eq!(fs::read(&path).unwrap(), b"short\n");
+        let missing = folder.path().join("missing");
+        let error = StickyKeys::new(Some(&missing))
+            .read(&config(STICKY))
+            .unwrap_err();
+        assert!(matches!(error, StickyKeyError::Make { .. }), "{error}");
+    }
+}
