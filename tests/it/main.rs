@@ -42,6 +42,7 @@ mod relay_upgrade;
 mod reload;
 mod reload_signal;
 mod retries;
+mod retries_bodies;
 mod rolling_restart;
 mod routing;
 mod routing_actions;

@@ -1,4 +1,4 @@
-//! Another attempt: after what, where, how often, and with which body.
+//! Another attempt: after what, where, and how often.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::support::client::{Client, Response};
 use crate::support::eventually::eventually;
 use crate::support::gate::Gate;
 use crate::support::now;
-use crate::support::origin::{self, Origin, Step, pattern};
+use crate::support::origin::{self, Origin, Step};
 use crate::support::unreachable::Refusing;
 use crate::support::watched::{Watched, expect_answer};
 
 /// A proxy whose one route `app` tries again like that. The first endpoint in the list that is ready
 /// is asked first, then the second, and so on.
 #[track_caller]
-fn bed(endpoints: &[SocketAddr], retry: &str, upstream: &str) -> Watched {
+pub(crate) fn bed(endpoints: &[SocketAddr], retry: &str, upstream: &str) -> Watched {
     let endpoints: Vec<String> = endpoints.iter().map(|e| format!("'{e}'")).collect();
     let balance = if upstream.contains("balance") {
         ""
@@ -40,34 +40,34 @@ fn metric(bed: &Watched, name: &str) -> f64 {
         .metric(&format!("isobar_{name}{{upstream=\"app\"{comma}{more}}}"))
 }
 
-fn retries(bed: &Watched, reason: &str) -> f64 {
+pub(crate) fn retries(bed: &Watched, reason: &str) -> f64 {
     metric(bed, &format!("upstream_retries_total reason=\"{reason}\""))
 }
 
 /// The attempts of the n-th exchange of which there are `n + 1`.
 #[track_caller]
-fn attempts(bed: &Watched, n: usize) -> u64 {
+pub(crate) fn attempts(bed: &Watched, n: usize) -> u64 {
     bed.log(n + 1)[n]["attempts"].as_u64().unwrap_or_default()
 }
 
 #[track_caller]
-fn ask(bed: &Watched, request: impl AsRef<[u8]>) -> Response {
+pub(crate) fn ask(bed: &Watched, request: impl AsRef<[u8]>) -> Response {
     let mut client = bed.connect();
     client.send(request);
     client.response()
 }
 
 /// How many requests each of them got.
-fn counts<const N: usize>(origins: [&Origin; N]) -> [usize; N] {
+pub(crate) fn counts<const N: usize>(origins: [&Origin; N]) -> [usize; N] {
     origins.map(|origin| origin.requests().len())
 }
 
 /// Reads the whole request, then breaks.
-fn breaking() -> Origin {
+pub(crate) fn breaking() -> Origin {
     Origin::always(vec![Step::ReadBody, Step::Reset])
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello";
 
 #[test]
@@ -266,187 +266,6 @@ fn what_is_not_on_the_list_is_not_tried_again() {
         assert_eq!(attempts(&bed, 0), 1);
     }
     assert_eq!(good.requests().len(), 0);
-}
-
-/// PUT with this body, its head apart: the body comes when the first endpoint has the head.
-#[track_caller]
-fn put_later(bed: &Watched, first: &Origin, head: &str, body: &[u8]) -> Response {
-    let mut client = bed.connect();
-    client.send(format!("PUT / HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n"));
-    first.await_requests(1);
-    client.send(body);
-    client.response()
-}
-
-/// `body` in chunks of many sizes.
-fn chunks(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = body;
-    for size in (1..).map(|n| n * 611 % 9000 + 1) {
-        let (chunk, after) = rest.split_at(size.min(rest.len()));
-        if chunk.is_empty() {
-            break;
-        }
-        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        out.extend_from_slice(chunk);
-        out.extend_from_slice(b"\r\n");
-        rest = after;
-    }
-    out.extend_from_slice(b"0\r\n\r\n");
-    out
-}
-
-#[test]
-fn body_that_was_kept_is_sent_again_to_the_byte() {
-    const KIB: usize = 1024;
-    for (keep, sizes) in [
-        ("64KiB", [1, 5_000, 64 * KIB]),
-        ("1MiB", [64 * KIB + 1, 300_000, 1024 * KIB]),
-    ] {
-        for size in sizes {
-            for is_chunked in [false, true] {
-                let (bad, good) = (breaking(), Origin::always(origin::reply(200, "good")));
-                let keep = format!("body = '{keep}'");
-                let bed = bed(&[bad.addr(), good.addr()], &keep, "");
-                let body = pattern(0, size);
-                let response = if is_chunked {
-                    put_later(&bed, &bad, "Transfer-Encoding: chunked", &chunks(&body))
-                } else {
-                    put_later(&bed, &bad, &format!("Content-Length: {size}"), &body)
-                };
-                assert_eq!(response.text(), "good", "{size} {is_chunked}");
-                let (first, second) = (bad.await_done(0), good.await_done(0));
-                assert!(first.body.data == body, "{size} {is_chunked}");
-                assert!(second.body.data == body, "{size} {is_chunked}");
-                assert_eq!(first.head.raw, second.head.raw);
-                assert_eq!((retries(&bed, "reset"), attempts(&bed, 0)), (1.0, 2));
-                assert_eq!(bed.log(1)[0]["bytes_in"], size);
-            }
-        }
-    }
-}
-
-#[test]
-fn body_above_the_limit_is_sent_once() {
-    // Without a length it may be a buffer longer before that is known.
-    for (keep, size, is_chunked) in [
-        ("64KiB", 64 * 1024 + 1, false),
-        ("64KiB", 500_000, false),
-        ("64KiB", 500_000, true),
-        ("0B", 500_000, false),
-        ("0B", 500_000, true),
-    ] {
-        let (bad, good) = (breaking(), Origin::named("good"));
-        let keep = format!("body = '{keep}'");
-        let bed = bed(&[bad.addr(), good.addr()], &keep, "");
-        let body = pattern(0, size);
-        let response = if is_chunked {
-            put_later(&bed, &bad, "Transfer-Encoding: chunked", &chunks(&body))
-        } else {
-            put_later(&bed, &bad, &format!("Content-Length: {size}"), &body)
-        };
-        expect_answer(&response, Reason::EndpointReset);
-        assert!(bad.await_done(0).body.data == body, "{size} {is_chunked}");
-        assert_eq!((good.requests().len(), attempts(&bed, 0)), (0, 1));
-    }
-}
-
-#[test]
-fn trailers_are_sent_again_too() {
-    let (bad, good) = (breaking(), Origin::named("good"));
-    let bed = bed(&[bad.addr(), good.addr()], "", "");
-    let body = b"5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n";
-    let response = put_later(&bed, &bad, "Transfer-Encoding: chunked", body);
-    assert_eq!(response.text(), "good");
-    let (first, second) = (bad.await_done(0), good.await_done(0));
-    assert_eq!(second.body.data, b"hello");
-    assert_eq!(first.body.trailers, second.body.trailers);
-}
-
-#[test]
-fn upload_that_breaks_half_way_goes_on_elsewhere() {
-    // What the first one has got is kept, the rest comes while the second one is asked.
-    let (bad, good) = (
-        Origin::always(vec![Step::ReadSome(1000), Step::Reset]),
-        Origin::named("good"),
-    );
-    let bed = bed(&[bad.addr(), good.addr()], "", "");
-    let body = pattern(0, 60_000);
-    let mut client = bed.connect();
-    client.send("PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 60000\r\n\r\n");
-    client.send(&body[..1000]);
-    good.await_requests(1);
-    client.send(&body[1000..]);
-    assert_eq!(client.response().text(), "good");
-    assert!(good.await_done(0).body.data == body);
-    assert_eq!(attempts(&bed, 0), 2);
-}
-
-#[test]
-fn silent_endpoint_is_given_up_after_per_try_timeout() {
-    let body = pattern(0, 5_000);
-    for later in [
-        None,
-        Some("Content-Length: 5000"),
-        Some("Transfer-Encoding: chunked"),
-    ] {
-        let (silent, good) = (
-            Origin::always(vec![Step::ReadBody, Step::AwaitClose]),
-            Origin::always(origin::reply(200, "good")),
-        );
-        let bed = bed(
-            &[silent.addr(), good.addr()],
-            "on = 'timeout', per_try_timeout = '1s'",
-            "",
-        );
-        let response = match later {
-            None => ask(&bed, GET),
-            Some(head) if head.starts_with('T') => put_later(&bed, &silent, head, &chunks(&body)),
-            Some(head) => put_later(&bed, &silent, head, &body),
-        };
-        assert_eq!(response.text(), "good", "{later:?}");
-        assert_eq!((retries(&bed, "timeout"), attempts(&bed, 0)), (1.0, 2));
-        if later.is_some() {
-            assert!(good.await_done(0).body.data == body);
-        }
-    }
-}
-
-#[test]
-fn each_attempt_has_its_own_time() {
-    // The second one takes longer than what the first has left, and less than it may.
-    let body = pattern(0, 5_000);
-    for is_later in [false, true] {
-        let (gate, silent) = (
-            Gate::new(),
-            Origin::always(vec![Step::ReadBody, Step::AwaitClose]),
-        );
-        let of_good = gate.clone();
-        let good = Origin::start(move |_| {
-            vec![
-                Step::ReadBody,
-                Step::Pass(of_good.clone()),
-                Step::Send(origin::response(200, "good")),
-            ]
-        });
-        let bed = bed(
-            &[silent.addr(), good.addr()],
-            "on = 'timeout', per_try_timeout = '2s'",
-            "",
-        );
-        let mut client = bed.connect();
-        client.send("PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n\r\n");
-        if is_later {
-            silent.await_requests(1);
-        }
-        client.send(&body);
-        good.await_requests(1);
-        client.expect_silence(Duration::from_millis(200));
-        gate.open();
-        assert_eq!(client.response().text(), "good", "{is_later}");
-        assert!(good.await_done(0).body.data == body);
-        assert_eq!(attempts(&bed, 0), 2);
-    }
 }
 
 /// A response of gRPC that ends with its head.
