@@ -117,6 +117,8 @@ pub(super) async fn forward(
     let (connection, now) = loop {
         // 6a pick
         x.phase = Phase::Pick;
+        // The time of the attempt before is over, and is not that of this one.
+        deadlines.attempt = None;
         let now = worker.clock.now();
         x.picked_at = Some(now);
         let stuck = match &cookie {
@@ -209,7 +211,7 @@ pub(super) async fn forward(
                     if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
                         return refuse(conn, worker, s, x, reason).await;
                     }
-                    x.ticket = None;
+                    x.let_go();
                     continue;
                 }
                 x.conclude(seen, worker.clock.now());
@@ -342,7 +344,7 @@ pub(super) async fn forward(
         connection.stream.reset_on_close();
         drop(connection);
         put_response_away(worker, s);
-        x.ticket = None;
+        x.let_go();
         if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
             return failed(conn, worker, s, x, &mut upload, reason, now).await;
         }
@@ -446,7 +448,7 @@ fn again<'p>(
     has_dots: bool,
     upload: &mut Upload<'p>,
 ) {
-    x.ticket = None;
+    x.let_go();
     write_head(conn, s, x, plan, client, has_dots);
     upload.flow.rewind(reader(s, x, plan));
     upload.stopped = false;
@@ -462,7 +464,7 @@ fn set_aside(
     connection: Connection,
     upload: &Upload<'_>,
 ) {
-    let Some(ticket) = x.ticket.take() else {
+    let Some(ticket) = &x.ticket else {
         return;
     };
     let endpoint = ticket.endpoint();
@@ -484,6 +486,7 @@ fn set_aside(
     } else {
         connection.stream.reset_on_close();
     }
+    x.let_go();
     put_response_away(worker, s);
 }
 

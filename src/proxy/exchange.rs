@@ -10,7 +10,7 @@ use crate::http1::{FieldId, RequestHead, Version};
 use crate::telemetry::access_log::{Ending, Entry, Phase, Timings};
 use crate::telemetry::metrics::cells::{CodeClass, Protocol};
 use crate::telemetry::reason::{Reason, Who};
-use crate::upstream::{Admission, LocalUpstream, Seen, Ticket};
+use crate::upstream::{Admission, LocalEndpoint, LocalUpstream, Seen, Ticket};
 
 use super::limit::Place;
 use super::snapshot::{Held, ListenerPlan, RoutePlan};
@@ -33,6 +33,8 @@ pub(super) struct Exchange {
     pub upstream: Option<Rc<LocalUpstream>>,
     /// The endpoint's receipt, once picked.
     pub ticket: Option<Ticket>,
+    /// The endpoint of the attempt before, if that failed.
+    left: Option<Rc<LocalEndpoint>>,
     /// Let in by the upstream's breaker, if it has one.
     pub admission: Option<Admission>,
     /// Counted against the route's `max_concurrent`, if it has one.
@@ -114,6 +116,7 @@ impl Exchange {
             route: None,
             upstream: None,
             ticket: None,
+            left: None,
             admission: None,
             place: None,
             retry_after: None,
@@ -145,6 +148,14 @@ impl Exchange {
     pub(super) fn observed(&self, worker: &Worker, reason: Reason) {
         if let Some(route) = self.route() {
             route.cells.worker(worker.index).observed.of(reason).inc();
+        }
+    }
+
+    /// An attempt failed, and another one may follow: its endpoint has room again, and is told in the
+    /// log if none follows.
+    pub(super) fn let_go(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.left = Some(ticket.endpoint().clone());
         }
     }
 
@@ -271,7 +282,9 @@ impl Exchange {
             endpoint: self
                 .ticket
                 .as_ref()
-                .map_or("", |t| &t.endpoint().shared.name),
+                .map(Ticket::endpoint)
+                .or(self.left.as_ref())
+                .map_or("", |e| &e.shared.name),
             request_id: self.request_id(),
             status: self.status,
             attempts: self.attempts,

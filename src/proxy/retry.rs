@@ -176,12 +176,14 @@ pub(super) async fn pause(
     if pause == 0 {
         return Ok(());
     }
+    let left = |total: Nanos| total.saturating_sub(worker.clock.now());
+    let pause = deadlines
+        .total
+        .map_or(pause, |total| pause.min(left(total)));
     // Tokio's timer: the wheel's ticks are longer than most pauses.
     let mut sleep = Box::pin(tokio::time::sleep(Duration::from_nanos(pause)));
     poll_fn(|cx| {
-        if sleep.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
+        let is_over = sleep.as_mut().poll(cx).is_ready();
         if is_client_gone(cx, conn, &mut s.inbound) {
             return Poll::Ready(Err(Reason::ClientGone));
         }
@@ -190,6 +192,9 @@ pub(super) async fn pause(
         }
         if deadlines.total.is_some_and(|t| worker.clock.now() >= t) {
             return Poll::Ready(Err(Reason::Deadline));
+        }
+        if is_over {
+            return Poll::Ready(Ok(()));
         }
         Poll::Pending
     })

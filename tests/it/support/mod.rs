@@ -18,6 +18,7 @@
 )]
 
 pub mod binary;
+pub mod child;
 pub mod client;
 pub mod control;
 pub mod eventually;

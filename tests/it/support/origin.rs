@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use super::gate::Gate;
 use super::wire::{Body, Broken, Head, Wire};
 use super::{deadline, remaining};
@@ -80,6 +82,7 @@ pub struct Builder {
     greeting: Box<dyn Fn(usize) -> Greeting + Send + Sync>,
     idle_close: Box<dyn Fn(usize) -> Option<Duration> + Send + Sync>,
     is_narrow: bool,
+    held: Option<SocketAddr>,
 }
 
 /// A running origin; dropping it closes all its connections, and fails the test when a thread of
@@ -200,8 +203,24 @@ impl Builder {
         self
     }
 
+    /// At an address that another socket holds with `SO_REUSEPORT`, without listening.
+    pub fn at(mut self, addr: SocketAddr) -> Self {
+        self.held = Some(addr);
+        self
+    }
+
     pub fn start(self) -> Origin {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = match self.held {
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+            Some(addr) => {
+                let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+                // What its predecessor left behind in TIME_WAIT does not keep it away.
+                socket.set_reuse_address(true).unwrap();
+                socket.set_reuse_port(true).unwrap();
+                socket.bind(&addr.into()).unwrap();
+                socket.into()
+            }
+        };
         // The standard library asks for a queue of 128. A burst above that has its SYNs dropped, and
         // they are repeated a second later: as long as `connect_timeout`, so a test of 500 clients
         // would see a 504 now and then. To listen again only makes the queue longer.
@@ -249,6 +268,7 @@ impl Origin {
             greeting: Box::new(|_| Greeting::Serve),
             idle_close: Box::new(|_| None),
             is_narrow: false,
+            held: None,
         }
     }
 
