@@ -108,7 +108,7 @@ impl Compiler {
                     Some(old) if is_same(old) => old.clone(),
                     _ => Arc::new(self.upstream(
                         spec,
-                        zone.as_ref(),
+                        zone,
                         keyring,
                         old,
                         known,
