@@ -21,11 +21,11 @@
 //! | F1 | [`telemetry`] | reasons; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F2 | [`balance`] | policies, pure |
-//! | F2 | [`guard`] | rate limits, learnt limits of concurrency, learnt percentiles, shares of tiers, pure |
+//! | F2 | [`guard`] | windows, budgets, breakers, passive detection, rate limits, learnt limits, percentiles, shares of tiers: pure |
 //! | F2 | [`route`] | the route table, pure: find, explain, shadowed |
 //! | F3 | [`config`] | text -> checked model, every problem at once; what differs between two; noticing that files changed |
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
-//! | F4 | [`upstream`] | endpoints, their published generations, what operators say of them, pools, tickets, connects |
+//! | F4 | [`upstream`] | endpoints, their published generations, what operators and they themselves say of them, who waits for one, pools, tickets, connects |
 //! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; what endpoints say of themselves; it sees `upstream` |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
 //! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
