@@ -31,6 +31,9 @@ mod upgrade;
 mod upload;
 mod worker;
 
+#[cfg(test)]
+mod simulated;
+
 pub use h1::{Conn, serve};
 pub use turn_away::turn_away;
 pub use worker::{Phase, Worker};

@@ -60,7 +60,9 @@ impl Ejections {
         };
         let total = admitted().count();
         let ejected = admitted().filter(|(e, _)| e.is_ejected()).count();
-        let ready = members.ready.iter().filter(|ready| **ready).count();
+        // In whatever tier: a backup that has no share yet gets one when nobody else is left.
+        let places = 0..members.endpoints.len();
+        let ready = places.filter(|i| members.is_eligible(*i)).count();
         if !may_eject(ejected, ready, total, spec.max_ejected) {
             cells.ejections_spared.inc();
             return Verdict::Spared;

@@ -405,10 +405,14 @@ impl Live {
             }
             let members = upstream.members.load_full();
             let members: HashSet<_> = members.endpoints.iter().map(Arc::as_ptr).collect();
-            let changes = verdicts
+            let changes: Vec<_> = verdicts
                 .iter()
-                .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now));
-            if changes.count() > 0 {
+                .filter(|v| members.contains(&Arc::as_ptr(&v.endpoint)) && self.note(v, now))
+                .collect();
+            for change in changes.iter().filter(|c| c.health == Health::Up) {
+                upstream.forget(&change.endpoint);
+            }
+            if !changes.is_empty() {
                 upstream.publish_health(self.clock.now());
             }
         }

@@ -132,11 +132,11 @@ impl LocalUpstream {
         (0..generation.endpoints.len()).any(|i| eligible(i) && !tried.contains(&i))
     }
 
-    /// Whether an endpoint has room, as far as limits go.
+    /// Whether an endpoint has room, as far as limits go; in any tier, as who is called looks in all.
     pub fn has_room(&self) -> bool {
         let generation = self.refreshed();
         let members = &generation.members;
-        (0..members.endpoints.len()).any(|i| members.ready[i] && members.has_room(i))
+        (0..members.endpoints.len()).any(|i| members.is_eligible(i) && members.has_room(i))
     }
 
     /// Picks where endpoints have limits, or some ramp up.

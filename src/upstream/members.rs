@@ -233,7 +233,7 @@ impl Upstream {
         self.publish(&seats, now)
     }
 
-    /// Forgets the evidence against an endpoint: its ejection has ended.
+    /// Forgets the evidence against an endpoint: its ejection has ended, or a check found it up.
     pub fn forget(&self, endpoint: &Endpoint) {
         let members = self.members.load();
         let mut places = members.endpoints.iter();

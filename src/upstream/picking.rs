@@ -50,8 +50,8 @@ impl Members {
         other.find(|index| !tried.contains(index)).or(picked)
     }
 
-    /// Whether it may be picked, in whatever tier it is.
-    pub(super) fn is_eligible(&self, index: usize) -> bool {
+    /// Whether it may be picked once its tier is used, whether or not that has a share as things are.
+    pub fn is_eligible(&self, index: usize) -> bool {
         let group = self.group_of.get(index).copied().map_or(0, usize::from);
         self.groups.get(group).is_some_and(|g| g.ready[index])
     }

@@ -2,15 +2,20 @@
 //!
 //! Finagle's `RetryBudget` (defaults: 20 % of the requests, at least 10 a second, tokens live for
 //! 10 s; `TpsBudget` of tower has the same shape): with retries limited by a count for each request
-//! an outage multiplies the load, with a share of all requests it adds that share. Departures:
+//! an outage multiplies the load, with a share of all requests it adds that share. As there, what is
+//! withdrawn counts against the exchanges of ten seconds and is forgotten after ten: what was saved
+//! before an outage may be spent at once, because what breaks as an endpoint dies is a burst, and is
+//! missing in the next ten seconds. Hence, for any ten seconds and for any longer time `T` there is:
+//! - withdrawals in ten seconds <= ratio x exchanges in the ten before the last of them + floor x 20 s,
+//! - withdrawals in `T` <= ratio x exchanges in (`T` and the 10 s before it) + floor x (`T` + 10 s).
+//!
+//! Departures:
 //! - No deposits. Both write a shared counter with each request; here the caller has a cumulative
 //!   count of exchanges anyway, and what was added since the last look is the deposit. A look that
 //!   is late cannot know when the exchanges in between were, so they count as of the look before,
 //!   the earliest they can have been. [`Budget::note`], once a second, keeps that from mattering.
-//! - A withdrawal takes the oldest deposit there is. In Finagle and tower it is a negative deposit
-//!   and expires too. Taken like this each withdrawal stands for exchanges of the ten seconds
-//!   before it, which no other withdrawal stands for; hence, for any time `T` there is:
-//!   withdrawals in `T` <= ratio x exchanges in (`T` and the 10 s before it) + floor x (`T` + 10 s).
+//! - Time is in seconds, and both roundings are on the safe side: exchanges live for 9 to 10 s,
+//!   withdrawals for 10 to 11. An outage that lasts gets 0.9 to 1 of the share for it.
 //! - What is deposited are exchanges, and a withdrawal costs 1 / ratio of them: routes with
 //!   different ratios share one upstream's budget, and the bound holds with the greatest of them.
 
@@ -31,8 +36,10 @@ pub struct Budget {
 struct Purse {
     /// Time and cumulative exchanges of the last look.
     last: Option<(Nanos, u64)>,
-    /// What is left of the exchanges of each second, in [`UNIT`]s; the second modulo [`SLOTS`].
+    /// The exchanges of each second, in [`UNIT`]s; the second modulo [`SLOTS`].
     deposits: [u64; SLOTS as usize],
+    /// What was withdrawn in each second, in the same; modulo one more.
+    withdrawn: [u64; SLOTS as usize + 1],
     /// Time the floor has had to come back, at most [`LIFE`].
     floor_credit: Nanos,
 }
@@ -65,6 +72,7 @@ impl Budget {
             purse: Mutex::new(Purse {
                 last: None,
                 deposits: [0; SLOTS as usize],
+                withdrawn: [0; SLOTS as usize + 1],
                 floor_credit: LIFE,
             }),
         }
@@ -94,7 +102,7 @@ impl Budget {
     pub fn balance(&self, exchanges: u64, ratio: f64, now: Nanos) -> u64 {
         let mut purse = self.lock();
         purse.look(exchanges, now);
-        let deposited = cost(ratio).map_or(0, |cost| purse.deposited() / cost);
+        let deposited = cost(ratio).map_or(0, |cost| purse.left() / cost);
         let floor = self.floor_cost.map_or(0, |cost| purse.floor_credit / cost);
         deposited.saturating_add(floor)
     }
@@ -120,6 +128,10 @@ impl Purse {
         self.last = Some((now, exchanges));
         self.floor_credit = self.floor_credit.saturating_add(now - then).min(LIFE);
         let (then, now) = (then / SECOND, now / SECOND);
+        // What is older than the slots is forgotten once.
+        for second in (then + 1..=now).take(SLOTS as usize + 1) {
+            self.withdrawn[(second % (SLOTS + 1)) as usize] = 0;
+        }
         if now - then >= SLOTS {
             self.deposits = [0; SLOTS as usize];
             return;
@@ -132,25 +144,20 @@ impl Purse {
         *slot = slot.saturating_add(new);
     }
 
-    fn deposited(&self) -> u64 {
-        self.deposits
-            .iter()
-            .fold(0, |sum, d| sum.saturating_add(*d))
+    /// What the exchanges still pay for.
+    fn left(&self) -> u64 {
+        let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, p| sum.saturating_add(*p));
+        sum(&self.deposits).saturating_sub(sum(&self.withdrawn))
     }
 
-    /// Takes `cost` from the oldest deposits, or nothing.
-    fn take(&mut self, mut cost: u64) -> bool {
-        if self.deposited() < cost {
+    /// Takes `cost` from what is left, or nothing.
+    fn take(&mut self, cost: u64) -> bool {
+        if self.left() < cost {
             return false;
         }
         let current = self.last.map_or(0, |(now, _)| now / SECOND);
-        for age in (0..SLOTS).rev() {
-            // `+ SLOTS` for the first seconds of the clock.
-            let slot = &mut self.deposits[((current + SLOTS - age) % SLOTS) as usize];
-            let part = cost.min(*slot);
-            *slot -= part;
-            cost -= part;
-        }
+        let slot = &mut self.withdrawn[(current % (SLOTS + 1)) as usize];
+        *slot = slot.saturating_add(cost);
         true
     }
 

@@ -87,16 +87,32 @@ fn a_long_quiet_time_hoards_ten_seconds_worth() {
     assert_eq!(drain(&budget, 3_600_000, 0.2, now), 9 * 200 + 100);
 }
 
+/// A quiet time saves up, an outage spends it at once, and then there is nothing until that is ten
+/// seconds ago: simulated, a second outage's worth in the same ten seconds made 1.4 times the load.
 #[test]
-fn the_oldest_deposit_pays_first() {
+fn what_was_spent_is_missing_for_ten_seconds() {
     let budget = Budget::new(0);
+    let mut exchanges = 0;
+    let mut second = |budget: &Budget, second: u64| {
+        exchanges += 100;
+        budget.note(exchanges, second * SECOND);
+        exchanges
+    };
     budget.note(0, 0);
-    budget.note(10, 0);
-    budget.note(10, 5 * SECOND);
-    budget.note(20, 5 * SECOND);
-    assert!(budget.withdraw(20, 0.2, 9 * SECOND));
-    assert!(budget.withdraw(20, 0.2, 9 * SECOND));
-    assert_eq!(budget.balance(20, 0.2, 14 * SECOND), 2, "those of second 5");
+    for at in 1..=20 {
+        second(&budget, at);
+    }
+    // Seconds 11 to 19, of those 20 each.
+    assert_eq!(drain(&budget, 2_000, 0.2, 20 * SECOND), 180);
+    let mut granted = Vec::new();
+    for at in 21..=42 {
+        let sum = second(&budget, at);
+        granted.push(drain(&budget, sum, 0.2, at * SECOND));
+    }
+    let mut expected = [0; 22];
+    // At 31 s; 32 to 41 s have 20 each that only replace what has expired.
+    (expected[10], expected[21]) = (180, 180);
+    assert_eq!(granted, expected);
 }
 
 #[test]
@@ -242,7 +258,7 @@ fn a_total_outage_adds_a_fifth() {
         "seed {seed}: {attempts} of {offered}"
     );
     assert!(
-        attempts >= offered * 6 / 5 + floor - 2,
+        attempts >= offered * 118 / 100 + floor,
         "seed {seed}: {attempts} of {offered}"
     );
 }
