@@ -19,6 +19,7 @@ mod health_servers;
 mod health_tls;
 mod hedging;
 mod limits;
+mod limits_routes;
 mod metrics_seen;
 mod operate_cli;
 mod peers_nginx;
