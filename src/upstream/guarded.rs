@@ -160,6 +160,14 @@ impl Judges {
             breaker,
         }
     }
+
+    /// Whether what the breaker of `previous` found holds for this one.
+    pub(super) fn has_breaker_of(&self, previous: &Upstream) -> bool {
+        match (&self.breaker, &previous.judges.breaker) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, _) | (_, None) => false,
+        }
+    }
 }
 
 // === impl Upstream ===

@@ -12,6 +12,7 @@ use crate::balance::{Factory, Member, PolicyKind};
 use crate::base::clock::{Nanos, nanos};
 use crate::base::load::Load;
 use crate::config::{self, Name, WhenUnhealthy};
+use crate::guard::breaker::State;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::UpstreamCells;
 use crate::telemetry::metrics::registry::Registry;
@@ -176,6 +177,11 @@ impl Upstream {
         );
         announce(&spec.name, &cells, previous.as_deref(), &members);
         let waiting = making.previous.map(|p| p.waiting.clone());
+        let judges = Judges::new(&spec, making.previous);
+        if !making.previous.is_some_and(|p| judges.has_breaker_of(p)) {
+            // A new breaker is closed, whatever the one before it was.
+            cells.control().breaker.set(State::Closed as u64);
+        }
         let (slot, version) = making.number;
         Self {
             slot,
@@ -187,7 +193,7 @@ impl Upstream {
             members: ArcSwap::from_pointee(members),
             cells,
             waiting: waiting.unwrap_or_default(),
-            judges: Judges::new(&spec, making.previous),
+            judges,
             signals: making.signals,
             seed: making.seed,
             spec,
