@@ -38,7 +38,9 @@
 //! one task a client connection, the endpoint's connection borrowed into it. One control thread
 //! (`isobar-control`) for everything that is not traffic, one writer thread (`isobar-access`) for
 //! the access log. Between workers there are three shared things only: in-flight counts
-//! ([`base::load::Load`]), the schedule cursor of a balancer, and the published configuration.
+//! ([`base::load::Load`]), the schedule cursor of a balancer, and the published configuration; and,
+//! where a file asks for them, what counts must be exact for: limits, the line in front of a full
+//! upstream ([`upstream::Waiting`]), windows of failures, a breaker.
 //!
 //! # How a running server changes
 //! `runtime::live` is the one writer. A reload prepares all that can fail (log file, addresses),
@@ -47,9 +49,9 @@
 //! (`proxy::worker::Life`), a request to the snapshot that it began under, a socket to its address
 //! (`runtime::sockets`). Operators, signals and the file watch come in through
 //! [`runtime::operate::Operations`]; what checks find (`health::checker`, on the control thread)
-//! through `Live::judge`, what endpoints say of themselves (`health::agent`) through `Live::hear`. An
-//! upgrade is a second process on the same sockets:
-//! [`listener::handover`] says how the two speak, `cli::upgrade` does it.
+//! through `Live::judge`, what endpoints say of themselves (`health::agent`) through `Live::hear`, what
+//! requests find (`upstream::Signal`, from workers) through `Live::heed`. An upgrade is a second
+//! process on the same sockets: [`listener::handover`] says how the two speak, `cli::upgrade` does it.
 //!
 //! # Invariants
 //! - Nothing is forwarded unparsed; heads are always written anew; what leaves doubt is refused.
@@ -57,7 +59,10 @@
 //! - A request in flight lives in an *exchanger*, a future that is boxed once and used again
 //!   ([`base::coroutine`]): the steady state allocates nothing.
 //! - Every wait has a deadline on the worker's wheel, and every wait notices a cut.
-//! - A request that may not be repeated reaches an endpoint at most once.
+//! - A request that may not be repeated reaches an endpoint at most once; another attempt is always
+//!   paid for, by the upstream's budget (`proxy/retry.rs`).
+//! - Who is ready is decided in one place, `upstream::members`: operators, the endpoint's own word,
+//!   checks, ejections, tiers, in this order.
 //! - Every exchange ends in `Exchange::record`, exactly once: one set of metrics, one log line.
 //! - Every change is whole: prepared before it is seen, and then seen by one store.
 //! - No `unsafe`, no global state: two servers run in one process.
