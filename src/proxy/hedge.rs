@@ -189,7 +189,8 @@ impl<'a> Hedging<'a> {
         }
         let mut rng = worker.rng.borrow_mut();
         let key = self.key.bytes(s);
-        let picked = self.upstream.pick(key, tries.tried(), true, now, &mut rng);
+        // Behind those who wait, who have no attempt yet: while anybody does, there is no second one.
+        let picked = self.upstream.pick(key, tries.tried(), false, now, &mut rng);
         drop(rng);
         let Picked::One(ticket) = picked else {
             return None;

@@ -209,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn own_key_belongs_to_the_owner_of_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        if rustix::process::geteuid().is_root() {
+            // Whom a process that was started as root becomes.
+            std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_345)).unwrap();
+        }
+        let mut keys = StickyKeys::new(Some(folder.path()));
+        keys.read(&config(STICKY)).unwrap();
+        let wanted = fs::metadata(folder.path()).unwrap();
+        let key = fs::metadata(folder.path().join(FILE)).unwrap();
+        assert_eq!((key.uid(), key.gid()), (wanted.uid(), wanted.gid()));
+    }
+
+    #[test]
     fn nothing_is_made_for_who_does_not_need_it() {
         let folder = tempfile::tempdir().unwrap();
         let mut keys = StickyKeys::new(Some(folder.path()));
