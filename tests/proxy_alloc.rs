@@ -28,7 +28,7 @@ const REQUEST: &[u8] =
       Cookie: a=b; c=d\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n";
 
 const RESPONSE: &[u8] =
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Agent: ready 75%\r\nContent-Length: 5\r\n\r\nhello";
 
 /// Requests of one measure.
 const N: usize = 4_000;
@@ -40,7 +40,7 @@ const SLACK: i64 = 40;
 /// What is measured: the name of a listener, the keys of its upstream, one more field of the
 /// request. Every policy that looks at the request, with each way to its key; `{cookie}` is that of
 /// the endpoint.
-const UPSTREAMS: [(&str, &str, &str); 13] = [
+const UPSTREAMS: [(&str, &str, &str); 15] = [
     ("round_robin", "balance = 'round_robin'", ""),
     ("weighted", "balance = 'weighted'", ""),
     ("random", "balance = 'random'", ""),
@@ -78,6 +78,9 @@ const UPSTREAMS: [(&str, &str, &str); 13] = [
         "sticky = { cookie = 'isobar' }",
         "Cookie: isobar={cookie}\r\n",
     ),
+    // Each response says something of its endpoint.
+    ("spoken", "agent = { header = 'x-agent' }", ""),
+    ("limited", "max_connections = 100", ""),
 ];
 
 fn main() {
