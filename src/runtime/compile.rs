@@ -106,14 +106,7 @@ impl Compiler {
                 };
                 match old {
                     Some(old) if is_same(old) => old.clone(),
-                    _ => Arc::new(self.upstream(
-                        spec,
-                        zone,
-                        keyring,
-                        old,
-                        known,
-                        &wanted(spec),
-                    )),
+                    _ => Arc::new(self.upstream(spec, zone, keyring, old, known, &wanted(spec))),
                 }
             })
             .collect();
