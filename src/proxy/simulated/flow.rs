@@ -121,7 +121,7 @@ impl Sim {
         let (waiter, _) = x.waiting.take().unwrap();
         match waited {
             Ok(ticket) => {
-                waiter.enter(has_room, self.now);
+                waiter.enter(|| has_room, self.now);
                 self.attempt(id, ticket);
             }
             Err(end) => {

@@ -96,7 +96,7 @@ impl Shared {
             if may_pick {
                 match local.pick(None, &Tried::default(), true, self.now(), rng) {
                     Picked::One(ticket) => {
-                        waiter.enter(local.has_room(), self.now());
+                        waiter.enter(|| local.has_room(), self.now());
                         return self.hold(ticket, rng);
                     }
                     Picked::Nobody => return Task::Idle,
