@@ -573,7 +573,8 @@ pub struct Endpoint {
     pub addr: EndpointAddr,
     /// Default 1.
     pub weight: u32,
-    /// 0 is used first; higher ones take what those below them cannot. `backup = true` is 1.
+    /// 0 is used first; higher ones take what those below them cannot. `backup = true` is
+    /// [`Endpoint::BACKUP`], which takes nothing while anybody else is ready.
     pub priority: u8,
     /// Where it stands.
     pub zone: Option<Name>,
@@ -700,6 +701,13 @@ impl Check {
             Self::Tcp => "tcp",
         }
     }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// The priority of backups.
+    pub const BACKUP: u8 = u8::MAX;
 }
 
 // === impl BodyPattern ===

@@ -65,7 +65,7 @@ pub(super) async fn forward(
 ) -> After {
     let spec = &upstream.shared.spec;
     let cells = upstream.shared.cells.worker(worker.index);
-    match upstream.shared.admit(worker.index, worker.clock.now()) {
+    match upstream.shared.admit(worker.index, x.head_at) {
         Ok(admission) => x.admission = admission,
         Err(retry_after) => {
             x.retry_after = Some(retry_after);
@@ -113,13 +113,12 @@ pub(super) async fn forward(
     let mut cookie = spec.sticky.as_ref().map(|sticky| Cookie::find(s, sticky));
     let mut tries = Tries::new(&plan.retry);
     let mut replayed = false;
-    let began = worker.clock.now();
     let (connection, now) = loop {
         // 6a pick
         x.phase = Phase::Pick;
         // The time of the attempt before is over, and is not that of this one.
         deadlines.attempt = None;
-        let now = worker.clock.now();
+        let mut now = worker.clock.now();
         x.picked_at = Some(now);
         let stuck = match &cookie {
             Some(cookie) if tries.is_first() => {
@@ -149,7 +148,9 @@ pub(super) async fn forward(
                     tried: tries.tried(),
                 };
                 let waited = queue::wait(conn, worker, s, x, upstream, wishes, deadlines);
-                Box::pin(waited).await
+                let waited = Box::pin(waited).await;
+                now = worker.clock.now();
+                waited
             }
         };
         let ticket = match picked {
@@ -166,7 +167,6 @@ pub(super) async fn forward(
             }
         };
         x.attempts += 1;
-        let now = worker.clock.now();
         x.picked_at = Some(now);
         if all_in_hand {
             deadlines.begin_attempt(now);
@@ -356,7 +356,7 @@ pub(super) async fn forward(
     let seen = observe_response(x, &s.reply, s.response.filled(), now);
     x.conclude(seen, now);
     if matches!(plan.retry.hedge, Hedge::Percentile(_)) {
-        upstream.learn(now.saturating_sub(began));
+        upstream.learn(now.saturating_sub(x.head_at));
     }
     cells
         .response_start

@@ -156,6 +156,7 @@ impl Exchange {
     pub(super) fn let_go(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.left = Some(ticket.endpoint().clone());
+            self.connected_at = None;
         }
     }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::balance::{Balancer, Member};
 use crate::base::rng::Rng;
+use crate::config;
 use crate::guard::tiers;
 
 /// After whom an endpoint is used: those of a lower tier take what they can carry first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tier {
-    /// 0 first.
+    /// 0 first; [`config::Endpoint::BACKUP`] while nobody else can serve.
     pub priority: u8,
     /// It stands in another zone than this process.
     pub is_remote: bool,
@@ -64,7 +65,7 @@ pub(super) fn groups(
         tier.ready += u32::from(eligible[i]);
         tier.total += u32::from(counts(i) || eligible[i]);
     }
-    let shares = tiers::shares(&capacity);
+    let shares = shares(&distinct, &capacity);
     let mut upto = 0;
     let groups = distinct
         .into_iter()
@@ -95,4 +96,18 @@ pub(super) fn draw<'g>(groups: &'g [Group], rng: &mut Rng) -> Option<&'g Group> 
     }
     let at = rng.below(WHOLE as usize) as u32;
     groups.iter().find(|g| at < g.upto)
+}
+
+/// The shares of `tiers`: of those with a priority, and only if all of these have none, of the backups.
+fn shares(places: &[Tier], capacity: &[tiers::Tier]) -> Vec<u32> {
+    let first_backup = places.partition_point(|t| t.priority < config::Endpoint::BACKUP);
+    let (regular, backups) = capacity.split_at(first_backup);
+    let mut shares = tiers::shares(regular);
+    let is_anybody_ready = shares.iter().any(|share| *share > 0);
+    shares.extend(if is_anybody_ready {
+        vec![0; backups.len()]
+    } else {
+        tiers::shares(backups)
+    });
+    shares
 }

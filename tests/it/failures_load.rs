@@ -152,7 +152,7 @@ fn killed_endpoint_costs_no_get(of: usize) {
     let failed: Vec<_> = told.iter().filter(|(_, status)| *status != 200).collect();
     eprintln!(
         "1 of {of} killed: {} requests, {} failed, retries {retries:?} (connect, reset, \
-         status, timeout); used again {back:?} after its death",
+         status, timeout); used again after (if awaited) {back:?}",
         told.len(),
         failed.len(),
     );

@@ -102,6 +102,21 @@ fn status_on_the_list_is_tried_at_another() {
 }
 
 #[test]
+fn line_tells_the_connection_of_the_last_attempt() {
+    let closing = b"HTTP/1.1 503 Test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let (bad, good) = (Origin::always(origin::raw(closing)), Origin::named("good"));
+    let bed = bed(&[bad.addr(), good.addr()], "on = '503'", "");
+    for _ in 0..2 {
+        assert_eq!(ask(&bed, GET).text(), "good");
+    }
+    assert_eq!((bad.accepted(), good.accepted()), (2, 1));
+    let lines = bed.log(2);
+    assert!(lines[0]["connected_ms"].as_f64() >= lines[0]["picked_ms"].as_f64());
+    // None was made: that of the first attempt is not its own.
+    assert!(lines[1]["connected_ms"].is_null(), "{}", lines[1]);
+}
+
+#[test]
 fn status_off_the_list_is_passed_on() {
     for (on, status) in [
         ("['connect', 'reset']", 503),

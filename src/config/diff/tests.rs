@@ -339,7 +339,8 @@ fn limits_and_tiers_are_compared_key_by_key() {
             "                               outlier.consecutive_connect_failures: 3 -> 4",
             "                               breaker: none -> { max_in_flight = 9, mode = enforce }",
             "                               retry_floor: 10 -> 1",
-            "  ~ endpoint app 10.0.0.1:80   priority: 0 -> 1",
+            "  ~ endpoint app 10.0.0.1:80   backup: none -> true",
+            "                               priority: 0 -> none",
         ]
     );
     assert_eq!(

@@ -449,7 +449,11 @@ pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
     } = endpoint;
     let mut table = Table::new();
     table.put("weight", *weight);
-    table.put("priority", i64::from(*priority));
+    if *priority == Endpoint::BACKUP {
+        table.put("backup", true);
+    } else {
+        table.put("priority", i64::from(*priority));
+    }
     table.put_some("zone", zone.as_deref());
     table
 }

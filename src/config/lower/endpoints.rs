@@ -129,7 +129,7 @@ fn endpoint<'a>(upstream: &Table<'a>, node: Node<'a>) -> Option<Located<'a, Endp
     })
 }
 
-/// `priority`, or `backup`, which is the first one after zero.
+/// `priority`, or `backup`, which comes after all of them.
 fn priority(table: &Table<'_>) -> u8 {
     let (priority, backup) = (table.get("priority"), table.get("backup"));
     if let (Some(priority), Some(backup)) = (priority, backup) {
@@ -138,15 +138,10 @@ fn priority(table: &Table<'_>) -> u8 {
             .related(priority.at, "the other one");
         table
             .report
-            .push(d.help("keep one: `backup = true` is `priority = 1`"));
+            .push(d.help("keep one: a backup comes after every priority"));
     }
     let backup = backup.and_then(|node| node.flag()).unwrap_or(false);
     priority
-        .and_then(|node| {
-            node.bounded(
-                0..=MAX_PRIORITY,
-                Some("0 is used first, 1 is a backup, and so on"),
-            )
-        })
-        .map_or(u8::from(backup), |n| *n as u8)
+        .and_then(|node| node.bounded(0..=MAX_PRIORITY, Some("0 is used first, then 1, and so on")))
+        .map_or(if backup { Endpoint::BACKUP } else { 0 }, |n| *n as u8)
 }

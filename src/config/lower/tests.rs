@@ -209,7 +209,15 @@ fn endpoints_have_tiers_and_zones() {
         .iter()
         .map(|e| (e.priority, e.zone.as_deref()))
         .collect();
-    assert_eq!(tiers, [(0, None), (1, None), (15, Some("b")), (0, None)]);
+    assert_eq!(
+        tiers,
+        [
+            (0, None),
+            (crate::config::Endpoint::BACKUP, None),
+            (15, Some("b")),
+            (0, None)
+        ]
+    );
 }
 
 #[test]

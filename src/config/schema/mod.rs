@@ -519,7 +519,7 @@ struct WeightedEndpoint {
     /// 0 is used first; higher ones take what those below them cannot.
     #[schemars(range(min = 0, max = 15), extend("default" = 0))]
     priority: Option<u8>,
-    /// The same as priority = 1.
+    /// Used only while nobody else is ready.
     #[schemars(extend("default" = false))]
     backup: Option<bool>,
 }

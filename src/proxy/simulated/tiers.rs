@@ -117,13 +117,15 @@ fn a_priority_counts_more_than_a_zone() {
 }
 
 #[test]
-fn a_backup_serves_only_what_the_others_cannot() {
+fn a_backup_serves_only_while_nobody_else_can() {
     let all = entries(0, 3, "") + &entries(1, 1, ", backup = true");
     for (when, when_all_down) in [("fail_closed", None), ("fail_open", Some(100.0))] {
         let mut sim = sim(&all, "", &format!("when_unhealthy = '{when}'"));
         assert_percent(&mut sim, 3, 100.0, "all are up");
         set_down(&mut sim, |i| i < 1);
-        assert_percent(&mut sim, 3, 93.3, "1 of 3 is down");
+        assert_percent(&mut sim, 3, 100.0, "1 of 3 is down");
+        set_down(&mut sim, |i| i < 2);
+        assert_percent(&mut sim, 3, 100.0, "2 of 3 are down");
         set_down(&mut sim, |i| i < 3);
         assert_percent(&mut sim, 3, 0.0, "only the backup is up");
         set_down(&mut sim, |i| i != 2);
