@@ -1,4 +1,5 @@
-//! Five equal endpoints: nobody far below its share after few requests.
+//! Five equal endpoints: nobody far below its share after few requests, whoever picks. Policies that
+//! hash go by keys, and `first` by the order: they are not meant.
 
 use super::outliers::POLICIES;
 use super::*;

@@ -117,11 +117,10 @@ impl Sim {
                 }
             }
         };
-        let has_room = local.has_room();
         let (waiter, _) = x.waiting.take().unwrap();
         match waited {
             Ok(ticket) => {
-                waiter.enter(|| has_room, self.now);
+                waiter.enter(|| local.has_room(), self.now);
                 self.attempt(id, ticket);
             }
             Err(end) => {

@@ -1,4 +1,5 @@
-//! Workers, endpoints and clients under a virtual clock: no sockets, no threads, no waiting.
+//! Workers, endpoints and clients under a virtual clock: no sockets, no waiting, and no threads but in
+//! [`limits`].
 //!
 //! What is real: the configuration, the compiled upstream with its published members, each worker's
 //! view of it, tickets, the line, the breaker, the budget, ejections, and what decides on another
@@ -6,7 +7,7 @@
 //! places), the control thread, and the order in which `attempt.rs` and `queue.rs` ask the real
 //! objects, which [`flow`] repeats line by line.
 //!
-//! A run depends on its seed alone. `ISOBAR_SEED=n cargo test --lib simulated` runs every simulation
+//! A run depends on its seed alone (with threads on the scheduler, too). `ISOBAR_SEED=n cargo test --lib simulated` runs every simulation
 //! with that one; without it each has a few of its own, more of them under `ISOBAR_LONG=1`.
 
 use std::cmp::Reverse;

@@ -45,65 +45,81 @@ fn measure(mut sim: Sim, rate: f64, warm_up: f64) -> Measured {
     }
 }
 
-const EXPONENTIAL: Service = Service::Exponential(10 * MS);
+const SERVICES: [Service; 2] = [Service::Exponential(10 * MS), Service::Constant(10 * MS)];
 
 /// From an idle proxy into ten seconds of it: the first 100 ms, in which the line still is in order,
 /// count too.
 #[test]
 fn twice_the_capacity_leaves_goodput_and_keeps_the_p99_of_who_is_let_in() {
     each_seed(1, 10, |seed| {
-        let short = "max_connections = 5\nqueue = { length = 100 }";
-        let long = "max_connections = 5";
-        let over = |upstream, in_order: bool| {
-            let mut sim = sim(upstream, EXPONENTIAL, seed);
-            sim.fifo = in_order.then(VecDeque::new);
-            measure(sim, CAPACITY * 2.0, 0.0)
-        };
-        let unloaded = measure(sim(long, EXPONENTIAL, seed), CAPACITY / 5.0, 0.0);
-        let newest_first = [over(short, false), over(long, false)];
-        let in_order = [over(short, true), over(long, true)];
-        let without = over("", false);
-        eprintln!("unloaded {unloaded:?}");
-        eprintln!(
-            "line of 100: newest first {:?}, in order {:?}",
-            newest_first[0], in_order[0]
-        );
-        eprintln!(
-            "line of 1000: newest first {:?}, in order {:?}",
-            newest_first[1], in_order[1]
-        );
-        eprintln!("no limit {without:?}");
-        for over in &newest_first {
-            assert!(over.goodput >= 0.9 * CAPACITY, "seed {seed}: {over:?}");
-            assert!(over.p99 <= 3.0 * unloaded.p99, "seed {seed}: {over:?}");
+        for service in SERVICES {
+            let short = "max_connections = 5\nqueue = { length = 100 }";
+            let long = "max_connections = 5";
+            let over = |upstream, in_order: bool| {
+                let mut sim = sim(upstream, service, seed);
+                sim.fifo = in_order.then(VecDeque::new);
+                measure(sim, CAPACITY * 2.0, 0.0)
+            };
+            let unloaded = measure(sim(long, service, seed), CAPACITY / 5.0, 0.0);
+            let newest_first = [over(short, false), over(long, false)];
+            let in_order = [over(short, true), over(long, true)];
+            let without = over("", false);
+            eprintln!("{service:?}: unloaded {unloaded:?}");
+            eprintln!(
+                "line of 100: newest first {:?}, in order {:?}",
+                newest_first[0], in_order[0]
+            );
+            eprintln!(
+                "line of 1000: newest first {:?}, in order {:?}",
+                newest_first[1], in_order[1]
+            );
+            eprintln!("no limit {without:?}");
+            for over in &newest_first {
+                assert!(
+                    over.goodput >= 0.9 * CAPACITY,
+                    "{service:?}, seed {seed}: {over:?}"
+                );
+                assert!(
+                    over.p99 <= 3.0 * unloaded.p99,
+                    "{service:?}, seed {seed}: {over:?}"
+                );
+            }
+            // A long line is served to its oldest when the overload is over; a short one has none so old.
+            let [short, long] = newest_first;
+            assert!(
+                short.p99_of_all < 100.0,
+                "{service:?}, seed {seed}: {short:?}"
+            );
+            assert!(
+                long.p99_of_all > 3.0 * unloaded.p99,
+                "{service:?}, seed {seed}: {long:?}"
+            );
+            assert!(
+                in_order[1].p99 > 3.0 * unloaded.p99,
+                "{service:?}, seed {seed}"
+            );
+            assert!(without.p99 > 3.0 * unloaded.p99, "{service:?}, seed {seed}");
         }
-        // A long line is served to its oldest when the overload is over; a short one has none so old.
-        let [short, long] = newest_first;
-        assert!(
-            short.p99_of_all <= 3.0 * unloaded.p99,
-            "seed {seed}: {short:?}"
-        );
-        assert!(
-            long.p99_of_all > 3.0 * unloaded.p99,
-            "seed {seed}: {long:?}"
-        );
-        assert!(in_order[1].p99 > 3.0 * unloaded.p99, "seed {seed}");
-        assert!(without.p99 > 3.0 * unloaded.p99, "seed {seed}");
     });
 }
 
 #[test]
 fn learnt_limits_do_as_well_without_knowing_the_capacity() {
     each_seed(1, 10, |seed| {
-        let limit = "adaptive_concurrency = true\nqueue = { length = 100, timeout = '1s' }";
-        let unloaded = measure(sim(limit, EXPONENTIAL, seed), CAPACITY / 5.0, 0.0);
-        let over = measure(sim(limit, EXPONENTIAL, seed), CAPACITY * 2.0, 10.0);
-        let cold = measure(sim(limit, EXPONENTIAL, seed), CAPACITY * 2.0, 0.0);
-        eprintln!("unloaded {unloaded:?}\nover {over:?}\ncold {cold:?}");
-        assert!(over.goodput >= 0.9 * CAPACITY, "seed {seed}: {over:?}");
-        assert!(
-            over.p99 <= 3.0 * unloaded.p99,
-            "seed {seed}: {over:?}, {unloaded:?}"
-        );
+        for service in SERVICES {
+            let limit = "adaptive_concurrency = true\nqueue = { length = 100, timeout = '1s' }";
+            let unloaded = measure(sim(limit, service, seed), CAPACITY / 5.0, 0.0);
+            let over = measure(sim(limit, service, seed), CAPACITY * 2.0, 10.0);
+            let cold = measure(sim(limit, service, seed), CAPACITY * 2.0, 0.0);
+            eprintln!("{service:?}: unloaded {unloaded:?}\nover {over:?}\ncold {cold:?}");
+            assert!(
+                over.goodput >= 0.9 * CAPACITY,
+                "{service:?}, seed {seed}: {over:?}"
+            );
+            assert!(
+                over.p99 <= 3.0 * unloaded.p99,
+                "{service:?}, seed {seed}: {over:?}, {unloaded:?}"
+            );
+        }
     });
 }
