@@ -169,6 +169,10 @@ impl LocalUpstream {
             if members.limits.is_none() {
                 return Picked::One(Ticket::new(generation, index));
             }
+            // The policy knows nobody else.
+            if avoid.contains(&index) {
+                break;
+            }
             if let Some(ticket) = Ticket::within_limit(&generation, index, &self.shared.waiting) {
                 return Picked::One(ticket);
             }
@@ -177,20 +181,21 @@ impl LocalUpstream {
         if !is_anybody_ready {
             return Picked::Nobody;
         }
-        // Tiers in the order in which they are used; who was tried comes last.
+        // Tiers in the order in which they are used. Who was tried comes last, and only if nobody else
+        // is ready: one that has no room now is worth the wait.
         let tried = &avoid[..has_tried];
-        for is_last in [false, true] {
-            for group in &members.groups {
-                let start = rng.below(members.endpoints.len());
-                let (before, after) = (0..start, start..members.endpoints.len());
-                for index in after.chain(before) {
-                    if group.ready[index]
-                        && tried.contains(&index) == is_last
-                        && let Some(ticket) =
-                            Ticket::within_limit(&generation, index, &self.shared.waiting)
-                    {
-                        return Picked::One(ticket);
-                    }
+        let is_ready = |index: usize| members.is_eligible(index);
+        let has_other = (0..members.endpoints.len()).any(|i| is_ready(i) && !tried.contains(&i));
+        for group in &members.groups {
+            let start = rng.below(members.endpoints.len());
+            let (before, after) = (0..start, start..members.endpoints.len());
+            for index in after.chain(before) {
+                if group.ready[index]
+                    && tried.contains(&index) != has_other
+                    && let Some(ticket) =
+                        Ticket::within_limit(&generation, index, &self.shared.waiting)
+                {
+                    return Picked::One(ticket);
                 }
             }
         }
