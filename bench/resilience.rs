@@ -274,13 +274,12 @@ fn overload(runtime: &Runtime) {
             let peak = runtime.block_on(saturate(proxy.web, 20, TIME / 2));
             let samples = runtime.block_on(offer(proxy.web, 2.0 * capacity, TIME, round));
             // While it lasts: who waits as the load ends is served after all, late.
-            let (begun, ended) = (
-                Duration::from_millis(500),
-                TIME - Duration::from_millis(1500),
-            );
-            let lasting = samples.iter().filter(|s| s.due > begun && s.due < ended);
+            // And a learnt limit has had its time to learn.
+            let (begun, lasted) = (TIME / 4, TIME / 2);
+            let is_lasting = |s: &&Sample| s.due > begun && s.due < begun + lasted;
+            let lasting = samples.iter().filter(is_lasting);
             let (good, bad): (Vec<Sample>, Vec<Sample>) = lasting.partition(|s| s.status == 200);
-            let goodput = good.len() as f64 / (ended - begun).as_secs_f64();
+            let goodput = good.len() as f64 / lasted.as_secs_f64();
             let refused = spread(&bad)[0];
             let (p99, unloaded) = (spread(&good)[1], spread(&quiet)[1]);
             rows.push([100.0 * goodput / peak, p99, p99 / unloaded, refused]);
