@@ -59,8 +59,9 @@
 //! - A request in flight lives in an *exchanger*, a future that is boxed once and used again
 //!   ([`base::coroutine`]): the steady state allocates nothing.
 //! - Every wait has a deadline on the worker's wheel, and every wait notices a cut.
-//! - A request that may not be repeated reaches an endpoint at most once; another attempt is always
-//!   paid for, by the upstream's budget (`proxy/retry.rs`).
+//! - A request that may not be repeated reaches an endpoint at most once (but for gRPC statuses that its
+//!   route names). Another attempt is paid for by the upstream's budget (`proxy/retry.rs`); only a
+//!   connection that died in the pool is replaced for nothing.
 //! - Who is ready is decided in one place, `upstream::members`: operators, the endpoint's own word,
 //!   checks, ejections, tiers, in this order.
 //! - Every exchange ends in `Exchange::record`, exactly once: one set of metrics, one log line.

@@ -5,8 +5,8 @@
 //! the first byte of a response may have been closed while idle: the request is sent once more, on
 //! a new connection, if it is idempotent and all that was sent can be sent again, or if nothing
 //! was sent. After anything else another attempt is made if the route wants one, the request is
-//! idempotent and the upstream's budget has it (`retry.rs`). A request that is not idempotent never
-//! reaches an endpoint twice.
+//! idempotent and the upstream's budget has it (`retry.rs`). A request that is not idempotent reaches
+//! an endpoint twice only by a gRPC status that its route names.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ use crate::upstream::{Connection, LocalUpstream, Picked, Reuse};
 
 use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_first_head, await_head};
-use super::blame::{blame, observe_response};
+use super::blame::{blame, judge, observe_response};
 use super::body::{Flow, Framing, Reader};
 use super::dial::dial;
 use super::exchange::Exchange;
@@ -134,7 +134,7 @@ pub(super) async fn forward(
                     cookie.set |= !matches!(stuck, Some(Picked::Full));
                 }
                 let mut rng = worker.rng.borrow_mut();
-                let is_called = !tries.is_first();
+                let is_called = replayed || !tries.is_first();
                 upstream.pick(key.bytes(s), tries.tried(), is_called, now, &mut rng)
             }
         };
@@ -157,7 +157,10 @@ pub(super) async fn forward(
             Ok(ticket) => ticket,
             Err(reason) => {
                 match reason {
-                    Reason::NoEndpoint => cells.no_endpoint.inc(),
+                    Reason::NoEndpoint => {
+                        cells.no_endpoint.inc();
+                        x.retry_after = Some(SOON);
+                    }
                     Reason::EndpointsLimit | Reason::QueueFull | Reason::QueueTimeout => {
                         x.retry_after = Some(SOON);
                     }
@@ -306,7 +309,8 @@ pub(super) async fn forward(
                     x.first_byte_at = Some(now);
                     break (connection, now);
                 };
-                observe_response(x, &s.reply, buf, now);
+                let seen = observe_response(x, &s.reply, buf, all_in_hand, now);
+                judge(x, seen, now);
                 set_aside(worker, s, x, upstream, connection, &upload);
                 if let Err(reason) = retry::pause(conn, worker, s, deadlines, pause).await {
                     return failed(conn, worker, s, x, &mut upload, reason, now).await;
@@ -315,7 +319,9 @@ pub(super) async fn forward(
                 continue;
             }
             Awaited::Broken => {
-                if is_reused {
+                // A second attempt that took the first one's place has a connection of its own.
+                let is_promoted = hedging.as_ref().is_some_and(Hedging::is_promoted);
+                if is_reused && !is_promoted {
                     // It was closed while idle, or as the request came.
                     connection.lost_the_race(now);
                     if !replayed && (may_repeat || was_nothing_sent) {
@@ -353,25 +359,29 @@ pub(super) async fn forward(
 
     deadlines.attempt = None;
     deadlines.per_try = None;
-    let seen = observe_response(x, &s.reply, s.response.filled(), now);
-    x.conclude(seen, now);
-    if matches!(plan.retry.hedge, Hedge::Percentile(_)) {
+    // A 101 joins the two connections, if it was asked for.
+    let is_upgrade = s.reply.status.as_u16() == 101;
+    if is_upgrade && (!s.head.upgrade || !s.reply.upgrade || !upload.stopped || upload.broken) {
+        connection.stream.reset_on_close();
+        return failed(conn, worker, s, x, &mut upload, Reason::UpgradeRefused, now).await;
+    }
+    // Where the request was not in hand, its time was the client's too.
+    let seen = observe_response(x, &s.reply, s.response.filled(), all_in_hand, now);
+    if matches!(plan.retry.hedge, Hedge::Percentile(_)) && all_in_hand {
         upstream.learn(now.saturating_sub(x.head_at));
     }
     cells
         .response_start
         .observe(now.saturating_sub(x.picked_at.unwrap_or(now)));
-    // A 101 joins the two connections, if it was asked for.
-    if s.reply.status.as_u16() == 101 {
-        if !s.head.upgrade || !s.reply.upgrade || !upload.stopped || upload.broken {
-            connection.stream.reset_on_close();
-            return failed(conn, worker, s, x, &mut upload, Reason::UpgradeRefused, now).await;
-        }
+    if is_upgrade {
+        judge(x, seen, now);
+        x.conclude(seen, now);
         // The tunnel begins behind the request's body.
         s.inbound.close_gap(head_len, upload.flow.cursor());
         account_upload(x, &upload);
         return upgrade::begin(conn, worker, s, x, plan, connection, deadlines).await;
     }
+    x.seen = Some(seen);
     // 7 relay the response
     s.cookie.clear();
     if let Some(cookie) = cookie {

@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use crate::http1::{Limits, Progress};
+use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
 use crate::upstream::Connection;
 
-use super::blame::blame;
+use super::blame::{blame, judge, observe_response};
 use super::exchange::Exchange;
 use super::h1::Conn;
 use super::hedge::Hedging;
@@ -83,18 +84,33 @@ pub(super) async fn await_first_head(
             &mut progress,
         );
         if let Poll::Ready(awaited) = polled {
-            let reason = match awaited {
-                Awaited::Head => return Poll::Ready(Awaited::Head),
-                Awaited::Broken => Reason::EndpointReset,
-                Awaited::Failed(reason) => reason,
-            };
-            let is_lost = kind_of(reason).is_none() || !hedging.is_asking();
-            if is_lost {
+            // The second one is all there is now, if there is one.
+            if !hedging.is_asking() {
                 return Poll::Ready(awaited);
             }
-            // The second one is all there is now.
             let now = worker.clock.now();
-            blame(worker, x, upload, reason, now);
+            let reason = match awaited {
+                Awaited::Head => {
+                    let buf = s.response.filled();
+                    // One that the route would try elsewhere is tried elsewhere already.
+                    if !tries.wants_other(&s.reply, buf, true) {
+                        return Poll::Ready(Awaited::Head);
+                    }
+                    let status = s.reply.status.as_u16();
+                    put_aside(worker, x, EndpointOutcome::of(status));
+                    let seen = observe_response(x, &s.reply, buf, true, now);
+                    judge(x, seen, now);
+                    None
+                }
+                Awaited::Broken => Some(Reason::EndpointReset),
+                Awaited::Failed(reason) if kind_of(reason).is_none() => {
+                    return Poll::Ready(awaited);
+                }
+                Awaited::Failed(reason) => Some(reason),
+            };
+            if let Some(reason) = reason {
+                blame(worker, x, upload, reason, now);
+            }
             hedging.promote(worker, s, x, connection);
             deadlines.begin_attempt(now);
             arm(conn, *deadlines, now, deadlines.endpoint_idle);
@@ -202,4 +218,12 @@ fn poll_head(
         return Poll::Ready(Awaited::Failed(reason));
     }
     Poll::Pending
+}
+
+/// Counts an attempt whose response nobody will see.
+fn put_aside(worker: &Worker, x: &Exchange, outcome: EndpointOutcome) {
+    if let Some(ticket) = &x.ticket {
+        let cells = &ticket.endpoint().shared.cells;
+        cells.worker(worker.index).requests(outcome).inc();
+    }
 }

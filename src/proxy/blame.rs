@@ -40,16 +40,24 @@ pub(super) fn blame(
     };
     if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
         let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
-        ticket.observe(&upstream.shared, seen, elapsed, now);
+        ticket.observe(seen, Some(elapsed), now);
+        ticket.judge(&upstream.shared, seen, now);
         let endpoint = &ticket.endpoint().shared;
         endpoint.cells.worker(worker.index).requests(outcome).inc();
     }
     seen
 }
 
-/// Tells how an attempt went that brought a response: a server error counts as slow, never as fast;
-/// and what the endpoint says of itself in it.
-pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], now: Nanos) -> Seen {
+/// Tells the policy how an attempt went that brought a response: a server error counts as slow, never
+/// as fast; and the control plane what the endpoint says of itself in it. `is_timed` says whether the
+/// time that it took was the endpoint's. The rest of the response is still to come: see [`judge`].
+pub(super) fn observe_response(
+    x: &Exchange,
+    reply: &ResponseHead,
+    buf: &[u8],
+    is_timed: bool,
+    now: Nanos,
+) -> Seen {
     let elapsed = now.saturating_sub(x.picked_at.unwrap_or(now));
     let seen = if is_failure(reply, buf) {
         Seen::Failed
@@ -57,7 +65,7 @@ pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], n
         Seen::Answered
     };
     if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
-        ticket.observe(&upstream.shared, seen, elapsed, now);
+        ticket.observe(seen, is_timed.then_some(elapsed), now);
         if let Some(name) = x.agent_header()
             && let Some(line) = reply.get_all(buf, name.as_str()).next()
         {
@@ -67,9 +75,16 @@ pub(super) fn observe_response(x: &Exchange, reply: &ResponseHead, buf: &[u8], n
     seen
 }
 
+/// Counts an attempt that brought a response for or against its endpoint, once that is over.
+pub(super) fn judge(x: &Exchange, seen: Seen, now: Nanos) {
+    if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
+        ticket.judge(&upstream.shared, seen, now);
+    }
+}
+
 /// Whether a response says that the endpoint is not well. A method or version that it does not know
 /// (501, 505) is the client's choice: it could have any endpoint ejected.
-fn is_failure(reply: &ResponseHead, buf: &[u8]) -> bool {
+pub(super) fn is_failure(reply: &ResponseHead, buf: &[u8]) -> bool {
     match reply.status.as_u16() {
         501 | 505 => false,
         500..=599 => true,

@@ -66,7 +66,8 @@ pub(super) async fn dial(
                 _ if failure == ConnectFailure::Local => Seen::Cancelled,
                 _ => Seen::Unconnected,
             };
-            ticket.observe(&upstream.shared, seen, elapsed, after);
+            ticket.observe(seen, Some(elapsed), after);
+            ticket.judge(&upstream.shared, seen, after);
             tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
             Err((reason, seen))
         }
@@ -74,7 +75,7 @@ pub(super) async fn dial(
 }
 
 /// Whether this process lacks something.
-fn is_local(error: &ConnectError) -> bool {
+pub(super) fn is_local(error: &ConnectError) -> bool {
     const LOCAL: [Errno; 5] = [
         Errno::ADDRNOTAVAIL,
         Errno::MFILE,

@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     pub ticket: Option<Ticket>,
     /// The endpoint of the attempt before, if that failed.
     left: Option<Rc<LocalEndpoint>>,
+    /// How the endpoint answered, as far as the head of its response tells.
+    pub seen: Option<Seen>,
     /// Let in by the upstream's breaker, if it has one.
     pub admission: Option<Admission>,
     /// Counted against the route's `max_concurrent`, if it has one.
@@ -117,6 +119,7 @@ impl Exchange {
             upstream: None,
             ticket: None,
             left: None,
+            seen: None,
             admission: None,
             place: None,
             retry_after: None,

@@ -23,6 +23,8 @@ use crate::upstream::{
 };
 
 use super::await_head::RESPONSE_LIMITS;
+use super::blame::is_failure;
+use super::dial::is_local;
 use super::exchange::Exchange;
 use super::h1::Conn;
 use super::retry::Tries;
@@ -38,6 +40,8 @@ pub(super) struct Hedging<'a> {
     /// The percentile that "late" stands for, where it is learnt.
     percentile: Option<u8>,
     second: Second,
+    /// The second one has taken the first one's place.
+    is_promoted: bool,
 }
 
 enum Second {
@@ -51,6 +55,8 @@ enum Second {
 struct Running {
     ticket: Ticket,
     began: Nanos,
+    /// Its connection had been kept: it may have been closed meanwhile.
+    is_reused: bool,
     link: Link,
     out: Vec<u8>,
     written: usize,
@@ -93,6 +99,7 @@ impl<'a> Hedging<'a> {
             late: Box::pin(tokio::time::sleep(Duration::from_nanos(after))),
             percentile,
             second: Second::Not,
+            is_promoted: false,
         })
     }
 
@@ -118,19 +125,36 @@ impl<'a> Hedging<'a> {
         let Second::Running(running) = &mut self.second else {
             return Poll::Pending;
         };
-        match running.poll(cx, worker, s) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(()),
-            Poll::Ready(Err(seen)) => {
-                self.give_up(worker, seen);
-                Poll::Pending
+        let ended = match running.poll(cx, self.upstream, worker, s) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {
+                // An answer that says that the endpoint is not well is none to be taken: the first one may
+                // yet do better.
+                let (reply, buf) = (&running.reply, running.response.filled());
+                if !is_failure(reply, buf) && !tries.wants_other(reply, buf, true) {
+                    return Poll::Ready(());
+                }
+                let outcome = EndpointOutcome::of(reply.status.as_u16());
+                (Seen::Failed, outcome)
             }
+            Poll::Ready(Err(ended)) => ended,
+        };
+        let second = std::mem::replace(&mut self.second, Second::Over);
+        if let Second::Running(running) = second {
+            running.end(self.upstream, worker, ended.0, ended.1);
         }
+        Poll::Pending
     }
 
-    /// Whether the second attempt has a connection and may yet answer.
+    /// Whether the second attempt has been sent and may yet answer.
     pub(super) fn is_asking(&self) -> bool {
-        matches!(&self.second, Second::Running(r) if matches!(r.link, Link::Open(_)))
+        matches!(&self.second, Second::Running(r)
+            if matches!(r.link, Link::Open(_)) && r.written == r.out.len())
+    }
+
+    /// Whether the second one has taken the first one's place.
+    pub(super) fn is_promoted(&self) -> bool {
+        self.is_promoted
     }
 
     /// The second attempt takes the place of the first, which has failed or lost and must have been
@@ -158,6 +182,7 @@ impl<'a> Hedging<'a> {
         let first = std::mem::replace(connection, second);
         // It learns that nobody waits for it any more.
         first.stream.reset_on_close();
+        self.is_promoted = true;
         x.ticket = Some(ticket);
         x.picked_at = Some(began);
         let old = std::mem::replace(&mut s.response, response);
@@ -210,6 +235,7 @@ impl<'a> Hedging<'a> {
             now,
             worker.index,
         );
+        let is_reused = checkout.connection.is_some();
         let link = if let Some(connection) = checkout.connection {
             cells.pool(PoolOutcome::Reused).inc();
             Link::Open(connection)
@@ -225,24 +251,13 @@ impl<'a> Hedging<'a> {
         Some(Running {
             ticket,
             began: now,
+            is_reused,
             link,
             out: s.to_endpoint.clone(),
             written: 0,
             response: Buffer::none(),
             reply: ResponseHead::new(),
         })
-    }
-
-    /// The second attempt has failed: the first one goes on alone.
-    fn give_up(&mut self, worker: &Worker, seen: Seen) {
-        let second = std::mem::replace(&mut self.second, Second::Over);
-        if let Second::Running(running) = second {
-            let outcome = match seen {
-                Seen::Unconnected => EndpointOutcome::ConnectError,
-                _ => EndpointOutcome::Reset,
-            };
-            running.end(self.upstream, worker, seen, outcome);
-        }
     }
 
     /// The first one answered: the second is called off.
@@ -261,18 +276,29 @@ impl Running {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        upstream: &LocalUpstream,
         worker: &Worker,
         s: &Scratch,
-    ) -> Poll<Result<(), Seen>> {
+    ) -> Poll<Result<(), (Seen, EndpointOutcome)>> {
+        let broken = (Seen::Failed, EndpointOutcome::Reset);
         if let Link::Dialing(dial) = &mut self.link {
             match dial.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "connect of a hedge failed");
-                    return Poll::Ready(Err(Seen::Unconnected));
+                    // Want of descriptors, or the end of the process, says nothing of the endpoint.
+                    let is_ours = is_local(&error) || matches!(error, ConnectError::Stopped);
+                    let seen = if is_ours {
+                        Seen::Cancelled
+                    } else {
+                        Seen::Unconnected
+                    };
+                    return Poll::Ready(Err((seen, EndpointOutcome::ConnectError)));
                 }
                 Poll::Ready(Ok(stream)) => {
                     let endpoint = self.ticket.endpoint().shared.clone();
+                    let cells = upstream.shared.cells.worker(worker.index);
+                    cells.pool(PoolOutcome::Fresh).inc();
                     self.link = Link::Open(Connection::new(stream, endpoint, worker.index));
                 }
             }
@@ -284,7 +310,7 @@ impl Running {
             match connection.stream.poll_write(cx, &self.out[self.written..]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(n)) if n > 0 => self.written += n,
-                Poll::Ready(_) => return Poll::Ready(Err(Seen::Failed)),
+                Poll::Ready(_) => return Poll::Ready(Err(broken)),
             }
         }
         loop {
@@ -296,7 +322,7 @@ impl Running {
                     // Nobody was told that there is a second attempt: its interim responses end here.
                     Ok(Progress::Complete) if self.reply.status.is_informational() => {
                         if self.reply.status.as_u16() == 101 {
-                            return Poll::Ready(Err(Seen::Failed));
+                            return Poll::Ready(Err(broken));
                         }
                         self.response.consume(self.reply.head_len());
                         self.response.compact();
@@ -305,14 +331,14 @@ impl Running {
                     }
                     Ok(Progress::Complete) => return Poll::Ready(Ok(())),
                     Ok(Progress::Partial) => {}
-                    Err(_) => return Poll::Ready(Err(Seen::Failed)),
+                    Err(_) => return Poll::Ready(Err(broken)),
                 }
             }
             if self.response.is_none() {
                 match connection.stream.poll_readable(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => self.response = worker.buffers.take(),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Seen::Failed)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(broken)),
                 }
             }
             if self.response.spare().is_empty() {
@@ -321,9 +347,12 @@ impl Running {
             match connection.stream.poll_read(cx, &mut self.response) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => {}
-                // A kept connection that was closed meanwhile fails like any other: the first
-                // attempt is still there.
-                Poll::Ready(_) => return Poll::Ready(Err(Seen::Failed)),
+                // A kept connection that was closed meanwhile: the first attempt is still there.
+                Poll::Ready(_) if self.is_reused && self.response.is_empty() => {
+                    let gone = (Seen::Cancelled, EndpointOutcome::Cancelled);
+                    return Poll::Ready(Err(gone));
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(broken)),
             }
         }
     }
@@ -331,7 +360,8 @@ impl Running {
     fn end(self, upstream: &LocalUpstream, worker: &Worker, seen: Seen, outcome: EndpointOutcome) {
         let now = worker.clock.now();
         let elapsed = now.saturating_sub(self.began);
-        self.ticket.observe(&upstream.shared, seen, elapsed, now);
+        self.ticket.observe(seen, Some(elapsed), now);
+        self.ticket.judge(&upstream.shared, seen, now);
         let endpoint = &self.ticket.endpoint().shared;
         endpoint.cells.worker(worker.index).requests(outcome).inc();
         if let Link::Open(connection) = &self.link {

@@ -40,9 +40,10 @@ impl RouteLimits {
             return None;
         }
         let counted = before.and_then(|b| Some(b.concurrent.as_ref()?.1.clone()));
-        let known = |limit: &RateLimit| {
-            let mut rates = before?.rates.iter();
-            Some(rates.find(|(known, _)| known == limit)?.1.clone())
+        // By its place, so that two that are alike stay two.
+        let known = |i: usize, limit: &RateLimit| {
+            let (known, limiter) = before?.rates.get(i)?;
+            (known == limit).then(|| limiter.clone())
         };
         let rates = route.rate_limits.iter().enumerate().map(|(i, limit)| {
             let fresh = || {
@@ -55,7 +56,7 @@ impl RouteLimits {
                     seed,
                 ))
             };
-            (limit.clone(), known(limit).unwrap_or_else(fresh))
+            (limit.clone(), known(i, limit).unwrap_or_else(fresh))
         });
         Some(Arc::new(Self {
             rates: rates.collect(),

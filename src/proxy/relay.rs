@@ -9,9 +9,10 @@ use crate::http1::{ChunkDecoder, Limits, ResponseBody, Version};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolClose};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream};
+use crate::upstream::{Connection, LocalUpstream, Seen};
 
 use super::answer::fail;
+use super::blame::judge;
 use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
 use super::h1::{Conn, Next};
@@ -173,6 +174,22 @@ pub(super) async fn relay(
     })
     .await;
 
+    let turn = match download.waits {
+        Side::Write => Turn::Client,
+        Side::Read => upload.turn(),
+    };
+    // What the head said holds, unless the endpoint broke off.
+    let seen = x.seen.take().unwrap_or(Seen::Cancelled);
+    let seen = match ended {
+        Err(Reason::BadResponse | Reason::ResponseIncomplete | Reason::EndpointIdle) => {
+            Seen::Failed
+        }
+        Err(Reason::Deadline) if turn == Turn::Endpoint && seen == Seen::Answered => Seen::Late,
+        Ok(()) | Err(_) => seen,
+    };
+    let now = worker.clock.now();
+    judge(x, seen, now);
+    x.conclude(seen, now);
     account_upload(x, upload);
     x.body_out = download.body_bytes;
     x.sent += download.written;
@@ -184,10 +201,6 @@ pub(super) async fn relay(
         .add(download.body_bytes + upload.flow.body_bytes - spliced);
     if let Some(ticket) = &x.ticket {
         let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
-        let turn = match download.waits {
-            Side::Write => Turn::Client,
-            Side::Read => upload.turn(),
-        };
         let outcome = match ended {
             Ok(()) => EndpointOutcome::of(x.status),
             Err(Reason::BadResponse | Reason::ResponseIncomplete) => EndpointOutcome::Reset,
@@ -213,7 +226,7 @@ pub(super) async fn relay(
         if let Some(ticket) = &x.ticket {
             let max_idle = upstream.shared.spec.keepalive.max_idle as usize;
             let pool = &ticket.endpoint().pool;
-            if !pool.put(connection, worker.clock.now(), max_idle) {
+            if !pool.put(connection, now, max_idle) {
                 let cells = upstream.shared.cells.worker(worker.index);
                 cells.pool_closes(PoolClose::Full).inc();
             }

@@ -41,7 +41,10 @@ pub fn turn_away(
     }
     let mut text = String::new();
     respond::error_text(Reason::ConnectionsLimit, None, &mut text);
-    let answer = Answer::error(Reason::ConnectionsLimit, &text, x.named_id());
+    let answer = Answer {
+        retry_after: Some(1),
+        ..Answer::error(Reason::ConnectionsLimit, &text, x.named_id())
+    };
     let (status, body_len) = (answer.status.as_u16(), answer.body_len());
     let mut out = Vec::with_capacity(512);
     respond::write_answer(&mut out, &answer, &HeaderEdits::default());

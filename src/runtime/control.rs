@@ -92,8 +92,14 @@ async fn heed(live: Arc<Mutex<Live>>, mut signals: mpsc::Receiver<Signal>) {
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(BUSY).await,
             }
         }
+        // An endpoint that says something else of itself with each response is heard 50 times a second,
+        // as checks are.
+        tokio::time::sleep(GATHER).await;
     }
 }
+
+/// What comes within this time is taken in together.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Before it is looked again whether a reload has been built.
 const BUSY: Duration = Duration::from_millis(5);
@@ -108,8 +114,11 @@ async fn keep(live: Arc<Mutex<Live>>) {
         interval.tick().await;
         // A reload holds the lock for as long as it builds: then there is a next time, and probes
         // and scrapes on this thread do not wait for it.
-        if let Ok(mut live) = live.try_lock() {
-            live.advance();
+        match live.try_lock() {
+            Ok(mut live) => live.advance(),
+            // A panic while it was held leaves a configuration that is published whole.
+            Err(TryLockError::Poisoned(error)) => error.into_inner().advance(),
+            Err(TryLockError::WouldBlock) => {}
         }
     }
 }

@@ -16,6 +16,8 @@ struct Case {
     upstream: Name,
     endpoint: Arc<Endpoint>,
     sentence: Sentence,
+    /// Until when it is not told again that it is spared.
+    told_until: Nanos,
 }
 
 /// What became of evidence against an endpoint.
@@ -27,7 +29,7 @@ pub enum Verdict {
     Spared,
     /// It would be, had its upstream not been told to observe.
     Observed,
-    /// It is ejected already, or no member any more.
+    /// It is ejected already, or no member any more; or that it is spared was told just now.
     Moot,
 }
 
@@ -50,9 +52,33 @@ impl Ejections {
             return Verdict::Moot;
         }
         let cells = endpoint.cells.control();
-        if spec.mode == Mode::Observe {
+        let (eject_for, max_eject) = (nanos(spec.eject_for), nanos(spec.max_eject));
+        let known = self
+            .0
+            .iter()
+            .position(|c| Arc::ptr_eq(&c.endpoint, endpoint));
+        let at = known.unwrap_or_else(|| {
+            self.0.push(Case {
+                upstream: upstream.spec.name.clone(),
+                endpoint: endpoint.clone(),
+                sentence: Sentence::default(),
+                told_until: 0,
+            });
+            self.0.len() - 1
+        });
+        let case = &mut self.0[at];
+        // An endpoint that nobody can do without fails thousands of times a second: once in a while is
+        // news enough.
+        let mut spare = |verdict| {
             cells.ejections_spared.inc();
-            return Verdict::Observed;
+            if now < case.told_until {
+                return Verdict::Moot;
+            }
+            case.told_until = now.saturating_add(eject_for);
+            verdict
+        };
+        if spec.mode == Mode::Observe {
+            return spare(Verdict::Observed);
         }
         let admitted = || {
             let places = members.endpoints.iter().zip(&members.admits);
@@ -64,22 +90,8 @@ impl Ejections {
         let places = 0..members.endpoints.len();
         let ready = places.filter(|i| members.is_eligible(*i)).count();
         if !may_eject(ejected, ready, total, spec.max_ejected) {
-            cells.ejections_spared.inc();
-            return Verdict::Spared;
+            return spare(Verdict::Spared);
         }
-        let known = self
-            .0
-            .iter()
-            .position(|c| Arc::ptr_eq(&c.endpoint, endpoint));
-        let at = known.unwrap_or_else(|| {
-            self.0.push(Case {
-                upstream: upstream.spec.name.clone(),
-                endpoint: endpoint.clone(),
-                sentence: Sentence::default(),
-            });
-            self.0.len() - 1
-        });
-        let (eject_for, max_eject) = (nanos(spec.eject_for), nanos(spec.max_eject));
         let until = self.0[at].sentence.begin(now, eject_for, max_eject);
         let length = until.saturating_sub(now);
         endpoint.set_ejection(Some(Ejection {

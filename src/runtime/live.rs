@@ -673,7 +673,12 @@ impl Live {
         self.expire();
         self.release();
         for upstream in &self.published.snapshot.load().upstreams {
-            upstream.note_exchanges(self.clock.now());
+            let now = self.clock.now();
+            upstream.note_exchanges(now);
+            // What was told of a change may have been lost, or have been of the breaker before a reload.
+            if let Some(state) = upstream.breaker_state(now) {
+                upstream.cells.control().breaker.set(state as u64);
+            }
         }
         self.free();
         if self.leaving.is_empty() {

@@ -33,6 +33,11 @@ const WHOLE: u32 = 10_000;
 // === impl Group ===
 
 impl Group {
+    /// Whether it takes what others cannot: backups do nothing of the kind while they have no share.
+    pub(super) fn may_help(&self) -> bool {
+        self.has_share() || self.tier.priority < config::Endpoint::BACKUP
+    }
+
     /// Whether anything goes there as things are.
     pub(super) fn has_share(&self) -> bool {
         self.share > 0

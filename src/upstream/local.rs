@@ -128,7 +128,7 @@ impl LocalUpstream {
     pub fn has_other(&self, tried: &Tried) -> bool {
         let generation = self.refreshed();
         let tried = tried.indices(&generation);
-        let eligible = |i: usize| generation.members.is_eligible(i);
+        let eligible = |i: usize| generation.members.is_open(i);
         (0..generation.endpoints.len()).any(|i| eligible(i) && !tried.contains(&i))
     }
 
@@ -136,7 +136,7 @@ impl LocalUpstream {
     pub fn has_room(&self) -> bool {
         let generation = self.refreshed();
         let members = &generation.members;
-        (0..members.endpoints.len()).any(|i| members.is_eligible(i) && members.has_room(i))
+        (0..members.endpoints.len()).any(|i| members.is_open(i) && members.has_room(i))
     }
 
     /// Picks where endpoints have limits, or some ramp up.
@@ -184,9 +184,9 @@ impl LocalUpstream {
         // Tiers in the order in which they are used. Who was tried comes last, and only if nobody else
         // is ready: one that has no room now is worth the wait.
         let tried = &avoid[..has_tried];
-        let is_ready = |index: usize| members.is_eligible(index);
+        let is_ready = |index: usize| members.is_open(index);
         let has_other = (0..members.endpoints.len()).any(|i| is_ready(i) && !tried.contains(&i));
-        for group in &members.groups {
+        for group in members.groups.iter().filter(|g| g.may_help()) {
             let start = rng.below(members.endpoints.len());
             let (before, after) = (0..start, start..members.endpoints.len());
             for index in after.chain(before) {

@@ -218,10 +218,11 @@ impl Upstream {
         };
         let before = Some(&*previous);
         let next = Members::new(seats, frame, before, before, before, now);
+        let next = Arc::new(next);
+        self.members.store(next.clone());
+        self.generation.store(next.generation, Ordering::Release);
+        // Once it is so, for whoever goes by what he is told.
         announce(&self.spec.name, &self.cells, Some(&previous), &next);
-        let generation = next.generation;
-        self.members.store(Arc::new(next));
-        self.generation.store(generation, Ordering::Release);
         self.call_waiting(now);
         previous
     }
@@ -281,7 +282,12 @@ impl Members {
             })
             .collect();
         let admits = |s: &Seat| s.endpoint.said().admits(s.admits);
-        let admitted = |s: &Seat| admits(s) == Admits::All;
+        // Weight 0 stops new clients, unless it says nothing because all have it.
+        let all_zero = seats
+            .iter()
+            .zip(&own)
+            .all(|(s, (weight, _))| admits(s) != Admits::All || *weight == 0);
+        let admitted = |s: &Seat| admits(s) == Admits::All && (s.weight > 0 || all_zero);
         let is_up = |s: &Seat| s.health != Health::Down;
         let is_well = |s: &Seat| is_up(s) && !s.endpoint.is_ejected();
         let any = |is: &dyn Fn(&Seat) -> bool| seats.iter().any(|s| admitted(s) && is(s));
@@ -436,7 +442,7 @@ fn ramp(
     until
 }
 
-/// Says once when an upstream begins or ends to use endpoints that are down.
+/// Says once when an upstream begins or ends to use endpoints that are down, or to have none to use.
 fn announce(
     name: &str,
     cells: &PerWorker<UpstreamCells>,
@@ -454,5 +460,20 @@ fn announce(
         ),
         (true, false) => tracing::warn!(upstream = name, "failing open has ended"),
         (false, false) | (true, true) => {}
+    }
+    let is_closed = |m: &Members| !m.endpoints.is_empty() && !m.ready.contains(&true);
+    cells
+        .control()
+        .failing_closed
+        .set(u64::from(is_closed(next)));
+    // What begins closed (endpoints taken for down until checked) is no news.
+    match (previous.map(is_closed), is_closed(next)) {
+        (Some(false), true) => tracing::warn!(
+            upstream = name,
+            "failing closed: none of {} endpoints is ready, requests are answered 503",
+            next.endpoints.len()
+        ),
+        (Some(true), false) => tracing::warn!(upstream = name, "failing closed has ended"),
+        _ => {}
     }
 }

@@ -45,9 +45,18 @@ impl Members {
             return picked;
         }
         // Everybody in that tier was tried: the others, in their order.
-        let others = self.groups.iter().filter(|g| !std::ptr::eq(*g, first));
+        let others = self.groups.iter();
+        let others = others.filter(|g| !std::ptr::eq(*g, first) && g.may_help());
         let mut other = others.filter_map(|g| g.balancer.pick(&mut ask));
         other.find(|index| !tried.contains(index)).or(picked)
+    }
+
+    /// Whether another may be asked in its place now: as [`Members::is_eligible`], without backups
+    /// that have no share.
+    pub(super) fn is_open(&self, index: usize) -> bool {
+        let group = self.group_of.get(index).copied().map_or(0, usize::from);
+        let group = self.groups.get(group);
+        group.is_some_and(|g| g.ready[index] && g.may_help())
     }
 
     /// Whether it may be picked once its tier is used, whether or not that has a share as things are.

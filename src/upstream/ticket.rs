@@ -115,22 +115,14 @@ impl Ticket {
         }
     }
 
-    /// Tells how the attempt went; `elapsed` until the response head or the failure.
-    pub fn observe(&self, upstream: &Upstream, seen: Seen, elapsed: Nanos, now: Nanos) {
+    /// Tells the policy how the attempt went; `elapsed` until the response head or the failure, `None` =
+    /// the client's own time was in it.
+    pub fn observe(&self, seen: Seen, elapsed: Option<Nanos>, now: Nanos) {
+        let Some(elapsed) = elapsed else { return };
         let members = &self.generation.members;
-        if let Some(trip) = members.guards[self.index].observe(seen, now) {
-            upstream.signals.send(Signal::Tripped {
-                upstream: upstream.spec.name.clone(),
-                endpoint: members.endpoints[self.index].clone(),
-                trip,
-            });
-        }
         if let (Some(gradient), Seen::Answered) = (&members.guards[self.index].gradient, seen) {
             let in_flight = members.loads[self.index].in_flight.load(Ordering::Relaxed);
             gradient.observe(elapsed, in_flight, now);
-        }
-        if seen == Seen::Answered && upstream.spec.health.as_ref().is_some_and(|h| h.traffic) {
-            members.endpoints[self.index].proved_well(now);
         }
         let group = usize::from(members.group_of[self.index]);
         members.groups[group].balancer.observe(
@@ -139,6 +131,21 @@ impl Ticket {
             elapsed,
             now,
         );
+    }
+
+    /// Counts the attempt for or against the endpoint, once it is over.
+    pub fn judge(&self, upstream: &Upstream, seen: Seen, now: Nanos) {
+        let members = &self.generation.members;
+        if let Some(trip) = members.guards[self.index].observe(seen, now) {
+            upstream.signals.send(Signal::Tripped {
+                upstream: upstream.spec.name.clone(),
+                endpoint: members.endpoints[self.index].clone(),
+                trip,
+            });
+        }
+        if seen == Seen::Answered && upstream.spec.health.as_ref().is_some_and(|h| h.traffic) {
+            members.endpoints[self.index].proved_well(now);
+        }
     }
 }
 

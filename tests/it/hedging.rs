@@ -199,3 +199,44 @@ fn a_learnt_percentile_hedges_what_is_late() {
     assert!(won >= 1.0, "{won}");
     gate.open();
 }
+
+/// An answer that says "not well" is none to be taken: the first attempt may do better.
+#[test]
+fn a_second_one_that_fails_fast_does_not_win() {
+    let gate = Gate::new();
+    let slow = held(&gate);
+    let broken = Origin::always(origin::reply(500, "broken"));
+    let proxy = hedging(&[slow.addr(), broken.addr()], "");
+    let mut client = Client::connect(proxy.addr());
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    eventually("the hedge to fail", || {
+        outcome(&proxy, broken.addr(), "server_error") == 1.0
+    });
+    gate.open();
+    assert_eq!(client.response().text(), "first");
+    assert_eq!((hedges(&proxy, "won"), hedges(&proxy, "lost")), (0.0, 1.0));
+}
+
+/// The first one's answer is one that the route tries elsewhere: elsewhere it is tried already.
+#[test]
+fn a_second_one_is_taken_for_the_retry_of_a_status() {
+    let (first, second) = (Gate::new(), Gate::new());
+    let gate = first.clone();
+    let sick = Origin::start(move |_| {
+        let mut steps = vec![Step::Pass(gate.clone())];
+        steps.extend(origin::reply(503, "sick"));
+        steps
+    });
+    let slow = held(&second);
+    let proxy = hedging(&[sick.addr(), slow.addr()], ", on = ['503']");
+    let mut client = Client::connect(proxy.addr());
+    client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    second.await_reached(1);
+    first.open();
+    eventually("the first answer to be counted", || {
+        outcome(&proxy, sick.addr(), "server_error") == 1.0
+    });
+    second.open();
+    assert_eq!(client.response().text(), "first");
+    assert_eq!(slow.requests().len(), 1, "asked once");
+}

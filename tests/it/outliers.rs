@@ -10,7 +10,7 @@ use crate::support::child::Server;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::now;
-use crate::support::origin::{self, Origin};
+use crate::support::origin::{self, Origin, Step};
 use crate::support::proxy::Proxy;
 
 /// An endpoint that answers as its switch says: 200 with its name, or 500.
@@ -292,4 +292,55 @@ fn connects_that_fail_eject_by_default_and_the_log_and_operators_are_told() {
     let event = history.lines().find(|line| line.contains(&text));
     let event = event.unwrap_or_else(|| panic!("{history}"));
     assert!(event.contains("  outlier "), "{event}");
+}
+
+/// The configuration of endpoints with these further keys.
+fn keyed(endpoints: &[(SocketAddr, &str)], more: &str) -> String {
+    let list: Vec<String> = endpoints
+        .iter()
+        .map(|(addr, keys)| format!("{{ address = '{addr}'{keys} }}"))
+        .collect();
+    format!(
+        "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
+         [listeners.web]\nbind = '127.0.0.1:0'\nupstream = 'app'\n\
+         [upstreams.app]\nbalance = 'round_robin'\nendpoints = [{}]\n{more}\n",
+        list.join(", ")
+    )
+}
+
+/// One of weight 0 takes nothing: it is no help, and the only one that serves is not ejected for it.
+#[test]
+fn an_endpoint_of_weight_0_is_no_other_to_fall_back_on() {
+    let (sick, drained) = (Switched::new("sick", false), Switched::new("drained", true));
+    let endpoints = [(sick.addr(), ""), (drained.addr(), ", weight = 0")];
+    let proxy = Proxy::start(&keyed(
+        &endpoints,
+        "[upstreams.app.outlier]\neject_for = '5m'\nmax_ejected = '100%'",
+    ));
+    let mut client = Client::connect(proxy.addr());
+    eventually("it is spared", || {
+        assert_eq!(client.request("GET", "/").text(), "sick");
+        ejections(&proxy, sick.addr(), "spared") >= 1.0
+    });
+    assert_eq!(gauge(&proxy, sick.addr()), 0.0);
+    assert_eq!(drained.origin.requests().len(), 0);
+}
+
+/// A good head is half of an answer: one that breaks off each of its bodies fails each time.
+#[test]
+fn bodies_that_break_off_eject_too() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let breaks = Origin::always(vec![Step::Send(head.into()), Step::Reset]);
+    let well = Switched::new("well", true);
+    let endpoints = [(breaks.addr(), ""), (well.addr(), "")];
+    let proxy = Proxy::start(&keyed(
+        &endpoints,
+        "[upstreams.app.outlier]\neject_for = '5m'",
+    ));
+    eventually("it is ejected", || {
+        let mut client = Client::connect(proxy.addr());
+        client.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        client.until_closed();
+        gauge(&proxy, breaks.addr()) == 1.0
+    });
 }

@@ -406,3 +406,26 @@ fn sticky_client_waits_its_turn_and_gets_its_endpoint() {
     other.open();
     assert_eq!(of_b.response().text(), "b");
 }
+
+/// Who may not be asked is not asked either when the others are full: one of weight 0, and a backup.
+#[test]
+fn full_endpoints_do_not_spill_to_those_that_serve_nobody() {
+    let gate = Gate::new();
+    let origin = held("a", &gate);
+    let others = [held("b", &gate), held("c", &gate)];
+    let proxy = Proxy::start(&format!(
+        "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
+         [listeners.web]\nbind = '127.0.0.1:0'\nupstream = 'app'\n\
+         [upstreams.app]\n{PATIENT}\nendpoints = ['{}', {{ address = '{}', weight = 0 }}, \
+         {{ address = '{}', backup = true }}]\n",
+        origin.addr(),
+        others[0].addr(),
+        others[1].addr()
+    ));
+    let mut holder = holding(&proxy, &origin);
+    let mut waits = waiting(&proxy, "/");
+    gate.open();
+    assert_eq!(holder.response().text(), "a");
+    assert_eq!(waits.response().text(), "a");
+    assert!(others.iter().all(|o| o.requests().is_empty()));
+}

@@ -125,3 +125,21 @@ fn zones_are_all_alike_to_a_process_without_one() {
     let endpoints = [(&a, ", zone = 'here'"), (&b, ", zone = 'there'")];
     await_who(&proxy(&endpoints, ""), "ab");
 }
+
+/// Without a ready endpoint requests get 503, and operators are told that this is so, and when it ends.
+#[test]
+fn failing_closed_is_told() {
+    let a = Switched::new("a");
+    let proxy = proxy(&[(&a, "")], "");
+    let gauge = "isobar_upstream_failing_closed{upstream=\"app\"}";
+    await_who(&proxy, "a");
+    a.set(false);
+    eventually("it fails closed", || proxy.metric(gauge) == 1.0);
+    eventually("requests are told so", || {
+        let refused = Client::get(proxy.addr(), "/");
+        refused.status() == 503 && refused.field("retry-after") == Some("1")
+    });
+    a.set(true);
+    eventually("it serves again", || proxy.metric(gauge) == 0.0);
+    await_who(&proxy, "a");
+}

@@ -223,7 +223,8 @@ impl Sim {
             What::Timeout => (Seen::Failed, End::TimedOut, another(RetryReason::Timeout)),
             What::Refusal => {
                 // A failed connect is told before another is asked for (`dial.rs`).
-                ticket.observe(&self.upstream, Seen::Unconnected, elapsed, now);
+                ticket.observe(Seen::Unconnected, Some(elapsed), now);
+                ticket.judge(&self.upstream, Seen::Unconnected, now);
                 (
                     Seen::Unconnected,
                     End::Unconnected,
@@ -232,7 +233,8 @@ impl Sim {
             }
         };
         if what != What::Refusal {
-            ticket.observe(&self.upstream, seen, elapsed, now);
+            ticket.observe(seen, Some(elapsed), now);
+            ticket.judge(&self.upstream, seen, now);
         }
         match pause {
             None => {

@@ -5,7 +5,7 @@
 //! view of it, tickets, the line, the breaker, the budget, ejections, and what decides on another
 //! attempt. What is simulated: clients (Poisson arrivals, open loop), endpoints (queues with so many
 //! places), the control thread, and the order in which `attempt.rs` and `queue.rs` ask the real
-//! objects, which [`flow`] repeats line by line.
+//! objects, which [`flow`] follows.
 //!
 //! A run depends on its seed alone (with threads on the scheduler, too). `ISOBAR_SEED=n cargo test --lib simulated` runs every simulation
 //! with that one; without it each has a few of its own, more of them under `ISOBAR_LONG=1`.

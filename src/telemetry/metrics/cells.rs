@@ -245,6 +245,8 @@ pub struct UpstreamCells {
     pub no_endpoint: Counter,
     /// 1 while endpoints that are down are used because none is up. Control plane only.
     pub failing_open: Gauge,
+    /// 1 while no endpoint is ready. Control plane only.
+    pub failing_closed: Gauge,
 }
 
 /// One endpoint.

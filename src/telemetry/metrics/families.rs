@@ -508,6 +508,13 @@ pub const FAMILIES: &[Family] = &[
         help: "1 while endpoints that are down are used because none is up.",
         read: Read::Upstream(|u, to| to.gauge(&[], gauge_of(u.cells(), |c| &c.failing_open))),
     },
+    Family {
+        name: "isobar_upstream_failing_closed",
+        kind: Kind::Gauge,
+        labels: UPSTREAM,
+        help: "1 while it has endpoints and none of them is ready: requests are answered 503.",
+        read: Read::Upstream(|u, to| to.gauge(&[], gauge_of(u.cells(), |c| &c.failing_closed))),
+    },
     // ── endpoints ────────────────────────────────────────────────────────────────────────────
     Family {
         name: "isobar_endpoint_requests_total",
