@@ -9,6 +9,7 @@ use crate::support::binary::{Binary, free_port, run};
 use crate::support::child::Server;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
+use crate::support::gate::Gate;
 use crate::support::now;
 use crate::support::origin::{self, Origin, Step};
 use crate::support::proxy::Proxy;
@@ -343,4 +344,42 @@ fn bodies_that_break_off_eject_too() {
         client.until_closed();
         gauge(&proxy, breaks.addr()) == 1.0
     });
+}
+
+/// Slow is not broken, and a client that leaves is nobody's fault: neither counts, however often.
+#[test]
+fn neither_slowness_nor_clients_that_leave_eject() {
+    let gate = Gate::new();
+    let late = gate.clone();
+    let slow = Origin::start(move |request| {
+        let mut steps = Vec::new();
+        if request.head.start.contains("/slow") {
+            steps.push(Step::Pass(late.clone()));
+        }
+        steps.extend(origin::reply(200, "slow"));
+        steps
+    });
+    let endpoints = [(slow.addr(), "")];
+    let proxy = Proxy::start(&keyed(
+        &endpoints,
+        "outlier = { consecutive_failures = 1, consecutive_connect_failures = 1, failure_ratio = \
+         { above = '1%', min_requests = 1 } }",
+    ));
+    for n in 1..=5 {
+        let mut client = Client::connect(proxy.addr());
+        client.send("GET /slow HTTP/1.1\r\nHost: t\r\n\r\n");
+        slow.await_requests(n);
+        client.reset();
+    }
+    let cancelled = format!(
+        "isobar_endpoint_requests_total{{upstream=\"app\",endpoint=\"{}\",outcome=\"cancelled\"}}",
+        slow.addr()
+    );
+    eventually("all five are counted", || proxy.metric(&cancelled) == 5.0);
+    gate.open();
+    assert_eq!(Client::get(proxy.addr(), "/").text(), "slow");
+    // Nobody was told anything: the control thread has heard all there is once it has answered.
+    proxy.operations().status();
+    assert_eq!(ejections(&proxy, slow.addr(), "spared"), 0.0);
+    assert_eq!(told(&proxy, slow.addr()), [] as [String; 0]);
 }

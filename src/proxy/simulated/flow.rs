@@ -8,6 +8,7 @@ use crate::telemetry::metrics::cells::RetryReason;
 use crate::upstream::{Called, Picked, Seen, Ticket};
 
 use super::super::retry::Tries;
+use super::hedging::BESIDE;
 use super::{Does, Done, End, Event, Exchange, ROUND_TRIP, Sim, Wakes, What};
 
 // === impl Sim ===
@@ -31,6 +32,7 @@ impl Sim {
             attempt: 0,
             tries: Tries::new(self.retry),
             ticket: None,
+            second: None,
             admission,
             waiting: None,
         }));
@@ -195,13 +197,21 @@ impl Sim {
                 what,
             },
         );
+        self.hedge(id);
     }
 
     /// What an attempt came to.
     pub(super) fn comes(&mut self, id: usize, attempt: u32, what: What) {
+        if attempt == BESIDE {
+            return self.second_comes(id, what);
+        }
         let Some(x) = self.exchanges[id].as_mut().filter(|x| x.attempt == attempt) else {
             return;
         };
+        if let (What::Answer, Some((second, began))) = (what, x.second.take()) {
+            // `Hedging::call_off`
+            second.observe(Seen::Cancelled, Some(self.now - began), self.now);
+        }
         let Some(ticket) = &x.ticket else {
             return;
         };
@@ -214,7 +224,10 @@ impl Sim {
             x.tries.another(why, endpoint, local, None, at, rng)
         };
         let (seen, end, pause) = match what {
-            What::Answer => (Seen::Answered, End::Answered, None),
+            What::Answer => {
+                local.learn(now - x.arrived);
+                (Seen::Answered, End::Answered, None)
+            }
             What::Error => {
                 let is_wanted = self.retry.on.statuses.binary_search(&500).is_ok();
                 let pause = is_wanted.then(|| another(RetryReason::Status)).flatten();
@@ -251,7 +264,7 @@ impl Sim {
         }
     }
 
-    fn end(&mut self, id: usize, end: End) {
+    pub(super) fn end(&mut self, id: usize, end: End) {
         let x = self.exchanges[id].take().unwrap();
         self.done.push(Done {
             arrived: x.arrived,

@@ -36,6 +36,7 @@ use super::retry::Tries;
 mod breaker;
 mod fairness;
 mod flow;
+mod hedging;
 mod last_resort;
 mod limits;
 mod outage;
@@ -140,6 +141,8 @@ struct Exchange {
     attempt: u32,
     tries: Tries<'static>,
     ticket: Option<Ticket>,
+    /// The second attempt beside the first, and when it began.
+    second: Option<(Ticket, Nanos)>,
     admission: Option<Admission>,
     waiting: Option<(Waiter, IsCalled)>,
 }
@@ -181,6 +184,10 @@ enum Event {
         what: What,
     },
     Again {
+        exchange: usize,
+    },
+    /// The first attempt is late.
+    Late {
         exchange: usize,
     },
     QueueTimeout {
@@ -401,6 +408,7 @@ impl Sim {
                 what,
             } => self.comes(exchange, attempt, what),
             Event::Again { exchange } => self.pick(exchange),
+            Event::Late { exchange } => self.late(exchange),
             Event::QueueTimeout { exchange, attempt } => self.queue_timeout(exchange, attempt),
             Event::Heed => self.heed(),
             Event::Tick => self.tick(),

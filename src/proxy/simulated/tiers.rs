@@ -156,8 +156,8 @@ fn the_only_one_of_its_tier_is_ejected_while_another_tier_can_serve() {
 /// One call went out when the backup came up, and who was called passed it on only if it saw room in
 /// a tier that had a share.
 #[test]
-fn all_who_wait_go_to_a_backup_that_comes_up() {
-    let endpoints = entries(0, 1, "") + &entries(1, 1, ", backup = true");
+fn all_who_wait_go_to_a_second_tier_that_comes_up() {
+    let endpoints = entries(0, 1, "") + &entries(1, 1, ", priority = 1");
     let mut sim = sim(
         &endpoints,
         "",
