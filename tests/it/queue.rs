@@ -1,17 +1,11 @@
 //! `max_connections` of endpoints, and the line in front of an upstream that has no room.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "test code outside #[test] functions: a panic is the report"
-)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use isobar::base::addr::EndpointAddr;
 use isobar::telemetry::reason::Reason;
-use isobar::upstream::overrides::{Change, Verb};
+use isobar::upstream::overrides::Verb;
 
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
@@ -304,18 +298,6 @@ fn tunnel_holds_its_place_at_the_endpoint() {
     assert_eq!(waiter.response().text(), "a");
 }
 
-fn change(proxy: &Proxy, endpoint: &Origin, verb: Verb) {
-    let change = Change {
-        upstream: "app".into(),
-        endpoint: EndpointAddr::Ip(endpoint.addr()),
-        verb,
-        owner: "test".to_owned(),
-        reason: String::new(),
-        expires_unix_ms: None,
-    };
-    proxy.operations().change(change).unwrap();
-}
-
 #[test]
 fn room_that_operators_make_goes_to_those_who_wait() {
     let gate = Gate::new();
@@ -323,14 +305,14 @@ fn room_that_operators_make_goes_to_those_who_wait() {
     let proxy = Proxy::over(&[a.addr()], &format!("dynamic = true\n{PATIENT}"));
     let mut holder = holding(&proxy, &a);
     let mut waiters: Vec<_> = (0..2).map(|_| waiting(&proxy, "/")).collect();
-    change(&proxy, &b, Verb::Add { weight: None });
+    proxy.change(b.addr(), Verb::Add { weight: None });
     for client in &mut waiters {
         assert_eq!(client.response().text(), "b");
     }
     // Disabled, it makes no room; enabled again it does.
-    change(&proxy, &b, Verb::Disable);
+    proxy.change(b.addr(), Verb::Disable);
     let mut waiter = waiting(&proxy, "/");
-    change(&proxy, &b, Verb::Undrain);
+    proxy.change(b.addr(), Verb::Undrain);
     assert_eq!(waiter.response().text(), "b");
     gate.open();
     assert_eq!(holder.response().text(), "a");
@@ -374,7 +356,7 @@ fn who_waits_for_endpoints_that_all_go_is_told_so() {
     let proxy = Proxy::over(&[a.addr()], PATIENT);
     let mut holder = holding(&proxy, &a);
     let mut waiters: Vec<_> = (0..3).map(|_| waiting(&proxy, "/")).collect();
-    change(&proxy, &a, Verb::Disable);
+    proxy.change(a.addr(), Verb::Disable);
     for client in &mut waiters {
         expect_answer(&client.response(), Reason::NoEndpoint);
     }

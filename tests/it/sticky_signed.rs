@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use isobar::balance::sticky::Keyring;
-use isobar::base::addr::EndpointAddr;
-use isobar::upstream::overrides::{Change, Verb};
+use isobar::upstream::overrides::Verb;
 
 use crate::support::client::{Client, Response};
 use crate::support::eventually::eventually;
@@ -96,18 +95,6 @@ fn secret_file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let file = folder.path().join("key");
     std::fs::write(&file, text).unwrap();
     (folder, file)
-}
-
-fn change(proxy: &Proxy, endpoint: &Origin, verb: Verb) {
-    let change = Change {
-        upstream: "app".into(),
-        endpoint: EndpointAddr::Ip(endpoint.addr()),
-        verb,
-        owner: "test".to_owned(),
-        reason: String::new(),
-        expires_unix_ms: None,
-    };
-    proxy.operations().change(change).unwrap();
 }
 
 #[test]
@@ -255,16 +242,16 @@ fn drained_endpoint_keeps_who_holds_its_cookie_and_a_disabled_one_nobody() {
     let (_folder, file) = secret_file(SECRET);
     let proxy = Proxy::start(&with_secret(&[&a, &b], &file, ""));
     let (of_a, of_b) = (cookie_of(&proxy, "a"), cookie_of(&proxy, "b"));
-    change(&proxy, &a, Verb::Drain);
+    proxy.change(a.addr(), Verb::Drain);
     assert_stuck(&proxy, &of_a, "a");
     for _ in 0..6 {
         let answer = ask(&proxy, "");
         assert_eq!((&*answer.text(), set(&answer)), ("b", Some(of_b.clone())));
     }
-    change(&proxy, &a, Verb::Disable);
+    proxy.change(a.addr(), Verb::Disable);
     let answer = ask(&proxy, &of_a);
     assert_eq!((&*answer.text(), set(&answer)), ("b", Some(of_b)));
-    change(&proxy, &a, Verb::Undrain);
+    proxy.change(a.addr(), Verb::Undrain);
     assert_stuck(&proxy, &of_a, "a");
 }
 

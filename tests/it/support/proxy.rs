@@ -5,8 +5,10 @@
 use std::net::SocketAddr;
 
 use super::client::Client;
+use isobar::base::addr::EndpointAddr;
 use isobar::config::{Config, PortZero};
 use isobar::server::{Operations, ReloadError, Server, StartError};
+use isobar::upstream::overrides::{Change, Verb};
 
 /// A running proxy; dropping it drains and stops it.
 #[derive(Debug)]
@@ -88,6 +90,20 @@ impl Proxy {
     /// Client connections of each worker.
     pub fn connections(&self) -> Vec<usize> {
         self.server().connections()
+    }
+
+    /// What an operator would say of an endpoint of the upstream `app`.
+    #[track_caller]
+    pub fn change(&self, endpoint: SocketAddr, verb: Verb) {
+        let change = Change {
+            upstream: "app".into(),
+            endpoint: EndpointAddr::Ip(endpoint),
+            verb,
+            owner: "test".to_owned(),
+            reason: String::new(),
+            expires_unix_ms: None,
+        };
+        self.operations().change(change).unwrap();
     }
 
     /// What operators can ask of it.
