@@ -17,7 +17,7 @@ use crate::http1::{ChunkDecoder, RequestBody, ResponseBody, Version};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Picked, Reuse};
+use crate::upstream::{Connection, LocalUpstream, Picked, Reuse, SOON};
 
 use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_first_head, await_head};
@@ -44,9 +44,6 @@ use super::worker::Worker;
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
 /// endpoint could hold an exchange for ever with them.
 const INTERIMS_MAX: u32 = 32;
-
-/// When to come again after an overload: in a second it is another one, or over.
-const SOON: Nanos = 1_000_000_000;
 
 /// Forwards the request whose head and plan are known, and relays the response.
 #[expect(

@@ -1,12 +1,10 @@
 //! A new connection to an endpoint, and what is told of one that could not be made.
 
-use rustix::io::Errno;
-
 use crate::base::clock::{Nanos, nanos};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{ConnectError, Connection, LocalUpstream, Seen, Ticket, connect};
+use crate::upstream::{self, ConnectError, Connection, LocalUpstream, Seen, Ticket, connect};
 
 use super::exchange::Exchange;
 use super::h1::Conn;
@@ -76,15 +74,5 @@ pub(super) async fn dial(
 
 /// Whether this process lacks something.
 pub(super) fn is_local(error: &ConnectError) -> bool {
-    const LOCAL: [Errno; 5] = [
-        Errno::ADDRNOTAVAIL,
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-    ];
-    let ConnectError::Io(error) = error else {
-        return false;
-    };
-    Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
+    matches!(error, ConnectError::Io(error) if upstream::is_local(error))
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::base::clock::Nanos;
 use crate::config::{LimitKey, MaxConcurrent, Mode, RateLimit, Route};
 use crate::guard::keys::Limiter;
 use crate::telemetry::reason::Reason;
+use crate::upstream::SOON;
 
 use super::exchange::Exchange;
 use super::forwarded::Client;
@@ -26,9 +26,6 @@ pub struct RouteLimits {
 /// One of the exchanges at once; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<AtomicU32>);
-
-/// When to come again if a route is full.
-const SOON: Nanos = 1_000_000_000;
 
 // === impl RouteLimits ===
 

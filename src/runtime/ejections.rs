@@ -87,8 +87,10 @@ impl Ejections {
         let total = admitted().count();
         let ejected = admitted().filter(|(e, _)| e.is_ejected()).count();
         // In whatever tier: a backup that has no share yet gets one when nobody else is left.
-        let places = 0..members.endpoints.len();
-        let ready = places.filter(|i| members.is_eligible(*i)).count();
+        // Those that were ejected since the members were published are no help any more.
+        let places = members.endpoints.iter().enumerate();
+        let ready = places.filter(|(i, e)| members.is_eligible(*i) && !e.is_ejected());
+        let ready = ready.count();
         if !may_eject(ejected, ready, total, spec.max_ejected) {
             return spare(Verdict::Spared);
         }

@@ -513,6 +513,7 @@ impl Live {
         let snapshot = self.published.snapshot.load_full();
         let find = |name: &Name| snapshot.upstreams.iter().find(|u| u.spec.name == *name);
         let mut said = Vec::new();
+        let mut changed: Vec<&Arc<Upstream>> = Vec::new();
         for signal in signals {
             match signal {
                 Signal::Breaker { upstream, change } => {
@@ -532,12 +533,16 @@ impl Live {
                 } => {
                     if let Some(upstream) = find(&upstream)
                         && self.convict(upstream, &endpoint, trip)
+                        && !changed.iter().any(|c| Arc::ptr_eq(c, upstream))
                     {
-                        // The next one is judged by what is left.
-                        upstream.publish_health(self.clock.now());
+                        changed.push(upstream);
                     }
                 }
             }
+        }
+        // Once for each: a rack that fails is one generation, not one for each machine in it.
+        for upstream in changed {
+            upstream.publish_health(self.clock.now());
         }
         let (heard, lines): (Vec<_>, Vec<_>) = said.into_iter().unzip();
         self.hear(&heard);
@@ -672,8 +677,8 @@ impl Live {
         self.access.tidy();
         self.expire();
         self.release();
+        let now = self.clock.now();
         for upstream in &self.published.snapshot.load().upstreams {
-            let now = self.clock.now();
             upstream.note_exchanges(now);
             // What was told of a change may have been lost, or have been of the breaker before a reload.
             if let Some(state) = upstream.breaker_state(now) {
@@ -684,7 +689,6 @@ impl Live {
         if self.leaving.is_empty() {
             return;
         }
-        let now = self.clock.now();
         let sockets = &self.sockets;
         let due = self
             .leaving

@@ -3,6 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -22,6 +23,18 @@ pub enum ConnectError {
     /// The system refused.
     #[error("connect failed")]
     Io(#[from] io::Error),
+}
+
+/// Whether this process lacks something (ports, descriptors, memory): says nothing of the endpoint.
+pub fn is_local(error: &io::Error) -> bool {
+    const LOCAL: [Errno; 5] = [
+        Errno::ADDRNOTAVAIL,
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
 /// Connects to `addr`. `timer` holds the deadline, armed by the caller; `is_cut` says whether the

@@ -73,6 +73,9 @@ pub struct Admission {
     pass: Option<Pass>,
 }
 
+/// When to come again if something is full: it empties as exchanges end, within a second as a rule.
+pub const SOON: Nanos = 1_000_000_000;
+
 /// Signals on their way. Each is a change of state, of which there are few; 1,000 endpoints that fail
 /// at once fit.
 const SIGNALS: usize = 1024;
@@ -210,8 +213,6 @@ impl Upstream {
         worker: usize,
         now: Nanos,
     ) -> Result<Option<Admission>, Nanos> {
-        /// What is full empties as exchanges end, within a second as a rule.
-        const SOON: Nanos = 1_000_000_000;
         let in_flight = || {
             let members = self.members.load();
             members.endpoints.iter().map(|e| e.in_flight()).sum::<u64>()

@@ -18,10 +18,10 @@ mod ticket;
 mod tried;
 mod waiting;
 
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, is_local};
 pub use endpoint::{Ejection, Endpoint, Health, LastCheck, Since};
 pub use groups::Tier;
-pub use guarded::{Admission, Signal, Signals};
+pub use guarded::{Admission, SOON, Signal, Signals};
 pub use idle_limit::IdleLimit;
 pub use local::{LocalEndpoint, LocalUpstream, Picked};
 pub use members::{Admits, Making, Members, Seat, Upstream};

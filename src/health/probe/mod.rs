@@ -13,7 +13,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::base::addr::EndpointAddr;
 use crate::config::{Check, HealthSpec};
 use crate::telemetry::metrics::cells::CheckResult;
+use crate::upstream::is_local;
 
 use grpc::Scheme;
 
@@ -148,16 +148,10 @@ async fn speak(
 }
 
 fn connect_failure(error: io::Error) -> Failure {
-    const LOCAL: [Errno; 5] = [
-        Errno::ADDRNOTAVAIL,
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-    ];
-    match Errno::from_io_error(&error) {
-        Some(errno) if LOCAL.contains(&errno) => Failure::Local(error),
-        _ => Failure::Connect(error),
+    if is_local(&error) {
+        Failure::Local(error)
+    } else {
+        Failure::Connect(error)
     }
 }
 

@@ -115,3 +115,26 @@ fn while_anybody_is_up_somebody_is_ready() {
         }
     });
 }
+
+/// A rack fails at once: the control thread hears of all before it publishes anything, and the last one
+/// that is ready stays all the same.
+#[test]
+fn of_those_that_fail_together_the_last_one_is_spared() {
+    let setup = Setup {
+        endpoints: 3,
+        upstream: "outlier = { max_ejected = '100%' }",
+        ..Setup::default()
+    };
+    let mut sim = setup.sim(1);
+    let endpoints = sim.upstream.members.load().endpoints.clone();
+    let at = (sim.now, sim.now / MS);
+    let verdicts = endpoints.iter().map(|endpoint| {
+        let verdict = sim
+            .ejections
+            .convict(&sim.upstream, endpoint, &Trip::Connects(3), at);
+        matches!(verdict, Verdict::Ejected(_))
+    });
+    assert_eq!(verdicts.collect::<Vec<_>>(), [true, true, false]);
+    sim.upstream.publish_health(sim.now);
+    assert_eq!(*sim.upstream.members.load().ready, [false, false, true]);
+}
