@@ -180,7 +180,9 @@ pub(super) async fn pause(
     let pause = deadlines
         .total
         .map_or(pause, |total| pause.min(left(total)));
-    // Tokio's timer: the wheel's ticks are longer than most pauses.
+    // Tokio's timer: the wheel's ticks are longer than most pauses. The wheel's is there for a cut, which
+    // wakes those who wait on it.
+    conn.timer.arm(worker.clock.now().saturating_add(pause));
     let mut sleep = Box::pin(tokio::time::sleep(Duration::from_nanos(pause)));
     poll_fn(|cx| {
         let is_over = sleep.as_mut().poll(cx).is_ready();
@@ -190,6 +192,7 @@ pub(super) async fn pause(
         if conn.is_cutting() {
             return Poll::Ready(Err(Reason::Draining));
         }
+        let _ = conn.timer.has_expired(cx);
         if deadlines.total.is_some_and(|t| worker.clock.now() >= t) {
             return Poll::Ready(Err(Reason::Deadline));
         }
