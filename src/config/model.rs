@@ -13,7 +13,7 @@ use regex::Regex;
 
 use crate::balance::Policy;
 use crate::base::addr::{BindAddr, EndpointAddr};
-use crate::base::tls::TlsClient;
+use crate::base::tls::{ServerSpec, TlsClient};
 use crate::route::Rule;
 
 /// The name of a listener, route or upstream: its identity across reloads.
@@ -138,6 +138,62 @@ pub struct Listener {
     pub trusted_proxies: Vec<IpNet>,
     /// What is told to endpoints about the client.
     pub forwarding: Forwarding,
+    /// TLS; `None` = clear text.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// HTTP/2, by ALPN under TLS and by prior knowledge in clear text; `None` = HTTP/1 only.
+    pub http2: Option<Http2>,
+    /// A connection older than this (up to a tenth more or less, so that those opened together do not
+    /// end together) ends with its next answer, one of HTTP/2 by GOAWAY; `None` = it may live for ever.
+    pub max_connection_age: Option<Duration>,
+}
+
+/// `listeners.NAME.tls`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Certificates, whom it asks for one, versions, protocols.
+    pub server: ServerSpec,
+    /// Whether sessions are resumed by tickets.
+    pub tickets: bool,
+    /// File whose first line is the secret that ticket keys are derived from, and whose further lines
+    /// are those of before; `None` = one in `state_dir`, or one for the life of the process.
+    pub ticket_secret_file: Option<PathBuf>,
+    /// From the accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// What endpoints are told of the client's certificate.
+    pub client_headers: ClientHeaders,
+}
+
+/// `listeners.NAME.tls.client_headers`: request fields about the client's certificate. Whatever
+/// clients send under these names is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientHeaders {
+    /// The certificate itself as RFC 9440 writes it (`:BASE64:`); by custom `client-cert`.
+    pub certificate: Option<HeaderName>,
+    /// The SHA-256 of the certificate in lower-case hex.
+    pub fingerprint: Option<HeaderName>,
+    /// Its subject as RFC 4514 writes it (`CN=alice,O=Example`).
+    pub subject: Option<HeaderName>,
+}
+
+/// `http2` of a listener
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    /// Most streams that a client may have open at once on a connection.
+    pub max_streams: NonZeroU32,
+    /// Bytes that a client may send on a stream before they are read.
+    pub stream_window: u32,
+    /// The same on a connection as a whole.
+    pub connection_window: u32,
+    /// Streams that a client may cancel at once; a thirtieth of it comes back every second. The same
+    /// for the others.
+    pub max_resets: u32,
+    /// PING frames.
+    pub max_pings: u32,
+    /// SETTINGS frames.
+    pub max_settings: u32,
+    /// Frames that move nothing: empty DATA, HEADERS and CONTINUATION, PRIORITY, unknown ones, and
+    /// WINDOW_UPDATE beyond what our own DATA frames explain.
+    pub max_idle_frames: u32,
 }
 
 /// `listeners.NAME.forwarding`
@@ -359,6 +415,41 @@ pub struct Upstream {
     pub adaptive: Option<Adaptive>,
     /// For how long an endpoint that is new or has recovered gets less than its share.
     pub slow_start: Option<Duration>,
+    /// What is spoken with endpoints.
+    pub protocol: Protocol,
+    /// TLS to endpoints; `None` = clear text.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// Most streams on one HTTP/2 connection (the endpoint may allow fewer); above, another is made.
+    pub max_streams: NonZeroU32,
+}
+
+/// `upstreams.NAME.protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2 where the endpoint agrees to it (ALPN), HTTP/1.1 otherwise: needs `tls`.
+    Auto,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2: by ALPN with `tls`, by prior knowledge without.
+    H2,
+}
+
+/// `upstreams.NAME.tls`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The name that certificates must have and SNI tells; `None` = the endpoint's own address.
+    pub server_name: Option<String>,
+    /// Where the CAs are that are trusted; `None` = those of the system.
+    pub ca: Option<PathBuf>,
+    /// What this proxy proves itself with: certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// SHA-256 of the public keys (SubjectPublicKeyInfo) of which the endpoint's certificate must have
+    /// one, beside all else; empty = any.
+    pub pins: Vec<[u8; 32]>,
+    /// Whether the certificate must be right; `insecure = true` says no.
+    pub verify: bool,
+    /// All of it, ready for use: of the same files, the same.
+    pub client: TlsClient,
 }
 
 /// `agent`: what an endpoint says of itself.
@@ -682,6 +773,26 @@ impl Default for Queue {
         Self {
             length: 1000,
             timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+// === impl Http2 ===
+
+impl Default for Http2 {
+    /// 100 streams as RFC 9113 section 6.5.2 advises. 128 KiB a stream carry 2.6 MB/s over 50 ms; the
+    /// connection's window is that of all streams together, so that no number of streams which nobody
+    /// reads stalls another. The rest: nghttp2 lets 1,000 resets pass at once and 33 a second; a
+    /// browser that leaves a page cancels all its streams, gRPC's bandwidth probes are PINGs.
+    fn default() -> Self {
+        Self {
+            max_streams: NonZeroU32::new(100).expect("invariant: not zero"),
+            stream_window: 128 * 1024,
+            connection_window: 100 * 128 * 1024,
+            max_resets: 1000,
+            max_pings: 1000,
+            max_settings: 100,
+            max_idle_frames: 1000,
         }
     }
 }

@@ -137,6 +137,9 @@ pub(in super::super) fn listener(listener: &Listener) -> Table {
         max_pipelined,
         trusted_proxies,
         forwarding,
+        tls: _,
+        http2: _,
+        max_connection_age: _,
     } = listener;
     let Forwarding {
         x_forwarded,
@@ -285,6 +288,9 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         queue,
         adaptive,
         slow_start,
+        protocol: _,
+        tls: _,
+        max_streams: _,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);

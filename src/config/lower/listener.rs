@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::super::PortZero;
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Forwarding, Listener};
+use super::super::model::{Forwarding, Http2, Listener};
 use super::super::node::Node;
 use super::super::reader::Table;
 use super::process::{protocol, set};
@@ -78,6 +78,9 @@ pub(super) fn lower<'a>(
             via: None,
             request_id: Some(HeaderName::from_static("x-request-id")),
         },
+        tls: None,
+        http2: Some(Http2::default()),
+        max_connection_age: None,
     };
     if let Some(n) = table.integer("max_connections", 1..=u64::from(u32::MAX)) {
         l.max_connections = *n as u32;

@@ -1,9 +1,11 @@
 //! `[upstreams.NAME]`
 
+use std::num::NonZeroU32;
+
 use crate::balance::{Policy, PolicyKind};
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{HashKey, Outlier, Queue, Upstream, WhenUnhealthy};
+use super::super::model::{HashKey, Outlier, Protocol, Queue, Upstream, WhenUnhealthy};
 use super::super::node::{Located, Node, quote_all};
 use super::super::reader::{Aliases, Table};
 use super::super::source::At;
@@ -86,6 +88,9 @@ const KEYS: Aliases = &[
     ("slowstart", "`slow_start`"),
 ];
 
+/// What servers allow unless told otherwise (nginx 128, Go 250, gRPC more).
+const MAX_STREAMS: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+
 pub(super) fn lower<'a>(
     name: Reference<'a>,
     node: Node<'a>,
@@ -144,6 +149,9 @@ pub(super) fn lower<'a>(
         queue: Queue::default(),
         adaptive: None,
         slow_start: None,
+        protocol: Protocol::H1,
+        tls: None,
+        max_streams: MAX_STREAMS,
     };
     set(&mut u.connect_timeout, table.timeout("connect_timeout"));
     set(&mut u.idle_timeout, table.timeout("idle_timeout"));

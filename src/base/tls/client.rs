@@ -1,6 +1,4 @@
 //! TLS towards servers: which are trusted, and what went wrong in plain words.
-//!
-//! rustls over aws-lc-rs, the provider given by hand: a process-wide default would be a global.
 
 use std::fmt;
 use std::io;
