@@ -150,6 +150,9 @@ pub enum Wrong {
     /// A responder said that it has none.
     #[error("it is an OCSP responder's word that it has no answer; ask it again")]
     OcspRefused,
+    /// The library does not take what is in it.
+    #[error("it cannot be used: {0}")]
+    Refused(String),
     /// A PEM section begins in a way that it may not.
     #[error("its PEM is damaged: a line that begins a section is not whole; copy it again")]
     Section,
