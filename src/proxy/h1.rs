@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use crate::base::clock::{Nanos, nanos};
 use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
+use crate::base::tls::{ClientIdentity, TlsServer};
 
 use super::h2;
+use super::handshake::handshake;
 use super::http;
 use super::upgrade::{self, Tunnel};
 use super::worker::{Life, Phase, Worker};
@@ -35,6 +38,8 @@ pub struct Conn {
     pub life: Rc<Life>,
     /// The client has ended its direction: no request will follow.
     pub ended: bool,
+    /// Who its client is by the certificate that it showed, if endpoints are told.
+    pub identity: Option<Rc<ClientIdentity>>,
     /// When it has been open for as long as it may: the answer after that is its last.
     pub expires: Nanos,
 }
@@ -101,6 +106,8 @@ struct Serving<G> {
 enum State {
     /// Waiting without a buffer for the first bytes of a request.
     Waiting(Conn),
+    /// Agreeing on TLS.
+    Greeting(Pin<Box<dyn Future<Output = Option<(Conn, Next)>>>>),
     /// Requests are at hand; the exchanger has the connection.
     Exchanging(Exchanger),
     /// Lingering, or a tunnel.
@@ -108,10 +115,19 @@ enum State {
     Ended,
 }
 
-/// Serves one connection to its end; `guard` is dropped with it.
-pub fn serve<G: Unpin>(conn: Conn, worker: Rc<Worker>, guard: G) -> impl Future<Output = ()> {
+/// Serves one connection to its end, over TLS if there is any; `guard` is dropped with it.
+pub fn serve<G: Unpin>(
+    conn: Conn,
+    tls: Option<Arc<TlsServer>>,
+    worker: Rc<Worker>,
+    guard: G,
+) -> impl Future<Output = ()> {
+    let state = match tls {
+        Some(tls) => State::Greeting(Box::pin(handshake(conn, worker.clone(), tls))),
+        None => State::Waiting(conn),
+    };
     Serving {
-        state: State::Waiting(conn),
+        state,
         worker,
         _guard: guard,
     }
@@ -132,6 +148,13 @@ impl<G: Unpin> Future for Serving<G> {
                         State::Waiting(conn) if is_readable => this.begin(conn),
                         State::Waiting(mut conn) => conn.stream.say_goodbye(),
                         _ => {}
+                    }
+                }
+                State::Greeting(greeting) => {
+                    let greeted = ready!(greeting.as_mut().poll(cx));
+                    this.state = State::Ended;
+                    if let Some((conn, next)) = greeted {
+                        this.follow(conn, next);
                     }
                 }
                 State::Exchanging(exchanger) => {

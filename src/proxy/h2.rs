@@ -71,6 +71,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         life,
         ended: _,
         expires,
+        identity,
     } = conn;
     let Some(snapshot) = worker.snapshot_for(life.slot) else {
         return;
@@ -128,6 +129,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                         life: life.clone(),
                         ended: false,
                         expires: Nanos::MAX,
+                        identity: identity.clone(),
                     };
                     spawn_local(exchange(conn, worker.clone()));
                 }

@@ -10,6 +10,7 @@ mod exchange;
 mod forwarded;
 mod h1;
 mod h2;
+mod handshake;
 mod headers;
 mod hedge;
 mod http;

@@ -168,6 +168,11 @@ pub(super) fn error_text(reason: Reason, detail: Option<Refusal>, out: &mut Stri
     // Writing to a String cannot fail.
     let _ = match detail {
         Some(refusal) => writeln!(out, "{} {reason}: {refusal}", reason.status()),
+        None if reason == Reason::PlainHttp => writeln!(
+            out,
+            "{} {reason}: this port speaks TLS; ask for https://",
+            reason.status()
+        ),
         None => writeln!(out, "{} {reason}", reason.status()),
     };
 }

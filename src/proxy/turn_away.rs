@@ -33,29 +33,9 @@ pub fn turn_away(
     worker: &Rc<Worker>,
     snapshot: Rc<Held>,
 ) -> Option<impl Future<Output = ()> + use<>> {
-    let now = worker.clock.now();
-    let mut x = Exchange::new(snapshot, conn.life.slot, conn.peer, now, now);
-    x.reason = Some(Reason::ConnectionsLimit);
-    if x.named_id().is_some() {
-        x.set_request_id(None, worker);
-    }
-    let mut text = String::new();
-    respond::error_text(Reason::ConnectionsLimit, None, &mut text);
-    let answer = Answer {
-        retry_after: Some(1),
-        ..Answer::error(Reason::ConnectionsLimit, &text, x.named_id())
-    };
-    let (status, body_len) = (answer.status.as_u16(), answer.body_len());
-    let mut out = Vec::with_capacity(512);
-    respond::write_answer(&mut out, &answer, &HeaderEdits::default());
-    // The buffer of a new socket is empty: either all of it fits, or the client has gone.
-    let is_told = conn.stream.write_now(&out).is_ok_and(|n| n == out.len());
-    if is_told {
-        x.status = status;
-        x.body_out = body_len;
-        x.sent = out.len() as u64;
-    }
-    x.record(worker, conn.peer, None, worker.clock.now());
+    // Over TLS nothing can be said before the handshake, which is what there is no room for.
+    let is_tls = snapshot.listener(conn.life.slot).is_some_and(|l| l.tls.is_some());
+    let is_told = tell(&conn, worker, snapshot, Reason::ConnectionsLimit, !is_tls);
     let lingering = &worker.turned_away.0;
     if !is_told || lingering.get() >= LINGERING_MAX {
         conn.stream.shutdown_write();
@@ -70,4 +50,39 @@ pub fn turn_away(
         let lingering = &worker.turned_away.0;
         lingering.set(lingering.get() - 1);
     })
+}
+
+/// Answers a connection that has said nothing yet, or nothing that counts, in one write if it may
+/// speak, and records that. Whether the client was told.
+pub(super) fn tell(
+    conn: &Conn,
+    worker: &Worker,
+    snapshot: Rc<Held>,
+    reason: Reason,
+    may_speak: bool,
+) -> bool {
+    let now = worker.clock.now();
+    let mut x = Exchange::new(snapshot, conn.life.slot, conn.peer, now, now);
+    x.reason = Some(reason);
+    if x.named_id().is_some() {
+        x.set_request_id(None, worker);
+    }
+    let mut text = String::new();
+    respond::error_text(reason, None, &mut text);
+    let answer = Answer {
+        retry_after: (reason == Reason::ConnectionsLimit).then_some(1),
+        ..Answer::error(reason, &text, x.named_id())
+    };
+    let (status, body_len) = (answer.status.as_u16(), answer.body_len());
+    let mut out = Vec::with_capacity(512);
+    respond::write_answer(&mut out, &answer, &HeaderEdits::default());
+    // The buffer of a new socket is empty: either all of it fits, or the client has gone.
+    let is_told = may_speak && conn.stream.write_now(&out).is_ok_and(|n| n == out.len());
+    if is_told {
+        x.status = status;
+        x.body_out = body_len;
+        x.sent = out.len() as u64;
+    }
+    x.record(worker, conn.peer, None, worker.clock.now());
+    is_told
 }

@@ -8,6 +8,7 @@ use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
+use crate::base::tls::{Gate, RecordBuffers};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::WorkerCells;
@@ -48,6 +49,12 @@ pub struct Worker {
     pub unix_offset: Cell<u64>,
     /// Client connections it serves.
     pub connections: Cell<usize>,
+    /// Buffers for what is encrypted.
+    pub records: Rc<RecordBuffers>,
+    /// What handshakes pass.
+    pub gate: Rc<Gate>,
+    /// The second of the last line about a client that failed, and how many there were in it.
+    logged: Cell<(u64, u32)>,
     pub(super) turned_away: TurnedAway,
     published: Arc<Published>,
     /// By slot of the listener: what its connections on this worker do.
@@ -94,6 +101,9 @@ const BULK_BUFFER: usize = 128 * 1024;
 /// 64 x 128 KiB = 8 MiB a worker, whatever the number of slow readers.
 const BULK_MAX: usize = 64;
 
+/// Lines a second about clients that failed.
+const LOGGED_MAX: u32 = 10;
+
 /// Idle buffers and exchangers kept: enough for the concurrency of one worker's bursts.
 const KEEP: usize = 256;
 
@@ -138,6 +148,9 @@ impl Worker {
             log: RefCell::new(log),
             cells,
             connections: Cell::new(0),
+            records: Rc::default(),
+            gate: Rc::new(Gate::new(clock)),
+            logged: Cell::default(),
             turned_away: TurnedAway::default(),
             unix_offset: Cell::new(clock.unix_offset()),
             current: RefCell::new(Rc::new(Held(snapshot))),
@@ -268,11 +281,24 @@ impl Worker {
         let cells = self.cells();
         cells.busy.store(busy);
         cells.parks.store(parks);
-        let in_use = self.buffers.lent() + self.bulk.lent() + self.exchanging.get();
+        let in_use = self.buffers.lent()
+            + self.bulk.lent()
+            + self.records.lent()
+            + self.exchanging.get();
         cells.buffers_in_use.set(in_use as u64);
-        let kept = self.buffers.spare() + self.bulk.spare();
+        let kept = self.buffers.spare() + self.bulk.spare() + self.records.spare();
         let spare = kept + self.exchangers.borrow().len();
         cells.buffers_spare.set(spare as u64);
+    }
+
+    /// Whether one more line about a client that failed may go to the log: ten a second, so that nobody
+    /// fills a disk from outside. All are counted.
+    pub fn may_log(&self, now: Nanos) -> bool {
+        let second = now / 1_000_000_000;
+        let (of, count) = self.logged.get();
+        let count = if of == second { count + 1 } else { 1 };
+        self.logged.set((second, count));
+        count <= LOGGED_MAX
     }
 
     /// Housekeeping, once a second: dead and old idle connections go, spare memory shrinks.
@@ -302,6 +328,7 @@ impl Worker {
     pub fn shrink(&self) {
         self.buffers.shrink();
         self.bulk.shrink();
+        self.records.shrink();
         let mut exchangers = self.exchangers.borrow_mut();
         let keep = exchangers.len() / 2;
         exchangers.truncate(keep);

@@ -116,7 +116,7 @@ impl Compiler {
         let mut listeners = vec![None; slots.iter().max().map_or(0, |max| max + 1)];
         for (i, (spec, slot)) in config.listeners.iter().zip(slots).enumerate() {
             let cells = self.registry.listener(&spec.name);
-            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)));
+            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, None, cells)));
         }
         let limits: HashMap<&str, &Arc<RouteLimits>> = before
             .into_iter()

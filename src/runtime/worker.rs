@@ -159,8 +159,11 @@ pub fn run(
             idle: Notify::new(),
         });
         let tick = spawn_local(tick(worker.clone()));
+        let gate = worker.gate.clone();
+        let gate = spawn_local(async move { gate.keep().await });
         obey(&shared, commands, handed).await;
         tick.abort();
+        gate.abort();
         worker.clear();
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             log.flush();
@@ -453,6 +456,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         life: worker.life(listening.slot),
         ended: false,
         expires: Nanos::MAX,
+        identity: None,
     };
     // Relaxed: a count; one connection too many for an instant is no harm.
     let open = listening.open.fetch_add(1, Ordering::Relaxed);
@@ -473,7 +477,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         of_listener: listening.open.clone(),
         cells: plan.cells.clone(),
     };
-    spawn_local(serve(conn, worker.clone(), guard));
+    spawn_local(serve(conn, plan.tls.clone(), worker.clone(), guard));
 }
 
 /// Counts a connection for as long as it is open.

@@ -74,6 +74,8 @@ pub enum Reason {
     NoRoute,
     /// More requests wait in the connection's buffer than the listener allows.
     PipelineLimit,
+    /// The client speaks plain HTTP to a port that speaks TLS.
+    PlainHttp,
     /// Every endpoint has its most exchanges, and the queue is full.
     QueueFull,
     /// Every endpoint had its most exchanges for as long as the queue lets wait.
@@ -130,7 +132,7 @@ impl fmt::Display for Who {
 
 impl Reason {
     /// Every reason, in the order of its [`index`](Self::index).
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::AmbiguousFraming,
         Self::AttemptTimeout,
         Self::BadBody,
@@ -158,6 +160,7 @@ impl Reason {
         Self::NoEndpoint,
         Self::NoRoute,
         Self::PipelineLimit,
+        Self::PlainHttp,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::RateLimit,
@@ -230,6 +233,7 @@ impl Reason {
             Self::NoEndpoint => ("no_endpoint", 503, "destination_unavailable", Endpoint),
             Self::NoRoute => ("no_route", 404, "destination_not_found", Client),
             Self::PipelineLimit => ("pipeline_limit", 429, "http_request_denied", Client),
+            Self::PlainHttp => ("plain_http", 400, "http_request_error", Client),
             Self::QueueFull => ("queue_full", 503, "connection_limit_reached", Proxy),
             Self::QueueTimeout => ("queue_timeout", 503, "connection_limit_reached", Proxy),
             Self::RateLimit => ("rate_limit", 429, "http_request_denied", Client),

@@ -21,7 +21,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use tokio::io::ReadBuf;
 
-use rustls::{ClientConfig, CommonState, Error, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
 
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::stream::Stream;
@@ -32,19 +32,26 @@ use super::gate::Gate;
 pub struct TlsStream {
     socket: Stream,
     session: Session,
-    buffers: Rc<RecordBuffers>,
-    /// Ciphertext that was read and is not decrypted yet: less than a record, most of the time nothing.
-    incoming: Buffer,
-    /// Plaintext for which the reader had no room.
-    plain: Buffer,
-    /// Ciphertext that the kernel has not taken yet.
-    outgoing: Buffer,
+    memory: Memory,
     /// How many bytes of the caller's plaintext `outgoing` ends with; told once they are out.
     sealed: usize,
     /// The last read filled its buffer: more is coming.
     is_bulk: bool,
     /// The other end has said all that it will say.
     has_ended: bool,
+    /// What it says is TLS.
+    has_begun: bool,
+}
+
+/// What a connection has borrowed: most of the time nothing.
+struct Memory {
+    buffers: Rc<RecordBuffers>,
+    /// Ciphertext that was read and is not decrypted yet: less than a record.
+    incoming: Buffer,
+    /// Plaintext for which the reader had no room.
+    plain: Buffer,
+    /// Ciphertext that the kernel has not taken yet.
+    outgoing: Buffer,
 }
 
 enum Session {
@@ -76,6 +83,9 @@ enum Step {
 
 /// A record: header, 16 KiB of plaintext, and what a cipher may add (RFC 8446 section 5.2: 256).
 const RECORD: usize = 5 + PLAINTEXT + 256;
+
+/// The content type of a record with which every connection begins (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 22;
 
 /// Most plaintext in a record (RFC 8446 section 5.1).
 const PLAINTEXT: usize = 16 * 1024;
@@ -195,13 +205,16 @@ impl TlsStream {
         Self {
             socket,
             session,
-            buffers,
-            incoming: Buffer::none(),
-            plain: Buffer::none(),
-            outgoing: Buffer::none(),
+            memory: Memory {
+                buffers,
+                incoming: Buffer::none(),
+                plain: Buffer::none(),
+                outgoing: Buffer::none(),
+            },
             sealed: 0,
             is_bulk: false,
             has_ended: false,
+            has_begun: false,
         }
     }
 
@@ -209,8 +222,19 @@ impl TlsStream {
     /// handshakes cost the worker in one turn.
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<io::Result<()>> {
         loop {
+            // What does not begin as TLS is not answered as such, so that it can be in its own words.
+            if matches!(self.session, Session::Server(_))
+                && let Some(&first) = self.memory.incoming.filled().first()
+                && !self.has_begun
+            {
+                if first != HANDSHAKE {
+                    let error = Error::InvalidMessage(InvalidMessage::InvalidContentType);
+                    return Poll::Ready(Err(broken(error)));
+                }
+                self.has_begun = true;
+            }
             // A server has nothing to do before it is told something.
-            if !self.incoming.is_empty() || matches!(self.session, Session::Client(_)) {
+            if !self.memory.incoming.is_empty() || matches!(self.session, Session::Client(_)) {
                 let entered = ready!(gate.poll_enter(cx));
                 let stepped = self.settle(cx);
                 drop(entered);
@@ -227,9 +251,14 @@ impl TlsStream {
         }
     }
 
-    /// The first bytes of a client that has not been answered yet.
+    /// What a client has said that was not dealt with: all of it, if it was no TLS from the start.
     pub fn first_bytes(&self) -> &[u8] {
-        self.incoming.filled()
+        self.memory.incoming.filled()
+    }
+
+    /// The socket of a client that speaks no TLS.
+    pub fn into_socket(self) -> Stream {
+        self.socket
     }
 
     /// What was agreed on.
@@ -280,20 +309,20 @@ impl TlsStream {
             return Poll::Ready(Ok(0));
         }
         loop {
-            if !self.plain.is_empty() {
-                let n = into.push(self.plain.filled());
-                self.plain.consume(n);
-                if self.plain.is_empty() {
-                    self.buffers.put(&mut self.plain);
+            if !self.memory.plain.is_empty() {
+                let n = into.push(self.memory.plain.filled());
+                self.memory.plain.consume(n);
+                if self.memory.plain.is_empty() {
+                    self.memory.buffers.put(&mut self.memory.plain);
                 }
                 return Poll::Ready(Ok(n));
             }
             let before = into.room();
-            if !self.incoming.is_empty() {
+            if !self.memory.incoming.is_empty() {
                 // One record after the other, while there is room.
-                while self.plain.is_empty() {
+                while self.memory.plain.is_empty() {
                     match self.step(Some(into), None) {
-                        Ok(Step::Plain | Step::Encoded) if !self.incoming.is_empty() => {}
+                        Ok(Step::Plain | Step::Encoded) if !self.memory.incoming.is_empty() => {}
                         Ok(Step::End) => {
                             self.has_ended = true;
                             break;
@@ -302,12 +331,12 @@ impl TlsStream {
                         Err(error) => return Poll::Ready(Err(self.alert(cx, error))),
                     }
                 }
-                if self.incoming.is_empty() {
-                    self.buffers.put(&mut self.incoming);
+                if self.memory.incoming.is_empty() {
+                    self.memory.buffers.put(&mut self.memory.incoming);
                 }
                 // An answer of the protocol itself (a new key): if it cannot go now, it goes before
                 // the next bytes that are written.
-                if !self.outgoing.is_empty()
+                if !self.memory.outgoing.is_empty()
                     && let Poll::Ready(Err(error)) = self.poll_flush(cx)
                 {
                     return Poll::Ready(Err(error));
@@ -343,7 +372,7 @@ impl TlsStream {
 
     /// See [`Stream::poll_readable`]: it may be a false alarm, because not all that TLS sends is data.
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.plain.is_empty() || self.has_ended {
+        if !self.memory.plain.is_empty() || self.has_ended {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_readable(cx)
@@ -362,9 +391,9 @@ impl TlsStream {
             if total == 0 {
                 return Poll::Ready(Ok(0));
             }
-            self.outgoing = self.buffers.take(total);
+            self.memory.outgoing = self.memory.buffers.take(total);
             if let Err(error) = self.seal(slices) {
-                self.buffers.put(&mut self.outgoing);
+                self.memory.buffers.put(&mut self.memory.outgoing);
                 return Poll::Ready(Err(error));
             }
             ready!(self.poll_flush(cx))?;
@@ -384,33 +413,33 @@ impl TlsStream {
         if self.session.common().is_handshaking() || self.sealed > 0 {
             return;
         }
-        if self.outgoing.is_none() {
-            self.outgoing = self.buffers.take(0);
+        if self.memory.outgoing.is_none() {
+            self.memory.outgoing = self.memory.buffers.take(0);
         }
         // Empty plaintext stands for the alert.
         while let Ok(Step::Plain | Step::Encoded | Step::End) = self.step(None, Some(&[])) {}
-        if let Ok(n) = self.socket.write_now(self.outgoing.filled()) {
-            self.outgoing.consume(n);
+        if let Ok(n) = self.socket.write_now(self.memory.outgoing.filled()) {
+            self.memory.outgoing.consume(n);
         }
-        self.buffers.put(&mut self.outgoing);
+        self.memory.buffers.put(&mut self.memory.outgoing);
     }
 
     /// Whether an idle connection must not be used again: it has ended, or there is data that nobody
     /// asked for. What else came (session tickets) is dealt with on the way.
     pub fn is_stale(&mut self) -> bool {
-        if self.has_ended || !self.plain.is_empty() {
+        if self.has_ended || !self.memory.plain.is_empty() {
             return true;
         }
         loop {
-            if self.incoming.is_none() {
-                self.incoming = self.buffers.take(0);
+            if self.memory.incoming.is_none() {
+                self.memory.incoming = self.memory.buffers.take(0);
             }
-            self.incoming.compact();
-            match self.socket.try_read(self.incoming.spare()) {
-                Ok(n) if n > 0 => self.incoming.commit(n),
+            self.memory.incoming.compact();
+            match self.socket.try_read(self.memory.incoming.spare()) {
+                Ok(n) if n > 0 => self.memory.incoming.commit(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.incoming.is_empty() {
-                        self.buffers.put(&mut self.incoming);
+                    if self.memory.incoming.is_empty() {
+                        self.memory.buffers.put(&mut self.memory.incoming);
                     }
                     return false;
                 }
@@ -428,42 +457,42 @@ impl TlsStream {
 
     /// Reads ciphertext: how many bytes, 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.incoming.is_none() {
+        if self.memory.incoming.is_none() {
             // Wait without a buffer.
             ready!(self.socket.poll_readable(cx))?;
             let wanted = if self.is_bulk { MANY * PLAINTEXT } else { 0 };
-            self.incoming = self.buffers.take(wanted);
+            self.memory.incoming = self.memory.buffers.take(wanted);
         }
-        self.incoming.compact();
-        if self.incoming.spare().is_empty() {
-            if self.incoming.capacity() >= HANDSHAKE_MAX {
+        self.memory.incoming.compact();
+        if self.memory.incoming.spare().is_empty() {
+            if self.memory.incoming.capacity() >= HANDSHAKE_MAX {
                 let why = "a handshake message is longer than 64 KiB";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
-            let doubled = (2 * self.incoming.capacity()).min(HANDSHAKE_MAX);
-            self.incoming.grow(doubled);
+            let doubled = (2 * self.memory.incoming.capacity()).min(HANDSHAKE_MAX);
+            self.memory.incoming.grow(doubled);
         }
-        let read = self.socket.poll_read(cx, &mut self.incoming);
+        let read = self.socket.poll_read(cx, &mut self.memory.incoming);
         if let Poll::Ready(Ok(_)) = read {
-            self.is_bulk = self.incoming.spare().is_empty();
+            self.is_bulk = self.memory.incoming.spare().is_empty();
         }
-        if self.incoming.is_empty() {
-            self.buffers.put(&mut self.incoming);
+        if self.memory.incoming.is_empty() {
+            self.memory.buffers.put(&mut self.memory.incoming);
         }
         read
     }
 
     /// Writes what is encrypted; ready when the kernel has all of it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.is_empty() {
-            match ready!(self.socket.poll_write(cx, self.outgoing.filled())) {
+        while !self.memory.outgoing.is_empty() {
+            match ready!(self.socket.poll_write(cx, self.memory.outgoing.filled())) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => self.outgoing.consume(n),
+                Ok(n) => self.memory.outgoing.consume(n),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        if !self.outgoing.is_none() {
-            self.buffers.put(&mut self.outgoing);
+        if !self.memory.outgoing.is_none() {
+            self.memory.buffers.put(&mut self.memory.outgoing);
         }
         Poll::Ready(Ok(()))
     }
@@ -475,8 +504,8 @@ impl TlsStream {
                 Ok(Step::Plain | Step::Encoded) => {}
                 Ok(Step::End) => self.has_ended = true,
                 Ok(step) => {
-                    if self.incoming.is_empty() && !self.incoming.is_none() {
-                        self.buffers.put(&mut self.incoming);
+                    if self.memory.incoming.is_empty() && !self.memory.incoming.is_none() {
+                        self.memory.buffers.put(&mut self.memory.incoming);
                     }
                     return Ok(step);
                 }
@@ -495,23 +524,23 @@ impl TlsStream {
         let mut sinks = Sinks {
             into,
             seal,
-            plain: &mut self.plain,
-            outgoing: &mut self.outgoing,
-            buffers: &self.buffers,
+            plain: &mut self.memory.plain,
+            outgoing: &mut self.memory.outgoing,
+            buffers: &self.memory.buffers,
         };
-        let incoming = self.incoming.filled_mut();
+        let incoming = self.memory.incoming.filled_mut();
         let (discard, step) = match &mut self.session {
             Session::Client(session) => handle(session.process_tls_records(incoming), &mut sinks),
             Session::Server(session) => handle(session.process_tls_records(incoming), &mut sinks),
         };
-        self.incoming.consume(discard);
+        self.memory.incoming.consume(discard);
         step
     }
 
     /// Encrypts as much of `slices` as there is room for in `outgoing`.
     fn seal(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         for slice in slices {
-            let room = room_for(self.outgoing.spare().len());
+            let room = room_for(self.memory.outgoing.spare().len());
             let bytes = &slice[..slice.len().min(room)];
             if bytes.is_empty() {
                 continue;
@@ -535,24 +564,20 @@ impl TlsStream {
 
     /// After an error: the alert that tells the other end of it goes out, if it can at once.
     fn alert(&mut self, cx: &mut Context<'_>, error: Error) -> io::Error {
-        self.incoming.clear();
+        self.memory.incoming.clear();
         while let Ok(Step::Encoded) = self.step(None, None) {}
         let _ = self.poll_flush(cx);
         broken(error)
     }
+}
 
-    fn release(&mut self) {
+impl Drop for Memory {
+    fn drop(&mut self) {
         for buffer in [&mut self.incoming, &mut self.plain, &mut self.outgoing] {
             if !buffer.is_none() {
                 self.buffers.put(buffer);
             }
         }
-    }
-}
-
-impl Drop for TlsStream {
-    fn drop(&mut self) {
-        self.release();
     }
 }
 
