@@ -1,21 +1,22 @@
-//! TLS towards servers: which are trusted, and what went wrong in plain words.
+//! What a client needs for TLS towards servers: whom it trusts, what it proves itself with.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
-    SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, RootCertStore};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use xxhash_rust::xxh3::xxh3_64;
+
+use super::verify::{Gullible, Pinned};
 
 /// Whom a client trusts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +29,31 @@ pub enum Trust<'a> {
     System,
 }
 
+/// What a client is made of.
+#[derive(Clone, Debug)]
+pub struct ClientSetup<'a> {
+    /// Whom it trusts.
+    pub trust: Trust<'a>,
+    /// What it offers (ALPN, RFC 7301), the preferred one first; none = the server is not asked.
+    pub protocols: &'a [&'a [u8]],
+    /// What it shows to a server that asks who it is.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// SHA-256 of the public keys (SubjectPublicKeyInfo) of which a server must have one, whoever is
+    /// trusted; none = any.
+    pub pins: &'a [[u8; 32]],
+}
+
 /// What a client needs, made once. Equal when made of the same.
 #[derive(Clone)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
-    made_of: u64,
+    /// SHA-256 of all that it is made of.
+    made_of: [u8; 32],
 }
+
+/// Sessions that are remembered: what rustls has by itself. One is a few KiB, and goes by the name of
+/// the server.
+const SESSIONS: usize = 256;
 
 /// A text is not a list of CAs, or there are none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,33 +80,68 @@ pub enum TrustError {
 // === impl TlsClient ===
 
 impl TlsClient {
-    /// A client that trusts so and offers these protocols (ALPN).
+    /// A client of this setup.
     ///
     /// # Errors
     /// What is wrong with the CAs.
-    pub fn new(trust: Trust<'_>, protocols: &[&[u8]]) -> Result<Self, TrustError> {
+    pub fn new(setup: &ClientSetup<'_>) -> Result<Self, TrustError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let setup = |error: Error| TrustError::Setup(error.to_string());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(setup)?;
-        let (builder, made_of) = match trust {
-            Trust::Anybody => {
-                let verifier = Arc::new(Gullible(provider));
-                let builder = builder
-                    .dangerous()
-                    .with_custom_certificate_verifier(verifier);
-                (builder, 0)
-            }
-            Trust::Cas(pem) => (builder.with_root_certificates(cas(pem)?), xxh3_64(pem)),
-            Trust::System => (builder.with_root_certificates(of_system()?), 1),
+        let failed = |error: String| TrustError::Setup(error);
+        let by_webpki = |roots: RootCertStore| {
+            let roots = Arc::new(roots);
+            WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()
         };
-        let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+        let trusted = |roots| match by_webpki(roots) {
+            Ok(verifier) => Ok(verifier as Arc<dyn ServerCertVerifier>),
+            Err(error) => Err(failed(error.to_string())),
+        };
+        let mut verifier = match setup.trust {
+            Trust::Anybody => Arc::new(Gullible(provider.clone())),
+            Trust::Cas(pem) => trusted(cas(pem)?)?,
+            Trust::System => trusted(of_system()?)?,
+        };
+        if !setup.pins.is_empty() {
+            verifier = Arc::new(Pinned {
+                inner: verifier,
+                pins: setup.pins.into(),
+            });
+        }
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error: Error| failed(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &setup.identity {
+            Some(identity) => {
+                let always = SingleCertAndKey::from(identity.clone());
+                builder.with_client_cert_resolver(Arc::new(always))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = setup.protocols.iter().map(|p| p.to_vec()).collect();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Self {
             config: Arc::new(config),
-            made_of: made_of ^ xxh3_64(&protocols.concat()),
+            made_of: made_of(setup),
         })
+    }
+
+    /// A client that trusts so, offers these protocols (ALPN), and is nobody itself.
+    ///
+    /// # Errors
+    /// As [`TlsClient::new`].
+    pub fn trusting(trust: Trust<'_>, protocols: &[&[u8]]) -> Result<Self, TrustError> {
+        Self::new(&ClientSetup {
+            trust,
+            protocols,
+            identity: None,
+            pins: &[],
+        })
+    }
+
+    /// What rustls goes by.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
     }
 
     /// Agrees on TLS with a server that must be `name`.
@@ -128,34 +183,31 @@ pub fn server_name(text: &str) -> Result<ServerName<'static>, InvalidDnsNameErro
     ServerName::try_from(text.to_owned())
 }
 
-/// What is wrong with the TLS of a server that should be `name`, in plain words; `None` = the
-/// connection broke.
-pub fn in_words(error: &io::Error, name: &ServerName<'_>) -> Option<String> {
-    let cause = error.get_ref()?.downcast_ref::<Error>()?;
-    let name = name.to_str();
-    Some(match cause {
-        Error::InvalidCertificate(wrong) => match wrong {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired".to_owned()
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet".to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("its certificate is not for `{name}`")
-            }
-            // The latter: it has the name of one that is, and not its key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "its certificate is of a CA that is not trusted".to_owned()
-            }
-            other => format!("its certificate is not accepted: {other}"),
-        },
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "it does not speak TLS".to_owned()
+/// Each part with its length in front, so that no two setups have one text.
+fn made_of(setup: &ClientSetup<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    };
+    match setup.trust {
+        Trust::Anybody => add(b"anybody"),
+        Trust::Cas(pem) => {
+            add(b"cas");
+            add(pem);
         }
-        Error::AlertReceived(alert) => format!("it refuses TLS: {alert:?}"),
-        other => format!("TLS failed: {other}"),
-    })
+        Trust::System => add(b"system"),
+    }
+    add(b"protocols");
+    setup.protocols.iter().for_each(|protocol| add(protocol));
+    // The key fits the certificate: who has the same of the one has the same of the other.
+    add(b"identity");
+    for certificate in setup.identity.iter().flat_map(|identity| &identity.cert) {
+        add(certificate);
+    }
+    add(b"pins");
+    setup.pins.iter().for_each(|pin| add(pin));
+    hash.finalize().into()
 }
 
 fn cas(pem: &[u8]) -> Result<RootCertStore, TrustError> {
@@ -180,45 +232,4 @@ fn of_system() -> Result<RootCertStore, TrustError> {
         return Err(TrustError::NoneOnSystem);
     }
     Ok(roots)
-}
-
-/// Believes every certificate, but wants the server to have its key.
-#[derive(Debug)]
-struct Gullible(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

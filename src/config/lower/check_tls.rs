@@ -45,7 +45,7 @@ pub(super) fn lower(node: Node<'_>, what: &str, protocol: &[u8]) -> Option<Check
         Some(pem) => Trust::Cas(pem),
         None => Trust::System,
     };
-    match TlsClient::new(trust, &[protocol]) {
+    match TlsClient::trusting(trust, &[protocol]) {
         Ok(client) => Some(CheckTls {
             server_name,
             ca: path,

@@ -52,7 +52,7 @@ mod tests {
             server_name: name.map(str::to_owned),
             ca: None,
             verify: false,
-            client: TlsClient::new(Trust::Anybody, &[]).unwrap(),
+            client: TlsClient::trusting(Trust::Anybody, &[]).unwrap(),
         };
         let grpc = |host: &'static str| {
             Check::Grpc(GrpcCheck {
