@@ -53,6 +53,7 @@ mod tests {
             ca: None,
             verify: false,
             client: TlsClient::trusting(Trust::Anybody, &[]).unwrap(),
+            of_upstream: false,
         };
         let grpc = |host: &'static str| {
             Check::Grpc(GrpcCheck {

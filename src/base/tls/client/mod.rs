@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
@@ -233,3 +233,6 @@ fn of_system() -> Result<RootCertStore, TrustError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests;
