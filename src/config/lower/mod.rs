@@ -29,6 +29,8 @@ mod route;
 mod sticky;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 mod trust;
 mod upstream;
 mod upstream_tls;
