@@ -571,6 +571,9 @@ pub struct CheckTls {
     pub verify: bool,
     /// All of it, ready for use: of the same CAs, the same.
     pub client: TlsClient,
+    /// Nothing was said of the check: it is as `tls` of the upstream, its certificate and pins
+    /// included.
+    pub of_upstream: bool,
 }
 
 /// `health.check` with its parameters.

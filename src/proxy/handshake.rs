@@ -92,7 +92,10 @@ pub(super) async fn handshake(
             );
         }
         let speaks_http = kind == Handshake::Plaintext
-            && stream.first_bytes().first().is_some_and(u8::is_ascii_uppercase);
+            && stream
+                .first_bytes()
+                .first()
+                .is_some_and(u8::is_ascii_uppercase);
         if !speaks_http {
             return None;
         }
@@ -104,18 +107,26 @@ pub(super) async fn handshake(
         return told.then_some((conn, Next::Linger));
     }
     let session = stream.session();
-    cells.handshakes(if session.handshake_kind() == Some(HandshakeKind::Resumed) {
-        Handshake::Resumed
-    } else {
-        Handshake::Full
-    }).inc();
+    cells
+        .handshakes(
+            if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+                Handshake::Resumed
+            } else {
+                Handshake::Full
+            },
+        )
+        .inc();
     cells.handshake_duration.observe(now.saturating_sub(began));
-    cells.tls_connections(match session.protocol_version() {
-        Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-        _ => TlsVersion::V13,
-    }).inc();
+    cells
+        .tls_connections(match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
+            _ => TlsVersion::V13,
+        })
+        .inc();
     let speaks_h2 = listener.spec.http2.is_some() && stream.protocol() == Some(H2);
-    if wants_identity(spec) && let Some(chain) = stream.peer_certificates() {
+    if wants_identity(spec)
+        && let Some(chain) = stream.peer_certificates()
+    {
         conn.identity = identity(chain).map(Rc::new);
     }
     conn.timer.arm(now + listener.header_timeout);
@@ -134,7 +145,10 @@ fn wants_identity(spec: &ListenerTls) -> bool {
 }
 
 fn failure(error: &io::Error) -> (Handshake, String) {
-    match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>())
+    {
         Some(error) => (handshake_failure(error), failure_in_words(error)),
         None => (Handshake::Closed, format!("the client has gone: {error}")),
     }

@@ -34,7 +34,9 @@ pub fn turn_away(
     snapshot: Rc<Held>,
 ) -> Option<impl Future<Output = ()> + use<>> {
     // Over TLS nothing can be said before the handshake, which is what there is no room for.
-    let is_tls = snapshot.listener(conn.life.slot).is_some_and(|l| l.tls.is_some());
+    let is_tls = snapshot
+        .listener(conn.life.slot)
+        .is_some_and(|l| l.tls.is_some());
     let is_told = tell(&conn, worker, snapshot, Reason::ConnectionsLimit, !is_tls);
     let lingering = &worker.turned_away.0;
     if !is_told || lingering.get() >= LINGERING_MAX {

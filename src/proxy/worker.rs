@@ -281,10 +281,8 @@ impl Worker {
         let cells = self.cells();
         cells.busy.store(busy);
         cells.parks.store(parks);
-        let in_use = self.buffers.lent()
-            + self.bulk.lent()
-            + self.records.lent()
-            + self.exchanging.get();
+        let in_use =
+            self.buffers.lent() + self.bulk.lent() + self.records.lent() + self.exchanging.get();
         cells.buffers_in_use.set(in_use as u64);
         let kept = self.buffers.spare() + self.bulk.spare() + self.records.spare();
         let spare = kept + self.exchangers.borrow().len();

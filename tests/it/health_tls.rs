@@ -192,7 +192,7 @@ fn without_a_common_protocol_tls_is_refused() {
     let (result, text) = first_check(&proxy);
     assert_eq!(
         (result, &*text),
-        ("tls", "it refuses TLS: NoApplicationProtocol")
+        ("tls", "it speaks no protocol that was offered (ALPN)")
     );
 }
 

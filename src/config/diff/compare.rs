@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use crate::base::addr::{BindAddr, EndpointAddr};
 
 use super::super::effective;
-use super::super::model::{Endpoint, Listener, Name, Route, Upstream};
+use super::super::model::{CheckTls, Endpoint, Listener, Name, Route, Upstream, UpstreamTls};
 use super::{Binding, BindingChange, Change, FieldChange, Kind, render};
 
 /// An endpoint with its upstream's name.
@@ -84,12 +84,47 @@ pub(super) fn upstream(old: &Upstream, new: &Upstream) -> Change {
         &effective::upstream(new),
     );
     what.extend(endpoint_order(&old.endpoints, &new.endpoints));
+    what.extend(tls_files(old, new));
     if what.is_empty() {
         // Only its endpoints differ: they are things of their own.
         Change::Unchanged
     } else {
         changed(what)
     }
+}
+
+/// The files of TLS towards endpoints are part of the configuration: their paths may be the same, and
+/// what is in them not.
+fn tls_files(old: &Upstream, new: &Upstream) -> Vec<FieldChange> {
+    let of_check = |upstream: &Upstream| Some(upstream.health.as_ref()?.tls.as_ref()?.clone());
+    let of_endpoints = match (&old.tls, &new.tls) {
+        (Some(old), Some(new)) => {
+            let same_paths = UpstreamTls {
+                client: new.client.clone(),
+                ..(**old).clone()
+            };
+            old != new && same_paths == **new
+        }
+        _ => false,
+    };
+    let of_checks = match (of_check(old), of_check(new)) {
+        (Some(old), Some(new)) if !new.of_upstream => {
+            let same_paths = CheckTls {
+                client: new.client.clone(),
+                ..old.clone()
+            };
+            old != new && same_paths == new
+        }
+        _ => false,
+    };
+    let changed = |path: &str| FieldChange {
+        path: path.to_owned(),
+        old: Some("as they were read".to_owned()),
+        new: Some("as they are now".to_owned()),
+    };
+    let paths = [("tls.files", of_endpoints), ("health.tls.files", of_checks)];
+    let differ = paths.iter().filter(|(_, differ)| *differ);
+    differ.map(|(path, _)| changed(path)).collect()
 }
 
 fn endpoint_order(old: &[Endpoint], new: &[Endpoint]) -> Option<FieldChange> {

@@ -5,10 +5,11 @@
 //! stands for "none" there. Paths are given as they were resolved. What an upstream inherited from
 //! `[defaults]` stands in the upstream.
 //!
-//! `tables` makes one table of each part, with those of `resilience` in them; plans compare the same tables (`diff`).
+//! `tables` makes one table of each part, with those of `resilience` and `tls` in them; plans compare the same tables (`diff`).
 
 mod resilience;
 mod tables;
+mod tls;
 
 use toml::{Table, Value};
 
@@ -19,7 +20,8 @@ use super::model::{Action, Config, HeaderEdits, Retry, Rewrite, Route};
 use tables::Put as _;
 pub(super) use tables::{admin, endpoint, listener, log, process, route, upstream};
 
-/// Keys whose values nobody is shown, as `upstreams.*.tls.key`; there are none yet.
+/// Keys whose values nobody is shown, such as `upstreams.*.password`. There are none: what is secret
+/// stands in files of its own, and here are their paths.
 const SECRETS: &[&str] = &[];
 
 /// What stands for a secret.

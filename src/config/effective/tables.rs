@@ -14,12 +14,12 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, CheckTls, Endpoint,
-    Forwarding, GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log,
-    LogTarget, MysqlCheck, Process, Queue, Rewrite, Route, Sticky, Upstream, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, Forwarding,
+    GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget,
+    MysqlCheck, Process, Queue, Rewrite, Route, Sticky, Upstream, UpstreamTls, WhenUnhealthy,
 };
 use super::super::units::{format_duration, format_size};
-use super::resilience;
+use super::{resilience, tls};
 
 /// Puts keys in the order in which they are written.
 pub(super) trait Put {
@@ -137,9 +137,9 @@ pub(in super::super) fn listener(listener: &Listener) -> Table {
         max_pipelined,
         trusted_proxies,
         forwarding,
-        tls: _,
-        http2: _,
-        max_connection_age: _,
+        tls: server_tls,
+        http2,
+        max_connection_age,
     } = listener;
     let Forwarding {
         x_forwarded,
@@ -172,6 +172,12 @@ pub(in super::super) fn listener(listener: &Listener) -> Table {
         request_id.as_ref().map_or("off", HeaderName::as_str),
     );
     table.put("forwarding", told);
+    table.put(
+        "max_connection_age",
+        max_connection_age.map_or_else(|| "off".to_owned(), duration),
+    );
+    table.put("http2", tls::http2(http2.as_ref()));
+    table.put_some("tls", server_tls.as_deref().map(tls::listener_tls));
     table
 }
 
@@ -289,7 +295,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         adaptive,
         slow_start,
         protocol: _,
-        tls: _,
+        tls,
         max_streams: _,
     } = upstream;
     let mut table = Table::new();
@@ -309,7 +315,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         sticky.put_some("secret_file", secret_file.as_deref().map(path));
         table.put("sticky", sticky);
     }
-    table.put("protocol", "h1");
+    tls::upstream(upstream, &mut table);
     table.put("connect_timeout", duration(*connect_timeout));
     table.put("idle_timeout", duration(*idle_timeout));
     let Keepalive {
@@ -330,7 +336,12 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     table.put("outlier", resilience::outlier(outlier));
     table.put_some("breaker", breaker.as_ref().map(resilience::breaker));
     table.put("retry_floor", *retry_floor);
-    table.put_some("health", health.as_deref().map(health_spec));
+    table.put_some(
+        "health",
+        health
+            .as_deref()
+            .map(|health| health_spec(health, tls.as_deref())),
+    );
     table.put_some("agent", agent.as_deref().map(agent_spec));
     let word = match when_unhealthy {
         WhenUnhealthy::FailClosed => "fail_closed",
@@ -340,7 +351,7 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
     table
 }
 
-fn health_spec(health: &HealthSpec) -> Table {
+fn health_spec(health: &HealthSpec, of_upstream: Option<&UpstreamTls>) -> Table {
     let HealthSpec {
         check,
         interval,
@@ -352,7 +363,7 @@ fn health_spec(health: &HealthSpec) -> Table {
         port,
         init_state,
         traffic,
-        tls,
+        tls: _,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());
@@ -374,19 +385,7 @@ fn health_spec(health: &HealthSpec) -> Table {
     table.put_some("port", port.map(|port| i64::from(port.get())));
     table.put("init_state", init_state.as_str());
     table.put("traffic", *traffic);
-    if let Some(CheckTls {
-        server_name,
-        ca,
-        verify,
-        client: _,
-    }) = tls
-    {
-        let mut tls = Table::new();
-        tls.put_some("server_name", server_name.as_deref());
-        tls.put_some("ca", ca.as_deref().map(path));
-        tls.put("insecure", !*verify);
-        table.put("tls", tls);
-    }
+    table.put_some("tls", tls::check_tls(health, of_upstream));
     table
 }
 
@@ -549,11 +548,11 @@ fn edits(edits: &HeaderEdits) -> Table {
     table
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     format_duration(duration)
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -83,6 +83,8 @@ max_headers = 100
 max_body_bytes = "none"
 max_pipelined = 256
 forwarding = { x_forwarded = true, forwarded = false, request_id = "x-request-id" }
+max_connection_age = "off"
+http2 = { max_streams = 100, stream_window = "128KiB", connection_window = "12800KiB", max_resets = 1000, max_pings = 1000, max_settings = 100, max_idle_frames = 1000 }
 upstream = "app"
 
 [upstreams.app]

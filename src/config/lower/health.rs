@@ -19,6 +19,7 @@ use super::check_tls;
 use super::headers::{self, Side};
 use super::matchers;
 use super::process::set;
+use super::upstream_tls;
 
 /// What `check` may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,14 @@ const MAX_JITTER: f64 = 0.5;
 const WELL: (u16, u16) = (200, 399);
 
 /// Reads the table; `None` = it has no usable `check`, which was reported.
-pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<HealthSpec>> {
+///
+/// Checks (http, grpc) speak TLS as the upstream does, `of_upstream`, unless the table says how, or they go
+/// to another port: HAProxy's `check-ssl` has the same rule.
+pub(super) fn lower(
+    table: Table<'_>,
+    endpoints: &[Endpoint],
+    of_upstream: Option<&upstream_tls::Draft<'_>>,
+) -> Option<Arc<HealthSpec>> {
     let kind = table.require("check").and_then(|node| node.word(&KINDS));
     let http = http(&table, kind);
     let service = of_kind(&table, kind, "service", &[Kind::Grpc]).and_then(|n| n.text());
@@ -91,10 +99,15 @@ pub(super) fn lower(table: Table<'_>, endpoints: &[Endpoint]) -> Option<Arc<Heal
         port: None,
         init_state: InitState::Up,
         traffic: false,
-        tls: tls
-            .filter(|_| matches!(kind, Some(Kind::Grpc | Kind::Http)))
-            .and_then(|node| check_tls::lower(node, &table.what, protocol(kind))),
+        tls: None,
     };
+    if matches!(kind, Some(Kind::Grpc | Kind::Http)) {
+        spec.tls = match tls {
+            Some(node) => check_tls::lower(node, &table.what, protocol(kind)),
+            None if table.has("port") => None,
+            None => of_upstream.and_then(|tls| tls.for_checks(protocol(kind))),
+        };
+    }
     set(&mut spec.interval, interval);
     spec.down_interval = spec.interval;
     let down_interval = self::interval(&table, "down_interval");

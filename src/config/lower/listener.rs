@@ -6,11 +6,12 @@ use http::HeaderName;
 
 use super::super::PortZero;
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Forwarding, Http2, Listener};
+use super::super::model::{Forwarding, Listener};
 use super::super::node::Node;
-use super::super::reader::Table;
+use super::super::reader::{Aliases, Table};
+use super::super::units::format_duration;
 use super::process::{protocol, set};
-use super::{Reference, address, headers, reference};
+use super::{Reference, address, headers, http2, listener_tls, reference};
 
 /// A listener with its places.
 #[derive(Debug)]
@@ -29,12 +30,39 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1 << 20;
 /// Most fields: the parser's table of fields lives on the stack of a request.
 const MAX_HEADERS: u64 = crate::http1::HARD_MAX_FIELDS as u64;
 
+/// Shortest and longest age: below a second every request would have a handshake of its own; a month
+/// is longer than any process runs.
+const MAX_AGE: (Duration, Duration) = (
+    Duration::from_secs(1),
+    Duration::from_secs(30 * 24 * 60 * 60),
+);
+
+/// What other programs call keys.
+const KEYS: Aliases = &[
+    ("certFile", "`cert`, in `certificates` of `tls`"),
+    ("client_header_timeout", "`header_timeout`"),
+    ("client_max_body_size", "`max_body_bytes`"),
+    ("crt", "`cert`, in `certificates` of `tls`"),
+    ("h2", "`http2`"),
+    ("http2_max_concurrent_streams", "`max_streams`, in `http2`"),
+    ("keepalive_time", "`max_connection_age`"),
+    ("keyFile", "`key`, in `certificates` of `tls`"),
+    ("max_concurrent_streams", "`max_streams`, in `http2`"),
+    ("max_connection_duration", "`max_connection_age`"),
+    ("max_connection_lifetime", "`max_connection_age`"),
+    ("max_streams", "`max_streams`, in `http2`"),
+    ("ssl", "`tls`"),
+    ("ssl_certificate", "`cert`, in `certificates` of `tls`"),
+    ("ssl_certificate_key", "`key`, in `certificates` of `tls`"),
+];
+
 pub(super) fn lower<'a>(
     name: Reference<'a>,
     node: Node<'a>,
     port_zero: PortZero,
 ) -> Option<Draft<'a>> {
     let table = node.table(format!("listener `{}`", *name), "listeners.*")?;
+    table.known_as(KEYS);
     protocol(
         &table,
         "http",
@@ -79,7 +107,7 @@ pub(super) fn lower<'a>(
             request_id: Some(HeaderName::from_static("x-request-id")),
         },
         tls: None,
-        http2: Some(Http2::default()),
+        http2: http2::lower(&table),
         max_connection_age: None,
     };
     if let Some(n) = table.integer("max_connections", 1..=u64::from(u32::MAX)) {
@@ -127,12 +155,12 @@ pub(super) fn lower<'a>(
     if let Some(t) = table.table("forwarding", "listeners.*.forwarding") {
         forwarding(t, &mut l.forwarding);
     }
+    if let Some(node) = table.get("max_connection_age") {
+        l.max_connection_age = max_connection_age(node, &table);
+    }
+    l.tls = listener_tls::lower(&table, l.http2.as_ref());
     let upstream = table.text("upstream").map(reference);
 
-    table.later(
-        "tls",
-        "TLS comes in a later version; until then, terminate it in front of isobar",
-    );
     table.later("passthrough", "TLS by SNI comes in a later version");
     table.later(
         "proxy_protocol",
@@ -145,6 +173,28 @@ pub(super) fn lower<'a>(
         binds,
         upstream,
     })
+}
+
+/// "off" or a duration.
+fn max_connection_age(node: Node<'_>, table: &Table<'_>) -> Option<Duration> {
+    if node.as_str() == Some("off") {
+        return None;
+    }
+    let age = node.duration()?;
+    let (low, high) = MAX_AGE;
+    if (low..=high).contains(&age.value) {
+        return Some(*age);
+    }
+    let message = format!(
+        "`max_connection_age` of {} must be from {} to {}",
+        table.what,
+        format_duration(low),
+        format_duration(high)
+    );
+    let d = Diagnostic::error("out-of-range", age.at, message);
+    let help = "\"30m\" spreads clients over new machines; for no limit, write \"off\"";
+    table.report.push(d.help(help));
+    None
 }
 
 fn forwarding(table: Table<'_>, f: &mut Forwarding) {

@@ -1,22 +1,26 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
 //! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
-//! `matchers`, `actions`, `headers`, `retry` and `limits` belong to routes; `endpoints`, `sticky`,
-//! `capacity`, `outlier`, `breaker` and `health` to upstreams; `address` reads addresses; `fit` holds
-//! the checks across tables. Each returns its part with the places that later checks point at.
+//! `listener_tls` and `http2` belong to listeners; `matchers`, `actions`, `headers`, `retry` and
+//! `limits` to routes; `endpoints`, `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and
+//! `health` to upstreams; `address` reads addresses, `certificates` and `trust` what TLS needs; `fit`
+//! holds the checks across tables. Each returns its part with the places that later checks point at.
 
 mod actions;
 mod address;
 mod agent;
 mod breaker;
 mod capacity;
+mod certificates;
 mod check_tls;
 mod endpoints;
 mod fit;
 mod headers;
 mod health;
+mod http2;
 mod limits;
 mod listener;
+mod listener_tls;
 mod matchers;
 mod outlier;
 mod process;
@@ -25,7 +29,11 @@ mod route;
 mod sticky;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
+mod trust;
 mod upstream;
+mod upstream_tls;
 
 use std::sync::Arc;
 

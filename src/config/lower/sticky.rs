@@ -48,7 +48,7 @@ pub(super) fn lower(table: Table<'_>) -> Sticky {
 }
 
 /// The path, which leads to a secret or was reported.
-fn secret_file(text: Located<'_, &str>, table: &Table<'_>) -> PathBuf {
+pub(super) fn secret_file(text: Located<'_, &str>, table: &Table<'_>) -> PathBuf {
     let path = text.at.source.folder().join(*text);
     let problem = if text.is_empty() || text.contains('\0') {
         Some("it is no path".to_owned())

@@ -11,8 +11,10 @@ use super::super::reader::{Aliases, Table};
 use super::super::source::At;
 use super::super::suggest::closest;
 use super::endpoints::Members;
-use super::process::{Defaults, keepalive, protocol, set};
-use super::{Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky};
+use super::process::{Defaults, keepalive, set};
+use super::{
+    Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky, upstream_tls,
+};
 
 /// An upstream with its places.
 #[derive(Debug)]
@@ -72,11 +74,14 @@ const KEYS: Aliases = &[
     ("max_conns", "`max_connections`"),
     ("max_fails", "`consecutive_failures`, in `outlier`"),
     ("max_pending_requests", "`length`, in `queue`"),
+    ("max_concurrent_streams", "`max_streams`"),
     ("maxconn", "`max_connections`"),
     ("maxqueue", "`length`, in `queue`"),
     ("min_retries_per_second", "`retry_floor`"),
     ("nodes", "`endpoints`"),
     ("outlier_detection", "`outlier`"),
+    ("http2_max_concurrent_streams", "`max_streams`"),
+    ("insecure_skip_verify", "`insecure`, in `tls`"),
     ("passive_health_check", "`outlier`"),
     ("retries", "`retry`, in the routes that lead here"),
     ("retry", "`retry`, in the routes that lead here"),
@@ -85,7 +90,18 @@ const KEYS: Aliases = &[
         "`budget`, in `retry` of the routes that lead here",
     ),
     ("servers", "`endpoints`"),
+    ("sni", "`server_name`, in `tls`"),
+    ("ssl", "`tls`"),
+    (
+        "ssl_verify",
+        "nothing: `tls` always verifies, unless it says insecure = true",
+    ),
     ("slowstart", "`slow_start`"),
+    ("transport", "`protocol`, and `tls`"),
+    (
+        "verify",
+        "nothing: `tls` always verifies, unless it says insecure = true",
+    ),
 ];
 
 /// What servers allow unless told otherwise (nginx 128, Go 250, gRPC more).
@@ -98,12 +114,6 @@ pub(super) fn lower<'a>(
 ) -> Option<Draft<'a>> {
     let table = node.table(format!("upstream `{}`", *name), "upstreams.*")?;
     table.known_as(KEYS);
-    protocol(
-        &table,
-        "h1",
-        &["h2", "auto"],
-        "HTTP/2 to endpoints comes in a later version; `h1` works today",
-    );
     table.later(
         "source",
         "endpoints from DNS, files and registries come in a later version",
@@ -159,7 +169,7 @@ pub(super) fn lower<'a>(
         u.keepalive = keepalive(t, &u.keepalive);
     }
 
-    table.later("tls", "TLS to endpoints comes in a later version");
+    let tls = upstream_tls::lower(&table, &mut u);
     table.later(
         "send_proxy_protocol",
         "the PROXY protocol comes in a later version",
@@ -175,7 +185,7 @@ pub(super) fn lower<'a>(
         u.retry_floor = *floor as u32;
     }
     if let Some(t) = table.table("health", "upstreams.*.health") {
-        u.health = health::lower(t, &u.endpoints);
+        u.health = health::lower(t, &u.endpoints, tls.as_ref());
     }
     if let Some(t) = table.table("agent", "upstreams.*.agent") {
         u.agent = agent::lower(t, &u.endpoints);

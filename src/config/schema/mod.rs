@@ -11,9 +11,11 @@ use schemars::JsonSchema;
 
 mod resilience;
 mod route;
+mod tls;
 
 use resilience::{AdaptiveOrSwitch, Breaker, OutlierOrOff, Queue};
 use route::Route;
+use tls::{DurationOrOff, Http2OrOff, ListenerTls, UpstreamProtocol, UpstreamTls};
 
 /// The schema as JSON text, with a line end.
 pub fn schema() -> String {
@@ -249,6 +251,13 @@ struct Listener {
     max_pipelined: Option<u32>,
     /// What endpoints are told about the client.
     forwarding: Option<Forwarding>,
+    /// A connection older than this ends with its next answer, 1s to 30d; or "off".
+    #[schemars(extend("default" = "off"))]
+    max_connection_age: Option<DurationOrOff>,
+    /// HTTP/2: a table, or "off". Default: on, by ALPN in TLS and by prior knowledge in clear text.
+    http2: Option<Http2OrOff>,
+    /// Clients speak TLS. Default: clear text.
+    tls: Option<ListenerTls>,
 }
 
 #[derive(JsonSchema)]
@@ -307,6 +316,12 @@ struct Upstream {
     /// What endpoints speak.
     #[schemars(extend("default" = "h1"))]
     protocol: Option<UpstreamProtocol>,
+    /// TLS to endpoints: true (CAs of the system, the endpoint's address as name), or a table.
+    #[schemars(extend("default" = false))]
+    tls: Option<UpstreamTls>,
+    /// Most streams on one HTTP/2 connection; the endpoint may allow fewer.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
+    max_streams: Option<u32>,
     /// Deadline of a connect. Default: as [defaults].
     connect_timeout: Option<Duration>,
     /// No byte from the endpoint for this long while one is awaited: 504. Default: as [defaults].
@@ -369,8 +384,8 @@ struct Health {
     service: Option<String>,
     /// Logs in under this name without a password (mysql only). Default: the greeting is enough.
     user: Option<String>,
-    /// Checks speak TLS (http and grpc): true, or a table.
-    #[schemars(extend("default" = false))]
+    /// Checks speak TLS (http and grpc): true, false, or a table. Default: as `tls` of the upstream,
+    /// unless there is a `port`.
     tls: Option<CheckTls>,
     /// More fields of the request (http only).
     headers: Option<BTreeMap<String, String>>,
@@ -490,12 +505,6 @@ enum InitState {
     FullyUp,
     /// Down; `rise` checks in a row bring it up.
     FullyDown,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum UpstreamProtocol {
-    H1,
 }
 
 #[derive(JsonSchema)]

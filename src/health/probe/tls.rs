@@ -52,7 +52,8 @@ mod tests {
             server_name: name.map(str::to_owned),
             ca: None,
             verify: false,
-            client: TlsClient::new(Trust::Anybody, &[]).unwrap(),
+            client: TlsClient::trusting(Trust::Anybody, &[]).unwrap(),
+            of_upstream: false,
         };
         let grpc = |host: &'static str| {
             Check::Grpc(GrpcCheck {

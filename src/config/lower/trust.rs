@@ -1,0 +1,115 @@
+//! What TLS towards endpoints has in common: `server_name`, `ca` and `insecure`, of upstreams and of
+//! checks
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::base::tls::{Trust, TrustError, server_name};
+
+use super::super::diagnostic::Diagnostic;
+use super::super::node::{Located, Node};
+use super::super::reader::Table;
+
+/// Largest file of CAs: that of a system has 250 KB.
+const MAX_CA_BYTES: u64 = 4 << 20;
+
+/// Whom it is to be, and who says so.
+#[derive(Debug, Default)]
+pub(super) struct Trusted<'a> {
+    pub(super) server_name: Option<String>,
+    ca: Option<Located<'a, &'a str>>,
+    /// `ca`, where it is.
+    pub(super) path: Option<PathBuf>,
+    pem: Option<Vec<u8>>,
+    pub(super) is_insecure: bool,
+}
+
+// === impl Trusted ===
+
+impl<'a> Trusted<'a> {
+    /// Reads the three keys; `None` = `ca` cannot be read, which was reported.
+    pub(super) fn read(table: &Table<'a>) -> Option<Self> {
+        let server_name = name(table);
+        let ca = table.text("ca");
+        let insecure = table.get("insecure");
+        let is_insecure = insecure.and_then(|node| node.flag()).unwrap_or(false);
+        if let Some(insecure) = insecure.filter(|_| is_insecure) {
+            let message = format!("{} takes every certificate", table.what);
+            let d = Diagnostic::warning("insecure", insecure.at, message);
+            let help = "whoever answers at that address is taken for the endpoint; `ca` names who \
+                        may vouch for it";
+            table.report.push(d.help(help));
+        }
+        let path = ca.map(|ca| ca.at.source.folder().join(Path::new(*ca)));
+        let pem = match (&ca, &path) {
+            (Some(ca), Some(path)) => Some(read(ca, path, table)),
+            _ => None,
+        };
+        Some(Self {
+            server_name,
+            ca,
+            path,
+            pem: match pem {
+                Some(pem) => Some(pem?),
+                None => None,
+            },
+            is_insecure,
+        })
+    }
+
+    pub(super) fn trust(&self) -> Trust<'_> {
+        match &self.pem {
+            _ if self.is_insecure => Trust::Anybody,
+            Some(pem) => Trust::Cas(pem),
+            None => Trust::System,
+        }
+    }
+
+    /// Reports that no client can be made of it; `node` is `tls` of `what`.
+    pub(super) fn refuse(&self, error: &TrustError, node: Node<'_>, what: &str) {
+        let at = self.ca.map_or(node.at, |ca| ca.at);
+        let (message, help) = match (error, &self.path) {
+            (TrustError::NoneOnSystem, _) | (_, None) => (
+                format!("`tls` of {what}: {error}"),
+                "install them (package ca-certificates), or name a file: ca = \"ca.pem\"",
+            ),
+            (_, Some(path)) => (
+                format!("`ca` of {what}: {}: {error}", path.display()),
+                "name a file of certificates in PEM: `-----BEGIN CERTIFICATE-----`",
+            ),
+        };
+        let d = Diagnostic::error("bad-ca", at, message);
+        node.report.push(d.help(help));
+    }
+}
+
+fn name(table: &Table<'_>) -> Option<String> {
+    let text = table.text("server_name")?;
+    if server_name(&text).is_err() {
+        let message = format!("`{}` is no name of a server", text.escape_debug());
+        let d = Diagnostic::error("bad-server-name", text.at, message);
+        let help = "write a DNS name or an IP address, as the certificate has it, without a port";
+        table.report.push(d.help(help));
+        return None;
+    }
+    Some((*text).to_owned())
+}
+
+fn read(ca: &Located<'_, &str>, path: &Path, table: &Table<'_>) -> Option<Vec<u8>> {
+    let mut pem = Vec::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
+        .map_err(|error| error.to_string())
+        .and_then(|n| match n as u64 {
+            0..=MAX_CA_BYTES => Ok(()),
+            _ => Err("larger than 4 MiB".to_owned()),
+        });
+    if let Err(why) = read {
+        let message = format!("cannot read `ca`: {}: {why}", path.display());
+        let d = Diagnostic::error("cannot-read", ca.at, message);
+        let help = "a relative path starts at the folder of this file";
+        table.report.push(d.help(help));
+        return None;
+    }
+    Some(pem)
+}
