@@ -20,7 +20,7 @@
 mod certificate;
 mod client;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod gate;
 mod handshake;
 mod identity;
