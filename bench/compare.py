@@ -215,7 +215,8 @@ def run(args, work):
         rig.tls = Tls(need("openssl", "it makes the certificate"), work)
     if any(job.message for job in jobs):
         rig.nghttp = need("nghttp", "it reads a call's status", "nghttp2-client")
-        rig.grpc_origin = GrpcOrigin(build("bench", "grpc_origin"), work, args.load_core)
+        origin = build("--profile", "rig", "--bench", "grpc_origin")
+        rig.grpc_origin = GrpcOrigin(origin, work, args.load_core)
     bases = [p.name for p in peers if isinstance(p, Haproxy)]
     result = {"machine": machine(), "args": vars(args),
               "versions": {p.name: p.version() for p in peers}, "jobs": {}}
@@ -272,18 +273,19 @@ def loader(name, rig):
     if name == "h2load":
         h2load = need("h2load", "it is the load of HTTP/2", "nghttp2-client")
         return load.H2load(h2load, rig.work, rig.load_core)
-    return load.Handshakes(build("bench", "handshakes"), rig.load_core)
+    return load.Handshakes(build("--profile", "rig", "--bench", "handshakes"), rig.load_core)
 
 
-def build(kind, name):
-    """One release program of this package, made by cargo when missing or stale."""
-    print(f"compare: cargo build --release --{kind} {name}", file=sys.stderr)
+def build(*target):
+    """One program of this package, made by cargo when missing or stale."""
+    print(f"compare: cargo build {' '.join(target)}", file=sys.stderr)
     # Not on the load's core alone, to which this script is bound by now.
     cores = set(range(os.cpu_count()))
-    made = subprocess.run(["cargo", "build", "--release", f"--{kind}", name,
-                           "--message-format", "json-render-diagnostics"], cwd=ROOT,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    made = subprocess.run(["cargo", "build", *target, "--message-format",
+                           "json-render-diagnostics"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE,
                           preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    name = target[-1]
     if made.returncode != 0:
         raise RigError(f"{name} does not build (isobar: or name a binary with --isobar, or leave it "
                        f"out with --peer)")
@@ -301,7 +303,7 @@ def choose_peers(args, nginx):
     wanted = lambda name: not args.peer or any(name.startswith(p) for p in args.peer)
     peers = []
     if wanted("isobar"):
-        peers.append(Isobar(args.isobar or build("bin", "isobar")))
+        peers.append(Isobar(args.isobar or build("--release", "--bin", "isobar")))
     binaries = []
     debian = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if debian:
