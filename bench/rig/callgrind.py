@@ -11,37 +11,42 @@ import signal
 from . import load
 from .process import RigError
 
-# So many connections in lock step: a request on each, then the answers of all, which gives every
-# peer the same full batches of ready sockets whatever its speed under valgrind.
+# So many connections in lock step (those of the job, with all its streams, over HTTP/2): a request on
+# each, then the answers of all, which gives every peer the same full batches of ready sockets
+# whatever its speed under valgrind.
 CONNECTIONS = 16
 
 
 def measure(peer, rig, job, requests):
     """Instructions per request, and the two totals they come from."""
-    rounds = max(1, requests // CONNECTIONS)
+    batch = connections(job) * max(1, job.streams)
+    rounds = max(1, requests // batch)
     once = run(peer, rig, job, rounds)
     twice = run(peer, rig, job, 2 * rounds)
-    return {"per_request": (twice - once) / (rounds * CONNECTIONS), "n": once, "2n": twice}
+    return {"per_request": (twice - once) / (rounds * batch), "n": once, "2n": twice}
+
+
+def connections(job):
+    return job.connections if job.streams else CONNECTIONS
 
 
 def run(peer, rig, job, rounds):
     out = os.path.join(rig.work, f"{peer.name}.callgrind")
     rig.wrapper = [rig.valgrind, "--tool=callgrind", f"--callgrind-out-file={out}"]
-    peer.start(rig)
+    peer.start(rig, job)
     try:
-        socks = [load.connect(peer.port) for _ in range(CONNECTIONS)]
-        request = f"GET {job.path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
-        for sock in socks:
-            sock.settimeout(60)
+        clients = [load.connect(peer.port, job, rig.tls, timeout=60)
+                   for _ in range(connections(job))]
+        at_once = [job.streams] if job.streams else []
         for _ in range(rounds):
-            for sock in socks:
-                sock.sendall(request)
-            for sock in socks:
-                answer = load.read_answer(sock)
-                if answer.status != 200 or answer.body_bytes != job.answer_bytes:
-                    raise RigError(f"{peer.name}: {answer.status}, {answer.body_bytes} bytes")
-        for sock in socks:
-            sock.close()
+            for client in clients:
+                client.ask(*at_once)
+            for client in clients:
+                client.answer(*at_once)
+        for client in clients:
+            client.close()
+    except (RigError, OSError) as e:
+        raise RigError(f"{peer.name}: {e}")
     finally:
         # valgrind writes its totals as the program ends by itself, and is slow at it.
         peer.process.popen.send_signal(signal.SIGTERM)

@@ -2,7 +2,8 @@
 
 Equal means: the same work is asked of each (turns, reuse of endpoint connections, forwarded-for,
 counters that a scrape can read, a line for each request in a file), and where a peer offers
-several ways to do it, it gets the one that costs it least.
+several ways to do it, it gets the one that costs it least. Over TLS: 1.3 alone, tickets, HTTP/2 and
+HTTP/1.1 offered by ALPN, one certificate; its cipher and key exchange are the load's to say.
 """
 
 import os
@@ -12,6 +13,10 @@ import subprocess
 from .process import Process, free_port
 
 ENDPOINTS = 4
+
+# Idle connections to the endpoints that nginx keeps, which has to be told: more than any job has
+# requests at once (8 connections x 16 streams).
+KEPT = 256
 
 # No peer may close a connection on its own during a run.
 FOREVER = 1_000_000_000
@@ -56,8 +61,19 @@ http {{
         self.process.wait_listening(self.ports[0])
 
 
+class GrpcOrigin:
+    """bench/grpc_origin.rs: HTTP/2 in clear text, a unary echo."""
+
+    def __init__(self, binary, work, core):
+        self.ports = [free_port() for _ in range(ENDPOINTS)]
+        self.process = Process("grpc_origin", [binary, *map(str, self.ports)], core,
+                               os.path.join(work, "grpc_origin.out"))
+        for port in self.ports:
+            self.process.wait_listening(port)
+
+
 class Peer:
-    """A proxy under test: `start` makes `process` and `port`."""
+    """A proxy under test: `start` makes `process` and `port`, for what one job needs."""
 
     name = "?"
     env = None
@@ -66,9 +82,9 @@ class Peer:
         self.process = None
         self.port = None
 
-    def start(self, rig):
+    def start(self, rig, job):
         self.port = free_port()
-        argv, out = self.command(rig)
+        argv, out = self.command(rig, job)
         self.process = Process(self.name, rig.wrapper + argv, rig.proxy_core, out, self.env)
         self.process.wait_listening(self.port)
 
@@ -92,10 +108,16 @@ class Isobar(Peer):
     def version(self):
         return first_line([self.binary, "--version"])
 
-    def command(self, rig):
+    def command(self, rig, job):
         log = "" if rig.no_log else (
             f'access = {{ format = "json", to = "{self.path(rig, ".access.log")}" }}')
-        endpoints = ", ".join(f'"127.0.0.1:{p}"' for p in rig.origin.ports)
+        endpoints = ", ".join(f'"127.0.0.1:{p}"' for p in rig.endpoints(job))
+        tls = f"""
+[listeners.web.tls]
+certificates = [{{ cert = "{rig.tls.cert}", key = "{rig.tls.key}" }}]
+min_version = "1.3"
+""" if job.tls else ""
+        protocol = 'protocol = "h2"' if job.message else ""
         conf = self.write(rig, ".toml", f"""
 [process]
 workers = 1
@@ -109,10 +131,11 @@ bind = "127.0.0.1:{free_port()}"
 [listeners.web]
 bind = "127.0.0.1:{self.port}"
 upstream = "app"
-
+{tls}
 [upstreams.app]
 endpoints = [{endpoints}]
 balance = "round_robin"
+{protocol}
 """)
         return [self.binary, "run", conf], self.path(rig, ".out")
 
@@ -137,10 +160,14 @@ class Haproxy(Peer):
     def version(self):
         return first_line([self.binary, "-v"], self.env)
 
-    def command(self, rig):
+    def command(self, rig, job):
         ring, log_target, log_option = haproxy_log(self, rig)
+        proto = " proto h2" if job.message else ""
         servers = "\n  ".join(
-            f"server s{i} 127.0.0.1:{p}" for i, p in enumerate(rig.origin.ports))
+            f"server s{i} 127.0.0.1:{p}{proto}" for i, p in enumerate(rig.endpoints(job)))
+        # `curves` because HAProxy's own default may be P-256 alone.
+        tls = (f" ssl crt {rig.tls.both} ssl-min-ver TLSv1.3 curves X25519:P-256 alpn h2,http/1.1"
+               if job.tls else "")
         metrics = "stats enable"
         if "prometheus" in run_text([self.binary, "-vv"], self.env).lower():
             metrics = "http-request use-service prometheus-exporter if { path /metrics }"
@@ -163,7 +190,7 @@ defaults
   timeout server 1h
   timeout http-keep-alive 1h
 frontend web
-  bind 127.0.0.1:{self.port}
+  bind 127.0.0.1:{self.port}{tls}
   default_backend app
 frontend metrics
   bind 127.0.0.1:{free_port()}
@@ -205,10 +232,27 @@ class Nginx(Peer):
     def version(self):
         return run_text([self.binary, "-v"]).strip()
 
-    def command(self, rig):
+    def command(self, rig, job):
         # Lines are gathered in memory and written when 64 KiB are full: nginx's cheapest.
         log = "off" if rig.no_log else f"{self.path(rig, '.access.log')} combined buffer=64k flush=1s"
-        servers = "\n    ".join(f"server 127.0.0.1:{p};" for p in rig.origin.ports)
+        servers = "\n    ".join(f"server 127.0.0.1:{p};" for p in rig.endpoints(job))
+        tls = f"""
+    ssl_certificate {rig.tls.cert};
+    ssl_certificate_key {rig.tls.key};
+    ssl_protocols TLSv1.3;
+    ssl_session_tickets on;""" if job.tls else ""
+        listen = " ssl http2" if job.tls else ""
+        passing = """
+      grpc_pass grpc://app;
+      grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;""" if job.message else """
+      proxy_pass http://app;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      # Bodies stream: without these nginx would write large ones to disk first.
+      proxy_max_temp_file_size 0;
+      proxy_request_buffering off;"""
         conf = f"""
 {nginx_main(rig.work, self.name, 1)}
 http {{
@@ -220,21 +264,13 @@ http {{
   client_max_body_size 0;
   upstream app {{
     {servers}
-    keepalive 64;
+    keepalive {KEPT};
     keepalive_requests {FOREVER};
     keepalive_timeout 1h;
   }}
   server {{
-    listen 127.0.0.1:{self.port} backlog=4096;
-    location / {{
-      proxy_pass http://app;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      # Bodies stream: without these nginx would write large ones to disk first.
-      proxy_max_temp_file_size 0;
-      proxy_request_buffering off;
+    listen 127.0.0.1:{self.port}{listen} backlog=4096;{tls}
+    location / {{{passing}
     }}
   }}
   server {{

@@ -40,7 +40,6 @@ def timed_table(summary, bases):
     rows = [["peer", "CPU us/request (min-max)", "user/sys", "busy", "requests/s", "p50 us", "p99 us",
              "RSS MiB", "errors"] + [f"x {b}" for b in bases]]
     for name, f in summary.items():
-        rate, p50, p99 = (f[k]["median"] for k in ("rate", "p50_us", "p99_us"))
         row = [name]
         if "cpu_us" in f:
             c = f["cpu_us"]
@@ -49,7 +48,8 @@ def timed_table(summary, bases):
                     f"{f['busy']['median'] * 100:.0f}%"]
         else:
             row += ["", "", ""]
-        row += [f"{rate:.0f}", f"{p50:.0f}", f"{p99:.0f}"]
+        # Not every load has percentiles.
+        row += [f"{f[k]['median']:.0f}" if k in f else "" for k in ("rate", "p50_us", "p99_us")]
         row += [f"{f['rss_kib']['median'] / 1024:.1f}" if "rss_kib" in f else ""]
         row += [f"{f['errors']['max']:.0f}"]
         for base in bases:
