@@ -28,19 +28,22 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, AdminState, api};
 use crate::balance::{Balancer, Factory, Member};
 use crate::base::clock::Clock;
+use crate::base::tls::CertificateError;
 use crate::config::{Config, Name};
 use crate::listener::handover::{Entry, Inherited, Kind, Manifest};
 use crate::listener::{BindError, Bound, Spread, bind};
 use crate::proxy::Worker;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::runtime::access::{self, Access};
-use crate::runtime::compile::{Compiler, Known};
+use crate::runtime::certificates;
+use crate::runtime::compile::{Compiler, FromFiles, Known};
 pub use crate::runtime::live::ReloadError;
 use crate::runtime::live::{Live, Parts, wanted};
 pub use crate::runtime::operate::{Operations, Order};
 use crate::runtime::readiness::{Readiness, Ready};
 use crate::runtime::sockets::Sockets;
 use crate::runtime::sticky_keys::{StickyKeyError, StickyKeys};
+use crate::runtime::ticket_keys::{TicketKeyError, TicketKeyReader};
 use crate::runtime::worker::Heir;
 use crate::runtime::workers::{COMMANDS, Workers};
 use crate::runtime::{control, operate, worker};
@@ -113,6 +116,17 @@ pub enum StartError {
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
+    /// What session tickets are made with cannot be read, or made.
+    #[error(transparent)]
+    TicketKey(TicketKeyError),
+    /// A certificate, or what comes with it, cannot be served.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// The listener.
+        listener: Name,
+        /// Which file, and what is wrong with it.
+        source: CertificateError,
+    },
     /// A balancer was given for an upstream that the configuration does not have.
     #[error("no upstream `{name}` for the balancer given; the configuration has {known}")]
     UnknownUpstream {
@@ -213,9 +227,15 @@ impl Server {
         let told = overrides.reconcile(None, config);
         let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
         let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
-        let snapshot = compiler.compile(config, &prepared.slots, None, &known, &keyrings, |spec| {
+        let mut ticket_keys = TicketKeyReader::new(config.process.state_dir.as_deref());
+        let tickets = ticket_keys.read(config).map_err(StartError::TicketKey)?;
+        let tls = certificates::prepare(config, None, &tickets)
+            .map_err(|(listener, source)| StartError::Tls { listener, source })?;
+        let files = FromFiles { keyrings, tls };
+        let snapshot = compiler.compile(config, &prepared.slots, None, &known, &files, |spec| {
             wanted(spec, &overrides)
         });
+        certificates::settle(&snapshot, &tickets, &registry);
         let published = Arc::new(Published::new(snapshot));
 
         let (spread, handed) = Spread::new(workers);
@@ -250,6 +270,7 @@ impl Server {
             registry: registry.clone(),
             compiler,
             sticky_keys,
+            ticket_keys,
             sockets,
             workers: threads,
             access,

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 
 use crate::base::clock::{Nanos, nanos};
+use crate::base::tls::TlsServer;
 use crate::config::{self, HeaderEdits, Name, Retry, Rewrite};
 use crate::http1::Limits;
 use crate::route::RouteTable;
@@ -51,6 +52,8 @@ pub struct ListenerPlan {
     pub spec: config::Listener,
     /// Its index in the route table's list of listeners.
     pub route_index: usize,
+    /// What speaks TLS with its clients; `None` = clear text.
+    pub tls: Option<Arc<TlsServer>>,
     /// Bounds of a request head.
     pub limits: Limits,
     /// `header_timeout`
@@ -160,6 +163,7 @@ impl ListenerPlan {
     pub fn new(
         spec: config::Listener,
         route_index: usize,
+        tls: Option<Arc<TlsServer>>,
         cells: Arc<PerWorker<ListenerCells>>,
     ) -> Self {
         Self {
@@ -173,6 +177,7 @@ impl ListenerPlan {
             keepalive_timeout: nanos(spec.keepalive_timeout),
             idle_timeout: nanos(spec.idle_timeout),
             route_index,
+            tls,
             cells,
             spec,
         }

@@ -19,6 +19,7 @@ use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
 
+use super::certificates::TlsServers;
 use super::sticky_keys::Keyrings;
 
 /// Where requests are counted that no route answers; no route can have this name.
@@ -51,6 +52,15 @@ pub struct Wanted {
     pub admits: Admits,
 }
 
+/// What a snapshot has that the configuration only names: it was read from other files.
+#[derive(Debug, Default)]
+pub struct FromFiles {
+    /// What cookies are signed with.
+    pub keyrings: Keyrings,
+    /// What speaks TLS.
+    pub tls: TlsServers,
+}
+
 /// What stays from before: by (upstream, address).
 pub type Known = HashMap<(Name, EndpointAddr), Arc<Endpoint>>;
 
@@ -77,15 +87,15 @@ impl Compiler {
     }
 
     /// Compiles a checked configuration. `slots[i]` is the slot of listener `i`; `before` is the
-    /// configuration that it replaces, `known` the endpoints that are still alive, `keyrings` what
-    /// cookies are signed with; `wanted` says which members an upstream is to have.
+    /// configuration that it replaces, `known` the endpoints that are still alive, `files` what
+    /// it only names; `wanted` says which members an upstream is to have.
     pub fn compile(
         &mut self,
         config: &Config,
         slots: &[usize],
         before: Option<&Snapshot>,
         known: &Known,
-        keyrings: &Keyrings,
+        files: &FromFiles,
         wanted: impl Fn(&config::Upstream) -> Vec<Wanted>,
     ) -> Snapshot {
         self.versions += 1;
@@ -100,7 +110,7 @@ impl Compiler {
             .iter()
             .map(|spec| {
                 let old = old.get(&*spec.name).copied();
-                let keyring = keyrings.get(&spec.name).cloned().unwrap_or_default();
+                let keyring = files.keyrings.get(&spec.name).cloned().unwrap_or_default();
                 let is_same = |old: &Upstream| {
                     old.spec == *spec && old.zone.as_ref() == zone && old.keyring == keyring
                 };
@@ -116,7 +126,8 @@ impl Compiler {
         let mut listeners = vec![None; slots.iter().max().map_or(0, |max| max + 1)];
         for (i, (spec, slot)) in config.listeners.iter().zip(slots).enumerate() {
             let cells = self.registry.listener(&spec.name);
-            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, cells)));
+            let tls = files.tls.get(&spec.name).cloned();
+            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, tls, cells)));
         }
         let limits: HashMap<&str, &Arc<RouteLimits>> = before
             .into_iter()

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::base::clock::{Clock, Nanos};
+use crate::base::tls::CertificateError;
 use crate::config::units::format_duration;
 use crate::config::{self, Config, Name};
 use crate::guard::breaker::{self, State};
@@ -32,11 +33,13 @@ use crate::upstream::overrides::{
 use crate::upstream::{Admits, Endpoint, Health, Signal, Since, Upstream};
 
 use super::access::{self, Access};
-use super::compile::{Compiler, Known, UNROUTED, Wanted};
+use super::certificates::{self, CertificateWatch};
+use super::compile::{Compiler, FromFiles, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::sticky_keys::{StickyKeyError, StickyKeys};
+use super::ticket_keys::{TicketKeyError, TicketKeyReader};
 use super::worker::{Command, Heir};
 use super::workers::Workers;
 
@@ -48,6 +51,8 @@ pub struct Live {
     registry: Arc<Registry>,
     compiler: Compiler,
     sticky_keys: StickyKeys,
+    ticket_keys: TicketKeyReader,
+    certificates: CertificateWatch,
     sockets: Sockets,
     workers: Workers,
     access: Access,
@@ -94,6 +99,17 @@ pub enum ReloadError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Stopping,
+    /// What session tickets are made with cannot be read.
+    #[error(transparent)]
+    TicketKey(#[from] TicketKeyError),
+    /// A certificate, or what comes with it, cannot be served.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// The listener.
+        listener: Name,
+        /// Which file, and what is wrong with it.
+        source: CertificateError,
+    },
     /// A successor is starting with the configuration as it is.
     #[error("an upgrade is under way; try again when it is over")]
     Upgrading,
@@ -119,6 +135,8 @@ pub struct Parts {
     pub compiler: Compiler,
     /// What read the secrets of its cookies.
     pub sticky_keys: StickyKeys,
+    /// What read the secrets of its session tickets.
+    pub ticket_keys: TicketKeyReader,
     /// Its sockets.
     pub sockets: Sockets,
     /// The threads.
@@ -160,6 +178,8 @@ impl Live {
             registry: parts.registry,
             compiler: parts.compiler,
             sticky_keys: parts.sticky_keys,
+            ticket_keys: parts.ticket_keys,
+            certificates: CertificateWatch::new(),
             sockets: parts.sockets,
             workers: parts.workers,
             access: parts.access,
@@ -220,7 +240,12 @@ impl Live {
             return Err(ReloadError::NoListener);
         }
         // 1 all that can fail
+        let old = self.published.snapshot.load_full();
         let keyrings = self.sticky_keys.read(&config)?;
+        let ticket_keys = self.ticket_keys.read(&config)?;
+        let tls = certificates::prepare(&config, Some(&old), &ticket_keys)
+            .map_err(|(listener, source)| ReloadError::Tls { listener, source })?;
+        let files = FromFiles { keyrings, tls };
         let log = self
             .access
             .prepare(access::settings(&config), &self.registry)
@@ -236,14 +261,13 @@ impl Live {
         let reconciled = overrides.reconcile(Some(&self.config), &config);
         let now = self.clock.now();
         let grace = config.process.grace;
-        let old = self.published.snapshot.load_full();
         let known = self.known(&old);
         let next = self.compiler.compile(
             &config,
             &prepared.slots,
             Some(&old),
             &known,
-            &keyrings,
+            &files,
             |spec| wanted(spec, &overrides),
         );
         let next = Arc::new(next);
@@ -276,6 +300,10 @@ impl Live {
             });
         }
         self.access.switch(log, &self.workers);
+        certificates::settle(&next, &ticket_keys, &self.registry);
+        // Who reloads may have renewed certificates only.
+        self.certificates
+            .look(&next, &self.registry, &self.timeline);
         for upstream in &next.upstreams {
             upstream.call_waiting(now);
         }
@@ -677,6 +705,11 @@ impl Live {
         self.access.tidy();
         self.expire();
         self.release();
+        if self.certificates.is_due() {
+            let snapshot = self.published.snapshot.load_full();
+            self.certificates
+                .look(&snapshot, &self.registry, &self.timeline);
+        }
         let now = self.clock.now();
         for upstream in &self.published.snapshot.load().upstreams {
             upstream.note_exchanges(now);

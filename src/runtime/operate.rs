@@ -10,11 +10,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::base::clock::{Clock, Nanos};
+use crate::base::tls::CertificateFacts;
 use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Verbosity, diff};
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::guard::breaker::State;
-use crate::proxy::snapshot::Published;
+use crate::proxy::snapshot::{Published, Snapshot};
 use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecimal};
 use crate::telemetry::log::LevelSwitch;
 use crate::telemetry::metrics::cells::{ConfigCells, EndpointOutcome};
@@ -25,8 +26,8 @@ use crate::upstream::{Health, Members, Upstream};
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    ConfigView, EjectedView, EndpointView, FailureView, LastCheckView, LeavingView, ListenerView,
-    Observed, SinceView, Status, UpstreamSummary, UpstreamView,
+    CertificateView, ConfigView, EjectedView, EndpointView, FailureView, LastCheckView,
+    LeavingView, ListenerView, Observed, SinceView, Status, UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -213,6 +214,7 @@ impl Operations {
                     name: listener.name.to_string(),
                     addresses: live.sockets().texts(&listener.name),
                     connections: live.sockets().connections(&listener.name).unwrap_or(0),
+                    certificates: certificates(&snapshot, &listener.name),
                 })
                 .collect(),
             upstreams: snapshot
@@ -510,6 +512,24 @@ fn plan(live: &Live, loaded: &Loaded) -> PlanView {
         hash: loaded.hash,
         files: loaded.files.clone(),
     }
+}
+
+fn certificates(snapshot: &Snapshot, listener: &str) -> Vec<CertificateView> {
+    let mut plans = snapshot.listeners.iter().flatten();
+    let plan = plans.find(|plan| &*plan.spec.name == listener);
+    let Some(tls) = plan.and_then(|plan| plan.tls.as_ref()) else {
+        return Vec::new();
+    };
+    let renewal_failing = tls.is_failing();
+    let view = |facts: &CertificateFacts| CertificateView {
+        names: facts.names.clone(),
+        subject: facts.subject.clone(),
+        key: facts.kind.as_str(),
+        not_after_unix_ms: facts.not_after.saturating_mul(1000),
+        fingerprint: facts.fingerprint_hex(),
+        renewal_failing,
+    };
+    tls.facts().iter().map(view).collect()
 }
 
 fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {

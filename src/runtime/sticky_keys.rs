@@ -2,17 +2,16 @@
 //! program's own, `sticky.key` in `state_dir`, made when it is first needed.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use thiserror::Error;
 
 use crate::balance::sticky::Keyring;
 use crate::config::secret::{self, SecretError};
 use crate::config::{Config, Name};
+
+use super::secret_file::make_once;
 
 /// The keyrings of upstreams; who is not among them signs no cookies.
 pub type Keyrings = HashMap<Name, Keyring>;
@@ -112,67 +111,17 @@ fn read(path: &Path, upstream: &Name) -> Result<Keyring, StickyKeyError> {
 }
 
 fn read_or_make(folder: &Path, upstream: &Name) -> Result<Keyring, StickyKeyError> {
-    let path = folder.join(FILE);
-    // Somebody's link to nowhere is there too: it is read, which says what is wrong.
-    if let Err(e) = fs::symlink_metadata(&path)
-        && e.kind() == ErrorKind::NotFound
-        && let Err(source) = make(folder, &path)
-    {
-        return Err(StickyKeyError::Make { path, source });
-    }
-    // What is in the file counts, whoever wrote it.
+    let path = make_once(folder, FILE).map_err(|source| StickyKeyError::Make {
+        path: folder.join(FILE),
+        source,
+    })?;
     read(&path, upstream)
-}
-
-/// Makes the file: whole or not at all, and never in the place of another.
-fn make(folder: &Path, path: &Path) -> io::Result<()> {
-    let temporary = folder.join(format!(".{FILE}.{}", std::process::id()));
-    let made = write(&temporary, folder).and_then(|()| match fs::hard_link(&temporary, path) {
-        // Another process was quicker: its key is as good.
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // A file system without links. Nobody else is at it: an upgrade's first process has made the
-        // file before it has a second.
-        Err(_) => fs::rename(&temporary, path),
-        Ok(()) => Ok(()),
-    });
-    // Renamed or not written it is not there; if it cannot be removed, the next one takes it.
-    let _ = fs::remove_file(&temporary);
-    made?;
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some file systems cannot flush folders: fsync(2).
-        Err(e) if e.kind() != ErrorKind::InvalidInput => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// 256 random bits as a line of text: an operator may copy it to other machines.
-fn write(path: &Path, folder: &Path) -> io::Result<()> {
-    let mut key = [0_u8; 32];
-    // Up to 256 bytes come whole once the kernel has gathered enough at boot: getrandom(2).
-    let count = getrandom(&mut key, GetRandomFlags::empty())?;
-    if count != key.len() {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    let mut line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    // Root, before it becomes `process.user`: the file is for whoever owns the folder.
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(folder)?;
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    file.write_all(line.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

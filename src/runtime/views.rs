@@ -67,6 +67,26 @@ pub struct ListenerView {
     pub addresses: Vec<String>,
     /// Open client connections.
     pub connections: usize,
+    /// What it serves by TLS; none for one that speaks clear text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateView>,
+}
+
+/// A certificate that a listener serves.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateView {
+    /// DNS names and addresses that it is for.
+    pub names: Vec<String>,
+    /// Whose it is, as RFC 4514 writes it.
+    pub subject: String,
+    /// Kind of its key: `ecdsa`, `rsa`, `ed25519` or `other`.
+    pub key: &'static str,
+    /// Until when it holds, in milliseconds since 1970.
+    pub not_after_unix_ms: i64,
+    /// SHA-256 of it, in hex.
+    pub fingerprint: String,
+    /// Its files have changed and cannot be served, so it is served on.
+    pub renewal_failing: bool,
 }
 
 /// An upstream at a glance.

@@ -12,20 +12,20 @@ use super::KeyKind;
 use super::spec::CertificateFiles;
 
 /// A CA and a folder.
-pub(super) struct Ca {
-    pub(super) issuer: CertifiedIssuer<'static, KeyPair>,
+pub(crate) struct Ca {
+    pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// What it issued, in PEM.
-pub(super) struct Issued {
-    pub(super) cert: String,
-    pub(super) key: String,
-    pub(super) der: Vec<u8>,
+pub(crate) struct Issued {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    pub(crate) der: Vec<u8>,
 }
 
 impl Ca {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -37,14 +37,14 @@ impl Ca {
     }
 
     /// A certificate for these names.
-    pub(super) fn issue(&self, names: &[&str], kind: KeyKind) -> Issued {
+    pub(crate) fn issue(&self, names: &[&str], kind: KeyKind) -> Issued {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, "a test");
         self.issue_with(&params, kind)
     }
 
-    pub(super) fn issue_with(&self, params: &CertificateParams, kind: KeyKind) -> Issued {
+    pub(crate) fn issue_with(&self, params: &CertificateParams, kind: KeyKind) -> Issued {
         let algorithm = match kind {
             KeyKind::Ecdsa => &PKCS_ECDSA_P256_SHA256,
             KeyKind::Ed25519 => &PKCS_ED25519,
@@ -61,7 +61,7 @@ impl Ca {
     }
 
     /// The pair as files that are called so.
-    pub(super) fn files(&self, name: &str, issued: &Issued) -> CertificateFiles {
+    pub(crate) fn files(&self, name: &str, issued: &Issued) -> CertificateFiles {
         CertificateFiles {
             cert: self.write(&format!("{name}.pem"), &issued.cert),
             key: self.write(&format!("{name}.key"), &issued.key),
@@ -69,13 +69,13 @@ impl Ca {
         }
     }
 
-    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 }

@@ -16,7 +16,7 @@
 mod certificate;
 mod client;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod handshake;
 mod identity;
 mod name;

@@ -50,6 +50,9 @@ pub enum TlsVersion {
 // === impl TlsVersion ===
 
 impl TlsVersion {
+    /// Every version.
+    pub const ALL: [Self; 2] = [Self::V12, Self::V13];
+
     /// The word in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use crate::telemetry::history::utc;
 
 use super::client::Client;
 use super::table::{Table, visible};
-use super::views::{Config, Event, History, Status};
+use super::views::{Config, Event, History, Listener, Status};
 use super::{Failure, Show};
 
 pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result<(), Failure> {
@@ -36,6 +36,7 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
         ]);
     }
     write!(out, "\n{listeners}")?;
+    certificates(&status.listeners, out)?;
     let mut upstreams = Table::new(&["UPSTREAM", "ENDPOINTS", "READY", "DOWN", "IN FLIGHT"]);
     for upstream in &status.upstreams {
         upstreams.row([
@@ -66,6 +67,41 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
             plural(leaving.listeners as u64, "listener"),
             plural(leaving.endpoints as u64, "endpoint")
         )?;
+    }
+    Ok(())
+}
+
+fn certificates(listeners: &[Listener], out: &mut dyn Write) -> Result<(), Failure> {
+    if listeners.iter().all(|l| l.certificates.is_empty()) {
+        return Ok(());
+    }
+    let mut table = Table::new(&["LISTENER", "CERTIFICATE", "KEY", "UNTIL", "SHA-256"]);
+    for listener in listeners {
+        for certificate in &listener.certificates {
+            let names = match certificate.names.as_slice() {
+                [] => certificate.subject.clone(),
+                [name] => name.clone(),
+                [name, more @ ..] => format!("{name} +{}", more.len()),
+            };
+            table.row([
+                listener.name.clone(),
+                names,
+                certificate.key.clone(),
+                utc(certificate.not_after_unix_ms.max(0) as u64),
+                certificate.fingerprint.chars().take(16).collect(),
+            ]);
+        }
+    }
+    write!(out, "\n{table}")?;
+    for listener in listeners {
+        if listener.certificates.iter().any(|c| c.renewal_failing) {
+            writeln!(
+                out,
+                "\nthe certificate files of {} have changed and cannot be served; those of before are: \
+                 `isobar history` says why",
+                visible(&listener.name)
+            )?;
+        }
     }
     Ok(())
 }

@@ -41,6 +41,18 @@ pub(super) struct Listener {
     pub(super) name: String,
     pub(super) addresses: Vec<String>,
     pub(super) connections: u64,
+    #[serde(default)]
+    pub(super) certificates: Vec<Certificate>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Certificate {
+    pub(super) names: Vec<String>,
+    pub(super) subject: String,
+    pub(super) key: String,
+    pub(super) not_after_unix_ms: i64,
+    pub(super) fingerprint: String,
+    pub(super) renewal_failing: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,9 +23,8 @@ use crate::base::rng::Rng;
 use crate::config::{self, Retry};
 use crate::guard::breaker::Change;
 use crate::guard::outlier::Trip;
-use crate::runtime::compile::{Compiler, Known, Wanted};
+use crate::runtime::compile::{Compiler, FromFiles, Known, Wanted};
 use crate::runtime::ejections::{Ejections, Verdict};
-use crate::runtime::sticky_keys::Keyrings;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::{
     Admission, Admits, Endpoint, Health, LocalUpstream, Signal, Signals, Ticket, Upstream, Waiter,
@@ -274,8 +273,14 @@ impl Sim {
                 })
                 .collect()
         };
-        let mut snapshot =
-            compiler.compile(config, &[0], None, &Known::new(), &Keyrings::new(), wanted);
+        let mut snapshot = compiler.compile(
+            config,
+            &[0],
+            None,
+            &Known::new(),
+            &FromFiles::default(),
+            wanted,
+        );
         let upstream = snapshot.upstreams.remove(0);
         let retry = snapshot.plans.remove(0).retry;
         let mut rng = Rng::new(seed);

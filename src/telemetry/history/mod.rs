@@ -49,6 +49,8 @@ pub enum Cause {
     Breaker,
     /// An override reached its end.
     Expiry,
+    /// Files beside the configuration changed: certificates.
+    Files,
     /// Somebody with access to the admin socket.
     Operator {
         /// `uid:0`, or the name that was given.
@@ -95,6 +97,11 @@ pub enum Trigger {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum What {
+    /// Certificates of a listener were renewed, or could not be.
+    Certificates {
+        /// The listener's name.
+        listener: String,
+    },
     /// A configuration is served.
     Config {
         /// How much of it is new: "1 listener added, 2 upstreams changed".
@@ -201,6 +208,7 @@ impl fmt::Display for Event {
             Cause::Agent
             | Cause::Breaker
             | Cause::Expiry
+            | Cause::Files
             | Cause::Outlier
             | Cause::Probe
             | Cause::Start
@@ -218,6 +226,7 @@ impl Cause {
             Self::Agent => "agent",
             Self::Breaker => "breaker",
             Self::Expiry => "expiry",
+            Self::Files => "files",
             Self::Operator { .. } => "operator",
             Self::Outlier => "outlier",
             Self::Probe => "probe",
@@ -238,6 +247,7 @@ impl Cause {
             Self::Agent
             | Self::Breaker
             | Self::Expiry
+            | Self::Files
             | Self::Outlier
             | Self::Probe
             | Self::Reload { .. }
@@ -253,6 +263,7 @@ impl Cause {
             Self::Agent
             | Self::Breaker
             | Self::Expiry
+            | Self::Files
             | Self::Outlier
             | Self::Probe
             | Self::Reload { .. }
@@ -279,6 +290,7 @@ impl fmt::Display for Trigger {
 impl What {
     fn clip(&mut self) {
         match self {
+            Self::Certificates { listener } => clip(listener, MAX_WORD),
             Self::Config { counts } => clip(counts, MAX_TEXT),
             Self::ConfigRefused => {}
             Self::Endpoint {
@@ -306,6 +318,7 @@ impl What {
 
     fn bytes(&self) -> usize {
         match self {
+            Self::Certificates { listener } => listener.len(),
             Self::Config { counts } => counts.len(),
             Self::ConfigRefused => 0,
             Self::Endpoint {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::{Counter, Gauge, Histogram};
+use crate::base::tls::{Handshake, TlsVersion};
 use crate::telemetry::reason::Reason;
 
 /// Counters by [`Reason`].
@@ -188,6 +189,14 @@ pub struct ListenerCells {
     pub received_bytes: Counter,
     /// Bytes written to clients, heads included.
     pub sent_bytes: Counter,
+    handshakes: [Counter; Handshake::ALL.len()],
+    /// TLS handshakes that succeeded: from the accept to the end.
+    pub handshake_duration: Histogram,
+    tls_connections: [Counter; TlsVersion::ALL.len()],
+    /// Times new certificates were served, or files were whole again. Control plane only.
+    pub renewals: Counter,
+    /// Times changed files could not be served. Control plane only.
+    pub failed_renewals: Counter,
 }
 
 /// One route.
@@ -535,6 +544,22 @@ impl RetryReason {
             Self::Status => "status",
             Self::Timeout => "timeout",
         }
+    }
+}
+
+// === impl ListenerCells ===
+
+impl ListenerCells {
+    /// TLS handshakes by how they ended.
+    #[inline]
+    pub fn handshakes(&self, ending: Handshake) -> &Counter {
+        &self.handshakes[ending as usize]
+    }
+
+    /// Connections whose handshake succeeded, by version.
+    #[inline]
+    pub fn tls_connections(&self, version: TlsVersion) -> &Counter {
+        &self.tls_connections[version as usize]
     }
 }
 

@@ -8,8 +8,9 @@ use super::cells::{
     CheckResult, CodeClass, ConnectFailure, EndpointOutcome, ListenerCells, PoolClose, PoolOutcome,
     Protocol, RetryReason, RouteCells, WorkerCells,
 };
-use super::registry::{Endpoint, Upstream};
+use super::registry::{Certificates, Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
+use crate::base::tls::{Handshake, TlsVersion};
 use crate::telemetry::reason::Reason;
 
 /// One family of series.
@@ -45,6 +46,8 @@ pub(super) enum Read {
     /// How many samples there were.
     Series,
     Server(fn(&View, &mut Samples<'_>)),
+    /// Of listeners that speak TLS.
+    Tls(fn(&Certificates, &PerWorker<ListenerCells>, &mut Samples<'_>)),
     Upstream(fn(&Upstream, &mut Samples<'_>)),
     Worker(fn(&WorkerCells, &mut Samples<'_>)),
 }
@@ -246,6 +249,70 @@ pub const FAMILIES: &[Family] = &[
         labels: LISTENER,
         help: "Bytes written to clients, heads included.",
         read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.sent_bytes.value()))),
+    },
+    // ── TLS of listeners ─────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_tls_handshakes_total",
+        kind: Kind::Counter,
+        labels: &["listener", "result"],
+        help: "TLS handshakes with clients, by how they ended: full and resumed succeeded.",
+        read: Read::Tls(|_, c, to| {
+            for ending in Handshake::ALL {
+                to.counter(&[ending.as_str()], c.sum(|c| c.handshakes(ending).value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_tls_handshake_duration_seconds",
+        kind: Kind::Histogram,
+        labels: LISTENER,
+        help: "TLS handshakes that succeeded: from the accept to the end.",
+        read: Read::Tls(|_, c, to| to.histogram(&sum_of(c, |c| &c.handshake_duration))),
+    },
+    Family {
+        name: "isobar_tls_connections_total",
+        kind: Kind::Counter,
+        labels: &["listener", "version"],
+        help: "TLS connections with clients, by version.",
+        read: Read::Tls(|_, c, to| {
+            for version in TlsVersion::ALL {
+                to.counter(
+                    &[version.as_str()],
+                    c.sum(|c| c.tls_connections(version).value()),
+                );
+            }
+        }),
+    },
+    Family {
+        name: "isobar_tls_certificate_not_after_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &["listener", "certificate"],
+        help: "Until when a certificate that is served holds, in seconds since 1970, by its first \
+               name; of several for one name the first to expire.",
+        read: Read::Tls(|certificates, _, to| {
+            for (name, not_after) in &certificates.expiries {
+                to.gauge(&[name], *not_after as f64);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_tls_certificate_renewal_failing",
+        kind: Kind::Gauge,
+        labels: LISTENER,
+        help: "1 while the files of certificates cannot be served and those of before are.",
+        read: Read::Tls(|certificates, _, to| {
+            to.gauge(&[], f64::from(u8::from(certificates.is_failing)));
+        }),
+    },
+    Family {
+        name: "isobar_tls_certificate_renewals_total",
+        kind: Kind::Counter,
+        labels: &["listener", "result"],
+        help: "Changes of the files of certificates: served (ok), or not whole (failed).",
+        read: Read::Tls(|_, c, to| {
+            to.counter(&["ok"], c.control().renewals.value());
+            to.counter(&["failed"], c.control().failed_renewals.value());
+        }),
     },
     // ── routes ───────────────────────────────────────────────────────────────────────────────
     Family {
@@ -731,6 +798,7 @@ impl std::fmt::Debug for Read {
             Self::Route(_) => "Route",
             Self::Series => "Series",
             Self::Server(_) => "Server",
+            Self::Tls(_) => "Tls",
             Self::Upstream(_) => "Upstream",
             Self::Worker(_) => "Worker",
         })

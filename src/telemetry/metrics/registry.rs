@@ -43,8 +43,19 @@ pub enum Object<'a> {
     Upstream(&'a str),
 }
 
+/// The certificates that a listener serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// What each is called, once, and when it ends to hold, in seconds since 1970.
+    pub expiries: Vec<(String, i64)>,
+    /// Whether their files have changed and cannot be served.
+    pub is_failing: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Objects {
+    /// Of listeners that speak TLS.
+    pub(super) certificates: ByName<Certificates>,
     pub(super) listeners: ByName<PerWorker<ListenerCells>>,
     pub(super) routes: ByName<PerWorker<RouteCells>>,
     pub(super) upstreams: BTreeMap<Arc<str>, Upstream>,
@@ -111,6 +122,15 @@ impl Registry {
         .clone()
     }
 
+    /// What a listener serves by TLS; `None` = it speaks clear text.
+    pub fn set_certificates(&self, listener: &str, certificates: Option<Certificates>) {
+        let mut objects = self.lock();
+        match certificates {
+            None => objects.certificates.remove(listener),
+            Some(all) => objects.certificates.insert(listener.into(), Arc::new(all)),
+        };
+    }
+
     /// The cells of the route of this name.
     pub fn route(&self, name: &str) -> Arc<PerWorker<RouteCells>> {
         entry(&mut self.lock().routes, name, || {
@@ -153,6 +173,12 @@ impl Registry {
         objects
             .listeners
             .retain(|name, _| keep(Object::Listener(name)));
+        let Objects {
+            certificates,
+            listeners,
+            ..
+        } = &mut *objects;
+        certificates.retain(|name, _| listeners.contains_key(name));
         objects.routes.retain(|name, _| keep(Object::Route(name)));
         objects.upstreams.retain(|name, upstream| {
             if !keep(Object::Upstream(name)) {

@@ -16,7 +16,7 @@ use super::cells::{
 };
 use super::families::{FAMILIES, Family, Kind, Read};
 use super::process::ProcessStats;
-use super::registry::{ByName, Endpoint, Registry, Upstream};
+use super::registry::{ByName, Certificates, Endpoint, Registry, Upstream};
 
 /// The content type of [`Registry::scrape`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -30,6 +30,7 @@ pub(super) struct View {
     pub(super) log_writer: Arc<LogWriterCells>,
     pub(super) config: Arc<ConfigCells>,
     pub(super) process: Option<ProcessStats>,
+    certificates: ByName<Certificates>,
     listeners: ByName<PerWorker<ListenerCells>>,
     routes: ByName<PerWorker<RouteCells>>,
     upstreams: BTreeMap<Arc<str>, Upstream>,
@@ -70,6 +71,7 @@ impl Registry {
             log_writer: self.log_writer(),
             config: self.config(),
             process: ProcessStats::read().ok(),
+            certificates: objects.certificates.clone(),
             listeners: objects.listeners.clone(),
             routes: objects.routes.clone(),
             upstreams: objects.upstreams.clone(),
@@ -106,6 +108,13 @@ impl View {
                 self.listeners
                     .iter()
                     .for_each(|(name, cells)| read(cells, to.of(&[name])));
+            }
+            Read::Tls(read) => {
+                for (name, certificates) in &self.certificates {
+                    if let Some(cells) = self.listeners.get(name) {
+                        read(certificates, cells, to.of(&[name]));
+                    }
+                }
             }
             Read::Route(read) => {
                 self.routes

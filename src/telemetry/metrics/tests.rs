@@ -9,8 +9,9 @@ use super::cells::{
     CheckResult, CodeClass, ConnectFailure, EndpointOutcome, PoolOutcome, Protocol, RetryReason,
 };
 use super::families::{FAMILIES, Kind};
-use super::registry::{Object, Registry};
+use super::registry::{Certificates, Object, Registry};
 use crate::base::load::Load;
+use crate::base::tls::{Handshake, TlsVersion};
 use crate::telemetry::reason::Reason;
 
 type Labels = BTreeMap<String, String>;
@@ -158,6 +159,15 @@ fn busy() -> (Registry, Arc<Load>) {
         let listener = listeners.worker(i);
         listener.accepts.add(n);
         listener.refusals.of(Reason::ConnectionsLimit).add(n);
+        listener.handshakes(Handshake::Resumed).add(n);
+        listener.tls_connections(TlsVersion::V13).add(n);
+        listener.handshake_duration.observe(n * 1_000_000);
+        listeners.control().failed_renewals.store(5);
+        let certificates = Certificates {
+            expiries: vec![("a.test".to_owned(), 1_800_000_000)],
+            is_failing: true,
+        };
+        registry.set_certificates("web", Some(certificates));
         let routes = registry.route("api");
         let route = routes.worker(i);
         route.requests(Protocol::H1, CodeClass::Success).add(n);
@@ -253,6 +263,18 @@ fn values_are_sums_over_workers() {
         &[("listener", "web")],
         11.0,
     );
+    let resumed = [("listener", "web"), ("result", "resumed")];
+    is("isobar_tls_handshakes_total", &resumed, 11.0);
+    let newest = [("listener", "web"), ("version", "1.3")];
+    is("isobar_tls_connections_total", &newest, 11.0);
+    let web = [("listener", "web")];
+    is("isobar_tls_handshake_duration_seconds_count", &web, 2.0);
+    is("isobar_tls_certificate_renewal_failing", &web, 1.0);
+    let failed = [web[0], ("result", "failed")];
+    is("isobar_tls_certificate_renewals_total", &failed, 5.0);
+    let expiry = "isobar_tls_certificate_not_after_timestamp_seconds";
+    let certificate = [web[0], ("certificate", "a.test")];
+    is(expiry, &certificate, 1_800_000_000.0);
     let refused = [("listener", "web"), ("reason", "connections_limit")];
     is("isobar_listener_refusals_total", &refused, 11.0);
     let requests = [("route", "api"), ("protocol", "h1"), ("code_class", "2xx")];

@@ -2,11 +2,12 @@
 //! in plain words.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
@@ -97,7 +98,7 @@ pub enum Wrong {
     )]
     Encrypted,
     /// It cannot be read.
-    #[error("it cannot be read: {0}")]
+    #[error("it cannot be read: {}{}", .0, hint(.0))]
     Io(io::Error),
     /// The library cannot sign with this kind of key.
     #[error(
@@ -485,6 +486,16 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Wrong> {
     Ok(bytes)
 }
 
+/// Who starts as root and gives it up reads the files once with its rights, and never again.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "; it must be readable for the user that isobar runs as, or it cannot be renewed"
+        }
+        _ => "",
+    }
+}
+
 // === impl CertificateError ===
 
 impl CertificateError {
@@ -524,6 +535,11 @@ impl CertificateFacts {
     /// What calls it in a sentence and in a label: its first name, else its subject.
     pub fn name(&self) -> &str {
         self.names.first().unwrap_or(&self.subject)
+    }
+
+    /// Its fingerprint in lower-case hex.
+    pub fn fingerprint_hex(&self) -> String {
+        HEXLOWER.encode(&self.fingerprint)
     }
 
     /// What an operator should know about it, `now` in seconds since 1970.

@@ -165,7 +165,7 @@ fn what_is_wrong_with_a_file_is_told_with_what_to_do() {
             "it is in DER, and PEM is wanted: `openssl x509 -inform der -in FILE -out NEW` makes it so",
         ),
         (
-            &[b'x'; MAX_BYTES as usize + 1],
+            &vec![b'x'; MAX_BYTES as usize + 1],
             "it has more than 1048576 bytes; is it the right file?",
         ),
     ];
