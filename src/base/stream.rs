@@ -39,8 +39,9 @@ pub trait Channel: Debug {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// As [`Stream::poll_write`]; a head is written whole, in one call.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
-    /// Whether the body's end has come and nothing of it is left to read; then its trailers.
-    fn take_end(&mut self) -> Option<Option<HeaderMap>>;
+    /// Whether the body's end has come and nothing of it is left to read; then its trailers, if there
+    /// are any.
+    fn take_end(&mut self) -> Option<HeaderMap>;
     /// Whether the head that was read last is all there is: no body, no trailers.
     fn has_only_head(&self) -> bool;
     /// The head to be written next is all there will be, though it may not say so itself.

@@ -108,17 +108,18 @@ impl Incoming {
     }
 
     /// The end, if it is here and nothing is left before it.
-    pub(super) fn take_end(&mut self) -> Option<Option<HeaderMap>> {
+    pub(super) fn take_end(&mut self) -> Option<HeaderMap> {
         if !self.chunk.is_empty() {
             return None;
         }
         match &mut self.end {
             End::Open if self.recv.is_end_stream() => {
                 self.end = End::Taken;
-                Some(None)
+                Some(HeaderMap::new())
             }
             End::Reached(trailers) => {
-                let trailers = trailers.take();
+                // An empty map has no memory.
+                let trailers = trailers.take().unwrap_or_default();
                 self.end = End::Taken;
                 Some(trailers)
             }

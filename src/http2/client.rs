@@ -274,7 +274,7 @@ impl Channel for ClientStream {
         }
     }
 
-    fn take_end(&mut self) -> Option<Option<HeaderMap>> {
+    fn take_end(&mut self) -> Option<HeaderMap> {
         if self.read < self.text.len() {
             return None;
         }

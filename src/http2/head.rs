@@ -162,7 +162,7 @@ pub(super) fn read_request(
     let mut key = None;
     let mut is_grpc = false;
     while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
-        match class(&name) {
+        match class(name) {
             Class::Host => authority = Some(value),
             Class::Upgrade => upgrade = Some(value),
             Class::WebSocketKey => key = Some(value),
@@ -173,7 +173,7 @@ pub(super) fn read_request(
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
                 is_grpc |= class == Class::ContentType && value.starts_with(b"application/grpc");
-                append(&mut headers, &name, value)?;
+                append(&mut headers, name, value)?;
             }
         }
     }
@@ -232,14 +232,14 @@ pub(super) fn read_response(
     let mut headers = HeaderMap::with_capacity(16);
     let mut length = None;
     while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
-        match class(&name) {
+        match class(name) {
             Class::Hop | Class::Upgrade | Class::Chunked => {}
             Class::WebSocketAccept if opened => {}
             class => {
                 if class == Class::ContentLength {
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
-                append(&mut headers, &name, value)?;
+                append(&mut headers, name, value)?;
             }
         }
     }

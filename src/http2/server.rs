@@ -147,7 +147,7 @@ impl Channel for ServerStream {
         }
     }
 
-    fn take_end(&mut self) -> Option<Option<HeaderMap>> {
+    fn take_end(&mut self) -> Option<HeaderMap> {
         if self.read < self.text.len() {
             return None;
         }

@@ -391,7 +391,7 @@ impl<'p> Flow<'p> {
         };
         let read = std::mem::replace(&mut self.reader, Reader::Done);
         if let Reader::Streamed(trailers) = read {
-            let fields = end.iter().flatten();
+            let fields = end.iter();
             let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
             self.end_with(fields.filter(|(name, _)| trailers.pass(name)), out);
         }

@@ -103,11 +103,14 @@ struct Serving<G> {
     _guard: G,
 }
 
+/// What a handshake came to: `None` = there is nobody left.
+pub(super) type Greeted = Option<(Conn, Next)>;
+
 enum State {
     /// Waiting without a buffer for the first bytes of a request.
     Waiting(Conn),
     /// Agreeing on TLS.
-    Greeting(Pin<Box<dyn Future<Output = Option<(Conn, Next)>>>>),
+    Greeting(Pin<Box<dyn Future<Output = Greeted>>>),
     /// Requests are at hand; the exchanger has the connection.
     Exchanging(Exchanger),
     /// Lingering, or a tunnel.

@@ -16,7 +16,7 @@ use crate::base::tls::{
 use crate::config::ListenerTls;
 use crate::telemetry::reason::Reason;
 
-use super::h1::{Conn, Next};
+use super::h1::{Conn, Greeted, Next};
 use super::turn_away;
 use super::worker::{Phase, Worker};
 
@@ -25,11 +25,7 @@ const H2: &[u8] = b"h2";
 
 /// Agrees on TLS with a client: the connection, and what is to become of it; [`Next::Idle`] = its
 /// requests are awaited. `None` = there is nobody left.
-pub(super) async fn handshake(
-    conn: Conn,
-    worker: Rc<Worker>,
-    tls: Arc<TlsServer>,
-) -> Option<(Conn, Next)> {
+pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer>) -> Greeted {
     let snapshot = worker.snapshot_for(conn.life.slot)?;
     let listener = snapshot.listener(conn.life.slot)?;
     let spec = listener.spec.tls.as_ref()?;

@@ -21,7 +21,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{FrameIo, Link};
+use crate::http2::{ClientStream, FrameIo, Link};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -131,7 +131,7 @@ pub async fn open(
     }
     let link = link(stream, upstream, shared, means, timer, &is_cut).await?;
     keep(dialing, endpoint, &link, means);
-    let stream = crate::http2::ClientStream::new(link);
+    let stream = Box::new(ClientStream::new(link));
     Ok(Connection::shared(stream, shared))
 }
 

@@ -13,7 +13,7 @@ use crate::http2::{ClientStream, Link};
 /// The connections.
 #[derive(Debug, Default)]
 pub struct Links {
-    links: RefCell<Vec<Kept>>,
+    kept: RefCell<Vec<Kept>>,
     /// Somebody is making one.
     is_dialing: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
@@ -32,7 +32,7 @@ struct Kept {
 #[derive(Debug)]
 pub(super) enum Turn<'l> {
     /// One.
-    Stream(ClientStream),
+    Stream(Box<ClientStream>),
     /// The task of making a connection.
     Dial(Dialing<'l>),
     /// Neither: the endpoint speaks HTTP/1.1.
@@ -47,10 +47,10 @@ pub(super) struct Dialing<'l>(&'l Links);
 
 impl Links {
     /// A stream on a connection with room for one: `max` on each at most.
-    pub fn take(&self, max: u32) -> Option<ClientStream> {
-        let links = self.links.borrow();
-        let open = links.iter().find(|kept| kept.link.has_room(max))?;
-        Some(ClientStream::new(open.link.clone()))
+    pub fn take(&self, max: u32) -> Option<Box<ClientStream>> {
+        let all = self.kept.borrow();
+        let open = all.iter().find(|kept| kept.link.has_room(max))?;
+        Some(Box::new(ClientStream::new(open.link.clone())))
     }
 
     /// Whether the endpoint spoke HTTP/1.1 when it was free to choose.
@@ -79,12 +79,12 @@ impl Links {
     /// Keeps one more connection.
     pub(super) fn add(&self, link: Rc<Link>, now: Nanos) {
         self.speaks_h1.set(false);
-        self.links.borrow_mut().push(Kept { link, used: now });
+        self.kept.borrow_mut().push(Kept { link, used: now });
     }
 
     /// Closes what is idle for longer than `idle_timeout`, and forgets what is closing.
     pub fn sweep(&self, idle_timeout: Nanos, now: Nanos) {
-        self.links.borrow_mut().retain_mut(|kept| {
+        self.kept.borrow_mut().retain_mut(|kept| {
             if kept.link.streams() > 0 {
                 kept.used = now;
             }
@@ -95,7 +95,7 @@ impl Links {
 
     /// Opens no stream on any of them any more; those that are open go on.
     pub fn clear(&self) {
-        for kept in self.links.borrow_mut().drain(..) {
+        for kept in self.kept.borrow_mut().drain(..) {
             kept.link.retire();
         }
     }

@@ -80,9 +80,9 @@ impl Connection {
     }
 
     /// A stream on a connection that others use too.
-    pub fn shared(stream: ClientStream, endpoint: &Arc<Endpoint>) -> Self {
+    pub fn shared(stream: Box<ClientStream>, endpoint: &Arc<Endpoint>) -> Self {
         Self {
-            stream: Stream::Channel(Box::new(stream)),
+            stream: Stream::Channel(stream),
             idle_for: 0,
             endpoint: endpoint.clone(),
             counted: None,
