@@ -123,12 +123,8 @@ impl ClientStream {
     fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut send = self.link.send.clone();
         if let Err(error) = ready!(send.poll_ready(cx)) {
-            self.link.retire();
-            // Nothing was sent at all.
-            self.was_refused = true;
-            return Poll::Ready(Err(io::Error::other(error)));
+            return Poll::Ready(Err(self.refused(error)));
         }
-        let invalid = |error: HeadError| io::Error::new(io::ErrorKind::InvalidInput, error);
         let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
         let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
         let scheme = if self.link.is_encrypted {
@@ -140,22 +136,26 @@ impl ClientStream {
             request,
             length,
             accept,
-        } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(invalid)?;
+        } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(inexpressible)?;
         if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
-            return Poll::Ready(Err(invalid(HeadError::Upgrade)));
+            return Poll::Ready(Err(inexpressible(HeadError::Upgrade)));
         }
         let is_whole = self.ends_with_head || length == Some(0);
         self.is_head = request.method() == Method::HEAD;
         self.accept = accept;
         match send.send_request(request, is_whole) {
             Ok((response, stream)) => self.begin(response, stream, length, is_whole),
-            Err(error) => {
-                self.link.retire();
-                self.was_refused = true;
-                return Poll::Ready(Err(io::Error::other(error)));
-            }
+            Err(error) => return Poll::Ready(Err(self.refused(error))),
         }
         Poll::Ready(Ok(end))
+    }
+
+    /// The connection takes no more streams: nothing was sent at all.
+    fn refused(&mut self, error: h2::Error) -> io::Error {
+        self.link.retire();
+        self.was_refused = true;
+        self.state = State::Broken;
+        io::Error::other(error)
     }
 
     fn begin(
@@ -312,4 +312,14 @@ impl Channel for ClientStream {
     fn is_encrypted(&self) -> bool {
         self.link.is_encrypted
     }
+}
+
+fn inexpressible(error: HeadError) -> io::Error {
+    let kind = match error {
+        HeadError::Upgrade => io::ErrorKind::Unsupported,
+        HeadError::Authority | HeadError::Malformed | HeadError::Target => {
+            io::ErrorKind::InvalidInput
+        }
+    };
+    io::Error::new(kind, error)
 }

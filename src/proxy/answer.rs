@@ -3,12 +3,15 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use ::http::StatusCode;
+
 use crate::base::clock::Nanos;
 use crate::config::HeaderEdits;
 use crate::http1::{Refusal, RequestBody};
 use crate::telemetry::reason::Reason;
 
 use super::exchange::Exchange;
+use super::grpc;
 use super::h1::{Conn, Next};
 use super::http::After;
 use super::respond::{self, Answer};
@@ -86,6 +89,16 @@ pub(super) async fn answer_error(
     detail: Option<Refusal>,
     keep: Keep,
 ) -> bool {
+    if let Some(channel) = conn.stream.channel()
+        && grpc::is_call(&s.head, s.inbound.filled())
+    {
+        s.to_client.clear();
+        let id = x.named_id().map(|(name, id)| (name.as_str(), id));
+        grpc::write_error(&mut s.to_client, reason, id);
+        channel.end_with_head();
+        x.status = StatusCode::OK.as_u16();
+        return send(conn, worker, &s.to_client, x).await.is_ok();
+    }
     respond::error_text(reason, detail, &mut s.text);
     let answer = Answer {
         // Whole seconds, rounded up (RFC 9110 section 10.2.3).

@@ -23,7 +23,7 @@ use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_first_head, await_head};
 use super::blame::{blame, judge, observe_response};
 use super::body::{Flow, Framing, Reader};
-use super::dial::dial;
+use super::dial::{check_out, dial};
 use super::exchange::Exchange;
 use super::forwarded::Client;
 use super::h1::Conn;
@@ -81,10 +81,10 @@ pub(super) async fn forward(
 
     let head_len = s.head.head_len();
     let in_hand = (s.inbound.len() - head_len) as u64;
-    let (framing, all_in_hand) = match s.head.body {
-        RequestBody::None => (Framing::Raw, true),
-        RequestBody::Length(n) => (Framing::Raw, n <= in_hand),
-        RequestBody::Chunked => (Framing::Chunked, false),
+    let all_in_hand = match s.head.body {
+        RequestBody::None => true,
+        RequestBody::Length(n) => n <= in_hand,
+        RequestBody::Chunked => false,
     };
     let max_body = x.listener().spec.max_body_bytes.unwrap_or(u64::MAX);
     let is_idempotent = headers::is_idempotent(&s.head.method);
@@ -93,7 +93,7 @@ pub(super) async fn forward(
     } else {
         0
     };
-    let flow = Flow::new(reader(conn, s, x, plan), framing, head_len, max_body).kept(keep);
+    let flow = Flow::new(reader(conn, s, x, plan), Framing::Raw, head_len, max_body).kept(keep);
     let mut upload = Upload {
         flow,
         stopped: false,
@@ -175,18 +175,7 @@ pub(super) async fn forward(
         let checkout = if replayed {
             None
         } else {
-            let endpoint = ticket.endpoint();
-            let checkout = endpoint.pool.take(
-                reuse,
-                &endpoint.shared,
-                upstream.idle_timeout,
-                now,
-                worker.index,
-            );
-            cells
-                .pool(PoolOutcome::Stale)
-                .add(u64::from(checkout.stale));
-            checkout.connection
+            check_out(worker, upstream, ticket.endpoint(), reuse, now)
         };
         let is_reused = checkout.is_some();
         let connection = match checkout {
@@ -220,6 +209,7 @@ pub(super) async fn forward(
             }
         };
         x.ticket = Some(ticket);
+        upload.flow.frame(framing(s, &connection));
         // 6c send, and await the head
         x.phase = Phase::Wait;
         arm(conn, deadlines, now, deadlines.endpoint_idle);
@@ -318,6 +308,14 @@ pub(super) async fn forward(
             Awaited::Broken => {
                 // A second attempt that took the first one's place has a connection of its own.
                 let is_promoted = hedging.as_ref().is_some_and(Hedging::is_promoted);
+                // It says that it has done nothing with it: RFC 9113 section 8.7 allows any method.
+                let was_refused = connection.stream.channel().is_some_and(|c| c.was_refused());
+                if was_refused && !replayed && !has_begun && upload.flow.can_rewind() {
+                    replayed = true;
+                    cells.replays.inc();
+                    again(conn, s, x, plan, client, has_dots, &mut upload);
+                    continue;
+                }
                 if is_reused && !is_promoted {
                     // It was closed while idle, or as the request came.
                     connection.lost_the_race(now);
@@ -427,8 +425,21 @@ fn write_head(
             "http"
         },
         request_id: x.request_id(),
+        proof: x.listener().spec.tls.as_ref().map(|tls| {
+            let identity = conn.identity.as_deref();
+            (&tls.client_headers, identity)
+        }),
     };
     headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
+}
+
+/// How the request's body ends on `connection`.
+fn framing(s: &Scratch, connection: &Connection) -> Framing {
+    match s.head.body {
+        RequestBody::None | RequestBody::Length(_) => Framing::Raw,
+        RequestBody::Chunked if connection.stream.is_channel() => Framing::Streamed,
+        RequestBody::Chunked => Framing::Chunked,
+    }
 }
 
 /// What reads the request's body, from its first byte.
@@ -447,7 +458,7 @@ fn reader<'p>(conn: &Conn, s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Re
 fn trailers_of<'p>(s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Trailers<'p> {
     Trailers::of_request(
         &plan.request_headers,
-        x.listener().spec.forwarding.request_id.as_ref(),
+        &x.listener().spec,
         &s.head.fields,
         s.inbound.filled(),
     )

@@ -25,6 +25,7 @@ pub(super) fn blame(
         | Reason::ClientIdle
         | Reason::Draining
         | Reason::BadBody
+        | Reason::BadRequest
         | Reason::BodyTooLarge
         | Reason::AmbiguousFraming
         | Reason::HeadTooLarge

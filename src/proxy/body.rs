@@ -149,6 +149,11 @@ impl<'p> Flow<'p> {
         self
     }
 
+    /// How the destination is told where the body ends, before anything was sent there.
+    pub(super) fn frame(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
     /// A flow that will never be sent again.
     pub(super) fn once(mut self) -> Self {
         self.rewindable = false;

@@ -1,16 +1,41 @@
 //! A new connection to an endpoint, and what is told of one that could not be made.
 
 use crate::base::clock::{Nanos, nanos};
+use crate::config::Protocol;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{self, ConnectError, Connection, LocalUpstream, Seen, Ticket, connect};
+use crate::upstream::{
+    self, ConnectError, Connection, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
+};
 
 use super::exchange::Exchange;
 use super::h1::Conn;
 use super::respond;
 use super::upload::{Deadlines, arm};
 use super::worker::Worker;
+
+/// A connection to `endpoint` that is there and may carry the request, if there is one.
+pub(super) fn check_out(
+    worker: &Worker,
+    upstream: &LocalUpstream,
+    endpoint: &LocalEndpoint,
+    reuse: Reuse,
+    now: Nanos,
+) -> Option<Connection> {
+    let spec = &upstream.shared.spec;
+    if spec.protocol != Protocol::H1
+        && let Some(stream) = endpoint.links.take(spec.max_streams.get())
+    {
+        return Some(Connection::shared(stream, &endpoint.shared));
+    }
+    let idle_timeout = upstream.idle_timeout;
+    let pool = &endpoint.pool;
+    let found = pool.take(reuse, &endpoint.shared, idle_timeout, now, worker.index);
+    let cells = upstream.shared.cells.worker(worker.index);
+    cells.pool(PoolOutcome::Stale).add(u64::from(found.stale));
+    found.connection
+}
 
 /// Makes a new connection to the ticket's endpoint.
 pub(super) async fn dial(
@@ -31,15 +56,23 @@ pub(super) async fn dial(
         now,
         nanos(upstream.shared.spec.connect_timeout),
     );
-    let connected = Box::pin(connect(&endpoint.addr, &conn.timer, || conn.is_cutting())).await;
+    let means = worker.means();
+    let made = upstream::open(
+        ticket.endpoint(),
+        &upstream.shared,
+        &means,
+        &conn.timer,
+        || conn.is_cutting(),
+    );
+    let connected = Box::pin(made).await;
     let after = worker.clock.now();
     let elapsed = after.saturating_sub(now);
     match connected {
-        Ok(stream) => {
+        Ok(connection) => {
             x.connected_at = Some(after);
             cells.pool(PoolOutcome::Fresh).inc();
             cells.connect_duration.observe(elapsed);
-            Ok(Connection::new(stream, endpoint.clone(), worker.index))
+            Ok(connection)
         }
         Err(error) => {
             let mut reason = respond::connect_failed(&error);
@@ -50,6 +83,7 @@ pub(super) async fn dial(
                 _ if is_local(&error) => ConnectFailure::Local,
                 Reason::ConnectRefused => ConnectFailure::Refused,
                 Reason::ConnectTimeout => ConnectFailure::Timeout,
+                Reason::EndpointTls => ConnectFailure::Tls,
                 _ => ConnectFailure::Unreachable,
             };
             cells.connect_failures(failure).inc();
@@ -66,7 +100,16 @@ pub(super) async fn dial(
             };
             ticket.observe(seen, Some(elapsed), after);
             ticket.judge(&upstream.shared, seen, after);
-            tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
+            if reason == Reason::EndpointTls && worker.may_log(after) {
+                // It will not mend itself: somebody should read why.
+                let name = &upstream.shared.spec.name;
+                tracing::warn!(
+                    upstream = %name, endpoint = %endpoint.name, why = %error,
+                    "TLS with an endpoint failed"
+                );
+            } else {
+                tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
+            }
             Err((reason, seen))
         }
     }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::config::{Forwarding, HeaderEdits, Rewrite};
+use crate::base::tls::ClientIdentity;
+use crate::config::{ClientHeaders, Forwarding, HeaderEdits, Rewrite};
 use crate::http1::{Field, FieldId, RequestBody, RequestHead, ResponseHead};
 
 use super::forwarded::{self, Client};
@@ -33,6 +34,8 @@ pub(super) struct RequestContext<'a> {
     pub scheme: &'a str,
     /// The request's id.
     pub request_id: &'a [u8],
+    /// What is told of the client's certificate, and that, if it has shown one.
+    pub proof: Option<(&'a ClientHeaders, Option<&'a ClientIdentity>)>,
 }
 
 /// How a response goes out.
@@ -109,7 +112,11 @@ pub(super) fn write_request(
             FieldId::Expect => !head.expect_continue,
             id => !keeps_forwarding && forwarded::is_forwarding_field(id),
         };
-        if !skip && (!has_edits || !cx.edits.replaces_folded(field.name.of(buf))) {
+        // Nobody says them of himself.
+        let is_proof = cx
+            .proof
+            .is_some_and(|(names, _)| speaks_of_proof(names, field.name.of(buf)));
+        if !skip && !is_proof && (!has_edits || !cx.edits.replaces_folded(field.name.of(buf))) {
             write_field(out, field, buf);
         }
     }
@@ -131,8 +138,29 @@ pub(super) fn write_request(
     if let Some(name) = request_id {
         write_pair(out, name, cx.request_id);
     }
+    if let Some((names, Some(identity))) = cx.proof {
+        let fields = [
+            (&names.subject, &identity.subject),
+            (&names.fingerprint, &identity.fingerprint),
+            (&names.certificate, &identity.certificate),
+        ];
+        for (name, value) in fields {
+            if let Some(name) = name {
+                write_pair(out, name, value.as_bytes());
+            }
+        }
+    }
     write_edits(out, cx.edits);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field of this name speaks of the client's certificate, to endpoints that take `_` for `-`
+/// too.
+pub(super) fn speaks_of_proof(names: &ClientHeaders, name: &[u8]) -> bool {
+    [&names.subject, &names.fingerprint, &names.certificate]
+        .into_iter()
+        .flatten()
+        .any(|ours| forwarded::is_folded(name, ours.as_str()))
 }
 
 /// Writes the head of the response that goes to the client.

@@ -14,17 +14,14 @@ use tokio::time::Sleep;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
-use crate::base::stream::Stream;
 use crate::config::Hedge;
 use crate::http1::{Progress, RequestBody, ResponseHead};
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome};
-use crate::upstream::{
-    ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket, connect,
-};
+use crate::upstream::{self, ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket};
 
 use super::await_head::RESPONSE_LIMITS;
 use super::blame::is_failure;
-use super::dial::is_local;
+use super::dial::{check_out, is_local};
 use super::exchange::Exchange;
 use super::h1::Conn;
 use super::retry::Tries;
@@ -65,7 +62,7 @@ struct Running {
 }
 
 enum Link {
-    Dialing(Pin<Box<dyn Future<Output = Result<Stream, ConnectError>>>>),
+    Dialing(Pin<Box<dyn Future<Output = Result<Connection, ConnectError>>>>),
     Open(Connection),
 }
 
@@ -228,24 +225,21 @@ impl<'a> Hedging<'a> {
         x.attempts += 1;
         let cells = self.upstream.shared.cells.worker(worker.index);
         let endpoint = ticket.endpoint();
-        let checkout = endpoint.pool.take(
-            Reuse::Repeatable,
-            &endpoint.shared,
-            self.upstream.idle_timeout,
-            now,
-            worker.index,
-        );
-        let is_reused = checkout.connection.is_some();
-        let link = if let Some(connection) = checkout.connection {
+        let kept = check_out(worker, self.upstream, endpoint, Reuse::Repeatable, now);
+        let is_reused = kept.is_some();
+        let link = if let Some(connection) = kept {
             cells.pool(PoolOutcome::Reused).inc();
             Link::Open(connection)
         } else {
-            let addr = endpoint.shared.addr.clone();
+            let endpoint = endpoint.clone();
+            let upstream = self.upstream.shared.clone();
+            let means = worker.means();
             let timer = worker.timers.timer();
-            timer.arm(now + nanos(self.upstream.shared.spec.connect_timeout));
+            timer.arm(now + nanos(upstream.spec.connect_timeout));
             let life = conn.life.clone();
             Link::Dialing(Box::pin(async move {
-                connect(&addr, &timer, || life.phase() == Phase::Cutting).await
+                let is_cut = || life.phase() == Phase::Cutting;
+                upstream::open(&endpoint, &upstream, &means, &timer, is_cut).await
             }))
         };
         Some(Running {
@@ -295,11 +289,10 @@ impl Running {
                     };
                     return Poll::Ready(Err((seen, EndpointOutcome::ConnectError)));
                 }
-                Poll::Ready(Ok(stream)) => {
-                    let endpoint = self.ticket.endpoint().shared.clone();
+                Poll::Ready(Ok(connection)) => {
                     let cells = upstream.shared.cells.worker(worker.index);
                     cells.pool(PoolOutcome::Fresh).inc();
-                    self.link = Link::Open(Connection::new(stream, endpoint, worker.index));
+                    self.link = Link::Open(connection);
                 }
             }
         }

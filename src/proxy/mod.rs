@@ -8,6 +8,7 @@ mod body;
 mod dial;
 mod exchange;
 mod forwarded;
+mod grpc;
 mod h1;
 mod h2;
 mod handshake;

@@ -1,6 +1,7 @@
 //! Responses that isobar makes itself: the only place that picks a status.
 
 use http::{HeaderName, Method, StatusCode};
+use std::io;
 
 use crate::config::HeaderEdits;
 use crate::http1::{Refusal, RequestHead, Version};
@@ -235,12 +236,13 @@ pub(super) fn connect_failed(error: &ConnectError) -> Reason {
     match error {
         ConnectError::Deadline => Reason::ConnectTimeout,
         ConnectError::Stopped => Reason::Draining,
+        ConnectError::Tls(_) => Reason::EndpointTls,
         ConnectError::Io(e) => match e.kind() {
-            std::io::ErrorKind::ConnectionRefused
-            | std::io::ErrorKind::ConnectionReset
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
             // A Unix socket that is not there.
-            | std::io::ErrorKind::NotFound => Reason::ConnectRefused,
-            std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+            | io::ErrorKind::NotFound => Reason::ConnectRefused,
+            io::ErrorKind::TimedOut => Reason::ConnectTimeout,
             _ => Reason::Unreachable,
         },
     }
@@ -253,6 +255,11 @@ pub(super) fn upload_failed(error: &FlowError) -> Option<Reason> {
         FlowError::Read(_) | FlowError::Truncated => Some(Reason::ClientGone),
         FlowError::Refused(refusal) => Some(request_refused(*refusal)),
         FlowError::TooLarge => Some(Reason::BodyTooLarge),
+        // It cannot be said to this endpoint in its protocol: nothing was sent.
+        FlowError::Write(e) if e.kind() == io::ErrorKind::Unsupported => {
+            Some(Reason::UpgradeRefused)
+        }
+        FlowError::Write(e) if e.kind() == io::ErrorKind::InvalidInput => Some(Reason::BadRequest),
         FlowError::Write(_) => None,
     }
 }

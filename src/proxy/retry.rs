@@ -19,6 +19,7 @@ use crate::telemetry::metrics::cells::RetryReason;
 use crate::telemetry::reason::Reason;
 use crate::upstream::{LocalEndpoint, LocalUpstream, Tried};
 
+use super::grpc;
 use super::h1::Conn;
 use super::scratch::Scratch;
 use super::upload::{Deadlines, is_client_gone};
@@ -207,9 +208,10 @@ pub(super) async fn pause(
 /// What kind of failure `reason` is, if it is one that another endpoint may not have.
 pub(super) fn kind_of(reason: Reason) -> Option<RetryReason> {
     match reason {
-        Reason::ConnectRefused | Reason::ConnectTimeout | Reason::Unreachable => {
-            Some(RetryReason::Connect)
-        }
+        Reason::ConnectRefused
+        | Reason::ConnectTimeout
+        | Reason::EndpointTls
+        | Reason::Unreachable => Some(RetryReason::Connect),
         // Half a head, or something that is none: the connection is as good as broken.
         Reason::EndpointReset | Reason::ResponseIncomplete | Reason::BadResponse => {
             Some(RetryReason::Reset)
@@ -222,14 +224,12 @@ pub(super) fn kind_of(reason: Reason) -> Option<RetryReason> {
 /// The `grpc-status` of a response that ends with its head (gRPC over HTTP/2, "Trailers-Only").
 pub(super) fn grpc_status(reply: &ResponseHead, buf: &[u8]) -> Option<u8> {
     let kind = reply.get(buf, FieldId::ContentType)?;
-    let front = kind.get(..GRPC.len())?;
-    if !front.eq_ignore_ascii_case(GRPC) {
+    let front = kind.get(..grpc::CONTENT_TYPE.len())?;
+    if !front.eq_ignore_ascii_case(grpc::CONTENT_TYPE) {
         return None;
     }
     number(reply.get_all(buf, "grpc-status").next()?)
 }
-
-const GRPC: &[u8] = b"application/grpc";
 
 /// The seconds of `Retry-After`. A date is not worth a calendar: it is taken for long.
 pub(super) fn retry_after(reply: &ResponseHead, buf: &[u8]) -> Option<Nanos> {

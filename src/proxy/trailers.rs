@@ -6,10 +6,10 @@
 
 use http::HeaderName;
 
-use crate::config::HeaderEdits;
+use crate::config::{self, ClientHeaders, HeaderEdits};
 use crate::http1::{Field, FieldId};
 
-use super::forwarded;
+use super::{forwarded, headers};
 
 /// The rules for the trailers of one message.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ enum Direction {
     Request {
         /// The field that bears the request id.
         request_id: Option<HeaderName>,
+        /// Those that speak of the client's certificate, if there are any.
+        proof: Option<Box<ClientHeaders>>,
     },
     Response {
         /// The field that is for this proxy alone.
@@ -40,14 +42,17 @@ impl<'p> Trailers<'p> {
     /// Of a request with these fields.
     pub(super) fn of_request(
         edits: &'p HeaderEdits,
-        request_id: Option<&HeaderName>,
+        listener: &config::Listener,
         fields: &[Field],
         buf: &[u8],
     ) -> Self {
-        let request_id = request_id.cloned();
+        let request_id = listener.forwarding.request_id.clone();
+        let proof = listener.tls.as_ref().map(|tls| &tls.client_headers);
+        let proof = proof.filter(|names| **names != ClientHeaders::default());
+        let proof = proof.map(|names| Box::new(names.clone()));
         Self {
             edits,
-            direction: Direction::Request { request_id },
+            direction: Direction::Request { request_id, proof },
             named: named(fields, buf),
         }
     }
@@ -70,10 +75,13 @@ impl<'p> Trailers<'p> {
     /// Whether a trailer of this name, which the codec lets pass, goes on.
     pub(super) fn pass(&self, name: &[u8]) -> bool {
         let is_taken = match &self.direction {
-            Direction::Request { request_id } => {
+            Direction::Request { request_id, proof } => {
                 let is_id = |n: &HeaderName| forwarded::is_folded(name, n.as_str());
                 // Even a trusted proxy speaks for clients in heads only.
                 forwarded::is_claim(name, false)
+                    || proof
+                        .as_ref()
+                        .is_some_and(|p| headers::speaks_of_proof(p, name))
                     || request_id.as_ref().is_some_and(is_id)
                     || self.edits.replaces_folded(name)
             }
@@ -114,12 +122,20 @@ mod tests {
 
     use super::*;
 
+    fn listener() -> config::Listener {
+        let text = "[listeners.a]\nbind = '127.0.0.1:1'\nupstream = 'b'\n[upstreams.b]\nendpoints = ['127.0.0.1:2']";
+        let config = config::parse("a", text).unwrap().config;
+        config.listeners.into_iter().next().unwrap()
+    }
+
     fn passing(edits: &HeaderEdits, fields: &str, names: &[&str]) -> Vec<String> {
         let text = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes();
         let mut head = RequestHead::new();
         head.parse(&text, &Limits::default()).unwrap();
         let id = HeaderName::from_static("x-id");
-        let trailers = Trailers::of_request(edits, Some(&id), &head.fields, &text);
+        let mut listener = listener();
+        listener.forwarding.request_id = Some(id.clone());
+        let trailers = Trailers::of_request(edits, &listener, &head.fields, &text);
         let pass = |name: &&&str| trailers.pass(name.as_bytes());
         names.iter().filter(pass).map(|n| (*n).to_owned()).collect()
     }

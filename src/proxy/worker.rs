@@ -12,7 +12,7 @@ use crate::base::tls::{Gate, RecordBuffers};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::WorkerCells;
-use crate::upstream::{LocalUpstream, Upstream};
+use crate::upstream::{LocalUpstream, Means, Upstream};
 
 use super::h1::Exchanger;
 use super::snapshot::{Held, Published};
@@ -241,6 +241,16 @@ impl Worker {
             }));
         }
         lives[slot].clone()
+    }
+
+    /// What is lent to connections to endpoints.
+    pub(super) fn means(&self) -> Means {
+        Means {
+            worker: self.index,
+            clock: self.clock,
+            records: self.records.clone(),
+            gate: self.gate.clone(),
+        }
     }
 
     /// An exchanger: an idle one, or what `make` makes.

@@ -17,6 +17,7 @@ use crate::base::clock::{Nanos, nanos};
 use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
+use crate::proxy::snapshot::ListenerPlan;
 use crate::proxy::{Conn, Phase, Worker, serve, turn_away};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -455,7 +456,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         peer,
         life: worker.life(listening.slot),
         ended: false,
-        expires: Nanos::MAX,
+        expires: expiry(plan, worker),
         identity: None,
     };
     // Relaxed: a count; one connection too many for an instant is no harm.
@@ -478,6 +479,19 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         cells: plan.cells.clone(),
     };
     spawn_local(serve(conn, plan.tls.clone(), worker.clone(), guard));
+}
+
+/// When a connection that begins now has been open for long enough: up to a tenth sooner or later than
+/// `max_connection_age`, so that those opened together do not end together.
+fn expiry(plan: &ListenerPlan, worker: &Worker) -> Nanos {
+    let Some(age) = plan.spec.max_connection_age.map(nanos) else {
+        return Nanos::MAX;
+    };
+    let spread = worker.rng.borrow_mut().below(200) as u64;
+    worker
+        .clock
+        .now()
+        .saturating_add(age / 1000 * (900 + spread))
 }
 
 /// Counts a connection for as long as it is open.

@@ -54,6 +54,8 @@ pub enum Reason {
     EndpointIdle,
     /// The endpoint closed or reset the connection before any byte of its response.
     EndpointReset,
+    /// No TLS, or no protocol, could be agreed on with the endpoint.
+    EndpointTls,
     /// The endpoint's `max_connections` is reached.
     EndpointsLimit,
     /// `Expect` names something other than 100-continue.
@@ -132,7 +134,7 @@ impl fmt::Display for Who {
 
 impl Reason {
     /// Every reason, in the order of its [`index`](Self::index).
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::AmbiguousFraming,
         Self::AttemptTimeout,
         Self::BadBody,
@@ -150,6 +152,7 @@ impl Reason {
         Self::Draining,
         Self::EndpointIdle,
         Self::EndpointReset,
+        Self::EndpointTls,
         Self::EndpointsLimit,
         Self::Expectation,
         Self::HeadTooLarge,
@@ -223,6 +226,7 @@ impl Reason {
             Self::Draining => ("draining", 503, "http_request_denied", Proxy),
             Self::EndpointIdle => ("endpoint_idle", 504, "connection_read_timeout", Endpoint),
             Self::EndpointReset => ("endpoint_reset", 502, "connection_terminated", Endpoint),
+            Self::EndpointTls => ("endpoint_tls", 502, "tls_protocol_error", Endpoint),
             Self::EndpointsLimit => ("endpoints_limit", 503, "connection_limit_reached", Proxy),
             Self::Expectation => ("expectation", 417, "http_request_error", Client),
             Self::HeadTooLarge => ("head_too_large", 431, "http_request_denied", Client),

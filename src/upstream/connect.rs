@@ -1,15 +1,31 @@
-//! Dialling an endpoint.
+//! Connections to endpoints: dialled, encrypted, and agreed on what is spoken.
 
+use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Poll;
 
+use bytes::Bytes;
 use rustix::io::Errno;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_local;
 
 use crate::base::addr::EndpointAddr;
+use crate::base::buffer::Buffer;
+use crate::base::clock::Clock;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
+use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
+use crate::config::{Protocol, UpstreamTls};
+use crate::http2::{FrameIo, Link};
+
+use super::links::{Dialing, Turn};
+use super::pool::Counted;
+use super::{Connection, Endpoint, LocalEndpoint, Upstream};
 
 /// Why a connection could not be made.
 #[derive(Debug, Error)]
@@ -23,7 +39,32 @@ pub enum ConnectError {
     /// The system refused.
     #[error("connect failed")]
     Io(#[from] io::Error),
+    /// No TLS could be agreed on, or no protocol; why, in plain words.
+    #[error("{0}")]
+    Tls(String),
 }
+
+/// What a worker lends to its connections.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Its number.
+    pub worker: usize,
+    /// Its clock.
+    pub clock: Clock,
+    /// Buffers for what is encrypted.
+    pub records: Rc<RecordBuffers>,
+    /// What handshakes pass.
+    pub gate: Rc<Gate>,
+}
+
+/// Bytes that an endpoint may send on a stream before they are read: 5 MB/s over 50 ms.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Largest head of a response, as HTTP/1 has it.
+const HEAD_MAX: u32 = 64 * 1024;
+
+/// Bytes that `h2` holds of a request before they are frames.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Whether this process lacks something (ports, descriptors, memory): says nothing of the endpoint.
 pub fn is_local(error: &io::Error) -> bool {
@@ -37,12 +78,78 @@ pub fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
-/// Connects to `addr`. `timer` holds the deadline, armed by the caller; `is_cut` says whether the
-/// process cuts what is left. Cancel-safe: dropping the future closes the socket.
-pub async fn connect(
-    addr: &EndpointAddr,
+/// A connection to `endpoint`, or a stream on one, for an exchange: made if there is none. `timer` holds
+/// the deadline, armed by the caller; `is_cut` says whether the process cuts what is left. Whether it
+/// was made for this exchange is told beside it. Cancel-safe: dropping the future closes what was begun.
+pub async fn open(
+    endpoint: &LocalEndpoint,
+    upstream: &Upstream,
+    means: &Means,
     timer: &Timer,
     is_cut: impl Fn() -> bool,
+) -> Result<Connection, ConnectError> {
+    let spec = &upstream.spec;
+    let dialing = if spec.protocol == Protocol::H1 {
+        None
+    } else {
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(turn) = endpoint.links.poll_turn(cx, spec.max_streams.get()) {
+                return Poll::Ready(Ok(turn));
+            }
+            ended(cx, timer, &is_cut)
+        });
+        match turn.await? {
+            Turn::Stream(stream) => return Ok(Connection::shared(stream, &endpoint.shared)),
+            Turn::Dial(dialing) => Some(dialing),
+            Turn::H1 => None,
+        }
+    };
+    let stream = connect(&endpoint.shared.addr, timer, &is_cut).await?;
+    let stream = match &spec.tls {
+        Some(tls) => secure(stream, tls, &endpoint.shared.addr, means, timer, &is_cut).await?,
+        None => stream,
+    };
+    let speaks_h2 = match (&stream, spec.protocol) {
+        (_, Protocol::H1) => false,
+        (Stream::Tls(tls), protocol) => {
+            let is_agreed = tls.protocol() == Some(b"h2");
+            if !is_agreed && protocol == Protocol::H2 {
+                let why =
+                    "it does not speak HTTP/2 (ALPN); `protocol = \"auto\"` would use HTTP/1.1";
+                return Err(ConnectError::Tls(why.to_owned()));
+            }
+            is_agreed
+        }
+        (_, _) => true,
+    };
+    let shared = &endpoint.shared;
+    if !speaks_h2 {
+        if let Some(dialing) = dialing {
+            dialing.made_h1();
+        }
+        return Ok(Connection::new(stream, shared.clone(), means.worker));
+    }
+    let link = link(stream, upstream, shared, means, timer, &is_cut).await?;
+    keep(dialing, endpoint, &link, means);
+    let stream = crate::http2::ClientStream::new(link);
+    Ok(Connection::shared(stream, shared))
+}
+
+/// Adds a new connection to those of the endpoint. (One that was thought to speak HTTP/1.1 may have
+/// changed its mind meanwhile.)
+fn keep(dialing: Option<Dialing<'_>>, endpoint: &LocalEndpoint, link: &Rc<Link>, means: &Means) {
+    let now = means.clock.now();
+    match dialing {
+        Some(dialing) => dialing.made(link.clone(), now),
+        None => endpoint.links.add(link.clone(), now),
+    }
+}
+
+/// Connects to `addr`. Cancel-safe: dropping the future closes the socket.
+async fn connect(
+    addr: &EndpointAddr,
+    timer: &Timer,
+    is_cut: &impl Fn() -> bool,
 ) -> Result<Stream, ConnectError> {
     let dial = async {
         Ok(match addr {
@@ -56,17 +163,112 @@ pub async fn connect(
         })
     };
     let mut dial = std::pin::pin!(dial);
-    std::future::poll_fn(|cx: &mut Context<'_>| {
+    poll_fn(|cx| {
         if let Poll::Ready(result) = dial.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(ConnectError::Io));
         }
-        if timer.has_expired(cx) {
-            return Poll::Ready(Err(ConnectError::Deadline));
-        }
-        if is_cut() {
-            return Poll::Ready(Err(ConnectError::Stopped));
-        }
-        Poll::Pending
+        ended(cx, timer, is_cut)
     })
     .await
+}
+
+/// Agrees on TLS with the endpoint at `addr`.
+async fn secure(
+    stream: Stream,
+    tls: &UpstreamTls,
+    addr: &EndpointAddr,
+    means: &Means,
+    timer: &Timer,
+    is_cut: &impl Fn() -> bool,
+) -> Result<Stream, ConnectError> {
+    let name = name(tls, addr).ok_or_else(|| {
+        ConnectError::Tls("it has no name to verify: set `server_name`".to_owned())
+    })?;
+    let config = tls.client.config().clone();
+    let failed = |error: io::Error| match in_words(&error, &name) {
+        Some(words) => ConnectError::Tls(words),
+        None => ConnectError::Io(error),
+    };
+    let stream = TlsStream::client(stream, config, name.clone(), means.records.clone());
+    let mut stream = stream.map_err(|error| failed(io::Error::other(error)))?;
+    poll_fn(|cx| {
+        if let Poll::Ready(shaken) = stream.poll_handshake(cx, &means.gate) {
+            return Poll::Ready(shaken.map_err(failed));
+        }
+        ended(cx, timer, is_cut)
+    })
+    .await?;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+fn name(tls: &UpstreamTls, addr: &EndpointAddr) -> Option<ServerName<'static>> {
+    match (&tls.server_name, addr) {
+        (Some(name), _) => server_name(name).ok(),
+        (None, EndpointAddr::Ip(addr)) => Some(ServerName::from(addr.ip())),
+        (None, EndpointAddr::Unix(_)) => None,
+    }
+}
+
+/// Begins HTTP/2 on `stream`, and moves its frames from then on.
+async fn link(
+    stream: Stream,
+    upstream: &Upstream,
+    endpoint: &Arc<Endpoint>,
+    means: &Means,
+    timer: &Timer,
+    is_cut: &impl Fn() -> bool,
+) -> Result<Rc<Link>, ConnectError> {
+    let is_encrypted = stream.is_encrypted();
+    let max_streams = upstream.spec.max_streams.get();
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        // That of all streams together: no client that does not read stalls another.
+        .initial_connection_window_size(
+            STREAM_WINDOW
+                .saturating_mul(max_streams)
+                .min(i32::MAX as u32),
+        )
+        .max_header_list_size(HEAD_MAX)
+        .max_send_buffer_size(SEND_BUFFER);
+    let io = FrameIo::new(stream, Buffer::none());
+    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(io));
+    let (send, mut connection) = poll_fn(|cx| {
+        if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
+            return Poll::Ready(shaken.map_err(|e| ConnectError::Io(io::Error::other(e))));
+        }
+        ended(cx, timer, is_cut)
+    })
+    .await?;
+    let link = Rc::new(Link::new(send, is_encrypted, &endpoint.name));
+    let weak: Weak<Link> = Rc::downgrade(&link);
+    let counted = Counted::new(endpoint.clone(), means.worker);
+    // It ends when nobody has a stream on it and nobody keeps it for more.
+    spawn_local(async move {
+        let _counted = counted;
+        let ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+        }
+        if let Some(link) = weak.upgrade() {
+            link.retire();
+        }
+    });
+    Ok(link)
+}
+
+/// Whether a wait is over because its time is, or the process.
+fn ended<T>(
+    cx: &mut std::task::Context<'_>,
+    timer: &Timer,
+    is_cut: &impl Fn() -> bool,
+) -> Poll<Result<T, ConnectError>> {
+    if timer.has_expired(cx) {
+        return Poll::Ready(Err(ConnectError::Deadline));
+    }
+    if is_cut() {
+        return Poll::Ready(Err(ConnectError::Stopped));
+    }
+    Poll::Pending
 }

@@ -9,7 +9,7 @@ use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
 use crate::guard::quantile::Quantile;
 
-use super::{Endpoint, Health, Members, Pool, Ticket, Tried, Upstream};
+use super::{Endpoint, Health, Links, Members, Pool, Ticket, Tried, Upstream};
 
 /// An upstream as one worker sees it.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct LocalEndpoint {
     pub shared: Arc<Endpoint>,
     /// This worker's idle connections to it.
     pub pool: Pool,
+    /// This worker's connections of HTTP/2 to it.
+    pub links: Links,
 }
 
 // === impl LocalUpstream ===
@@ -72,6 +74,12 @@ impl LocalUpstream {
     /// A worker's view. `before` is its view of the same name before a reload: endpoints that stay
     /// keep their pools.
     pub fn new(shared: Arc<Upstream>, before: Option<&Self>) -> Self {
+        // What was agreed on with other words, or in clear text, is not what is asked for now.
+        let speaks_alike = |b: &&Self| {
+            let (old, new) = (&b.shared.spec, &shared.spec);
+            (old.protocol, &old.tls) == (new.protocol, &new.tls)
+        };
+        let before = before.filter(speaks_alike);
         let before = before.map(|b| b.current.borrow().clone());
         let known = before.as_ref().map_or(&[][..], |g| &g.endpoints);
         let generation = Generation::adopt(shared.members.load_full(), known);
@@ -245,10 +253,12 @@ impl LocalUpstream {
             // While failing open it is used, and what is idle there with it.
             if !ready && e.shared.health() == Health::Down {
                 e.pool.abandon(&e.shared, worker, cells);
+                e.links.clear();
                 continue;
             }
             e.pool
                 .sweep(&e.shared, self.idle_timeout, now, worker, cells);
+            e.links.sweep(self.idle_timeout, now);
         }
     }
 
@@ -266,6 +276,7 @@ impl LocalUpstream {
     pub fn clear(&self) {
         for endpoint in &self.current.borrow().endpoints {
             endpoint.pool.clear();
+            endpoint.links.clear();
         }
     }
 
@@ -297,6 +308,7 @@ impl Generation {
                 None => Rc::new(LocalEndpoint {
                     shared: shared.clone(),
                     pool: Pool::default(),
+                    links: Links::default(),
                 }),
             })
             .collect();

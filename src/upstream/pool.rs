@@ -11,6 +11,8 @@ use crate::base::clock::Nanos;
 use crate::base::stream::Stream;
 use crate::telemetry::metrics::cells::{EndpointCells, PoolClose, UpstreamCells};
 
+use crate::http2::ClientStream;
+
 use super::{Endpoint, IdleLimit};
 
 /// The idle connections.
@@ -26,6 +28,14 @@ pub struct Connection {
     pub stream: Stream,
     /// For how long it had been idle when it was last taken from the pool.
     idle_for: Nanos,
+    endpoint: Arc<Endpoint>,
+    /// `None` = a stream of a connection, which is counted by itself.
+    counted: Option<Counted>,
+}
+
+/// Counts an open connection while it lives.
+#[derive(Debug)]
+pub(super) struct Counted {
     endpoint: Arc<Endpoint>,
     worker: usize,
 }
@@ -61,14 +71,21 @@ pub struct Checkout {
 impl Connection {
     /// Counts a new connection of `worker` to `endpoint`.
     pub fn new(stream: Stream, endpoint: Arc<Endpoint>, worker: usize) -> Self {
-        let cells = endpoint.cells.worker(worker);
-        cells.connections.inc();
-        cells.connects.inc();
         Self {
             stream,
             idle_for: 0,
+            counted: Some(Counted::new(endpoint.clone(), worker)),
             endpoint,
-            worker,
+        }
+    }
+
+    /// A stream on a connection that others use too.
+    pub fn shared(stream: ClientStream, endpoint: &Arc<Endpoint>) -> Self {
+        Self {
+            stream: Stream::Channel(Box::new(stream)),
+            idle_for: 0,
+            endpoint: endpoint.clone(),
+            counted: None,
         }
     }
 
@@ -80,11 +97,25 @@ impl Connection {
 
     /// It was taken from the pool and turned out to have been closed there.
     pub fn lost_the_race(&self, now: Nanos) {
-        self.endpoint.idle_limit.closed(self.idle_for, now);
+        if self.counted.is_some() {
+            self.endpoint.idle_limit.closed(self.idle_for, now);
+        }
     }
 }
 
-impl Drop for Connection {
+// === impl Counted ===
+
+impl Counted {
+    /// A new connection of `worker` to `endpoint`.
+    pub(super) fn new(endpoint: Arc<Endpoint>, worker: usize) -> Self {
+        let cells = endpoint.cells.worker(worker);
+        cells.connections.inc();
+        cells.connects.inc();
+        Self { endpoint, worker }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.endpoint.cells.worker(self.worker).connections.dec();
     }
@@ -160,8 +191,11 @@ impl Pool {
         }
     }
 
-    /// Gives a connection back; above `max_idle` the oldest is closed. Whether all fitted.
+    /// Gives a connection back; a stream of one is over. Above `max_idle` the oldest is closed. Whether all fitted.
     pub fn put(&self, connection: Connection, now: Nanos, max_idle: usize) -> bool {
+        let Some(counted) = &connection.counted else {
+            return true;
+        };
         let mut idle = self.idle.borrow_mut();
         let fits = idle.len() < max_idle;
         if max_idle == 0 {
@@ -173,7 +207,7 @@ impl Pool {
             let mut oldest = idle.remove(0);
             oldest.note(&connection.endpoint.idle_limit, now);
         }
-        let cells = connection.endpoint.cells.worker(connection.worker);
+        let cells = connection.endpoint.cells.worker(counted.worker);
         cells.idle_connections.set(idle.len() as u64 + 1);
         idle.push(Idle {
             connection,

@@ -91,9 +91,12 @@ impl Resolver {
     /// missing, while a certificate for another name would only confuse.
     fn find(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
         // rustls has it in lower case already.
-        let name = name.map(|name| match name.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => Cow::Owned(name.to_ascii_lowercase()),
-            false => Cow::Borrowed(name),
+        let name = name.map(|name| {
+            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+                Cow::Owned(name.to_ascii_lowercase())
+            } else {
+                Cow::Borrowed(name)
+            }
         });
         let name = name.as_deref();
         // RFC 9525 section 6.3: `*` stands for exactly one label.

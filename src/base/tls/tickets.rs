@@ -277,14 +277,14 @@ mod tests {
     fn whoever_has_the_secret_reads_the_ticket() {
         let (one, _) = ticketer(&["a secret of a test"], 1);
         let (other, _) = ticketer(&["a secret of a test"], 1);
-        for plain in [&b""[..], b"a session", &[7; MAX_PLAIN_BYTES]] {
+        for plain in [&b""[..], b"a session", &vec![7; MAX_PLAIN_BYTES]] {
             let ticket = one.encrypt(plain).unwrap();
             assert_eq!(ticket.len(), 4 + 12 + plain.len() + 16);
             assert_eq!(ticket[..4], (NOW / (12 * 3600)).to_be_bytes()[4..]);
             assert_eq!(other.decrypt(&ticket).as_deref(), Some(plain));
             assert_ne!(one.encrypt(plain).unwrap(), ticket, "another nonce");
         }
-        assert_eq!(one.encrypt(&[7; MAX_PLAIN_BYTES + 1]), None);
+        assert_eq!(one.encrypt(&vec![7; MAX_PLAIN_BYTES + 1]), None);
         assert_eq!((one.enabled(), one.lifetime()), (true, 12 * 3600));
         let (stranger, _) = ticketer(&["a secret of others"], 1);
         assert_eq!(stranger.decrypt(&one.encrypt(b"a session").unwrap()), None);

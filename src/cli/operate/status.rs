@@ -217,6 +217,35 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_listed_where_there_are_any() {
+        let shown = |certificates: &str| {
+            let text =
+                format!(r#"[{{"name": "web", "addresses": [], "connections": 0{certificates}}}]"#);
+            let listeners: Vec<Listener> = serde_json::from_str(&text).unwrap();
+            let mut out = Vec::new();
+            super::certificates(&listeners, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(shown(""), "");
+        let certificate = r#", "certificates": [{"names": ["a.test", "b.test"], "subject": "CN=a",
+            "key": "ecdsa", "not_after_unix_ms": 1800000000000, "fingerprint": "0123456789abcdef01",
+            "renewal_failing": true}]"#;
+        let text = shown(certificate);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+        let words: Vec<&str> = lines[1].split_whitespace().collect();
+        let wanted = [
+            "web",
+            "a.test",
+            "+1",
+            "ecdsa",
+            "2027-01-15T08:00:00Z",
+            "0123456789abcdef",
+        ];
+        assert_eq!(words, wanted);
+        assert!(lines[2].contains("`isobar history` says why"), "{text}");
+    }
+
+    #[test]
     fn an_event_is_one_line_with_who_and_why() {
         let event = |cause: &str| {
             let text = format!(

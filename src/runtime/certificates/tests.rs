@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -45,7 +46,7 @@ impl Running {
         let registry = Arc::new(Registry::new(1));
         let (signals, _) = Signals::channel();
         Self {
-            compiler: Compiler::new(Default::default(), registry.clone(), signals, 1),
+            compiler: Compiler::new(BTreeMap::new(), registry.clone(), signals, 1),
             ca,
             config,
             registry,

@@ -71,6 +71,8 @@ pub enum ConnectFailure {
     Refused,
     /// `connect_timeout` passed.
     Timeout,
+    /// No TLS, or no protocol, could be agreed on.
+    Tls,
     /// No network path.
     Unreachable,
 }
@@ -450,7 +452,13 @@ impl EndpointOutcome {
 
 impl ConnectFailure {
     /// Every failure.
-    pub const ALL: [Self; 4] = [Self::Local, Self::Refused, Self::Timeout, Self::Unreachable];
+    pub const ALL: [Self; 5] = [
+        Self::Local,
+        Self::Refused,
+        Self::Timeout,
+        Self::Tls,
+        Self::Unreachable,
+    ];
 
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
@@ -458,6 +466,7 @@ impl ConnectFailure {
             Self::Local => "local",
             Self::Refused => "refused",
             Self::Timeout => "timeout",
+            Self::Tls => "tls",
             Self::Unreachable => "unreachable",
         }
     }

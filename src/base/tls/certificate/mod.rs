@@ -428,21 +428,25 @@ fn sections(path: &Path, max: u64, command: &'static str) -> Result<(Sections, F
         return Err(Wrong::Der { command });
     }
     let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    // RFC 5958 section 3, and what openssl wrote before that (RFC 1421 section 4.6.1.1).
-    let is_encrypted = has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED");
+    // RFC 5958 section 3, and what openssl wrote before that (RFC 1421 section 4.6.1.1), whose header
+    // lines are not base64: nothing after them is read.
+    let is_old = has(b"Proc-Type: 4,ENCRYPTED");
+    let is_encrypted = is_old || has(b"BEGIN ENCRYPTED PRIVATE KEY");
     let sections =
         <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes).collect::<Result<Sections, _>>();
     let is_key = |kind: SectionKind| {
         use SectionKind::{EcPrivateKey, PrivateKey, RsaPrivateKey};
         matches!(kind, EcPrivateKey | PrivateKey | RsaPrivateKey)
     };
-    if is_encrypted && command == "pkey" {
-        let has_plain = sections
-            .as_ref()
-            .is_ok_and(|all| all.iter().any(|(kind, _)| is_key(*kind)));
-        if !has_plain {
-            return Err(Wrong::Encrypted);
+    let is_refused = match &sections {
+        Err(_) => is_old,
+        Ok(all) => {
+            let has_plain = all.iter().any(|(kind, _)| is_key(*kind));
+            is_encrypted && command == "pkey" && !has_plain
         }
+    };
+    if is_refused {
+        return Err(Wrong::Encrypted);
     }
     let sections = sections.map_err(|error| match error {
         pem::Error::MissingSectionEnd { end_marker } => {

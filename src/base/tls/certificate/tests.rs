@@ -165,7 +165,7 @@ fn what_is_wrong_with_a_file_is_told_with_what_to_do() {
             "it is in DER, and PEM is wanted: `openssl x509 -inform der -in FILE -out NEW` makes it so",
         ),
         (
-            &[b'x'; MAX_BYTES as usize + 1],
+            &vec![b'x'; MAX_BYTES as usize + 1],
             "it has more than 1048576 bytes; is it the right file?",
         ),
     ];
@@ -213,6 +213,10 @@ fn what_is_wrong_with_a_file_is_told_with_what_to_do() {
         ca.write("a.key", content);
         assert_eq!(refusal(&files, &files.key), wanted);
     }
+    // A certificate behind a key that nobody can read.
+    ca.write("a.pem", old.to_owned() + &issued.cert);
+    assert_eq!(refusal(&files, &files.cert), encrypted);
+    ca.write("a.pem", &issued.cert);
     let folder = CertificateFiles {
         cert: ca.folder().to_owned(),
         ..files.clone()

@@ -338,9 +338,10 @@ fn build(
     // With a list, a certificate whose state no list knows is refused. A list past its date still
     // counts: to refuse every client because nobody fetched a new one would be the worse outage.
     let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
-    let builder = match auth.required {
-        true => builder,
-        false => builder.allow_unauthenticated(),
+    let builder = if auth.required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
     };
     builder.with_crls(crls).build().map_err(|error| {
         let why = error.to_string();
