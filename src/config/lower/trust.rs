@@ -56,10 +56,20 @@ impl<'a> Trusted<'a> {
         let insecure = table.get("insecure");
         let is_insecure = insecure.and_then(|node| node.flag()).unwrap_or(false);
         if let Some(insecure) = insecure.filter(|_| is_insecure) {
-            let message = format!("{} takes every certificate", table.what);
+            let (message, help) = if table.has("pin") {
+                (
+                    "takes every certificate of a pinned key",
+                    "`pin` alone decides: names, dates and who vouches for them do not count",
+                )
+            } else {
+                (
+                    "takes every certificate",
+                    "whoever answers at that address is taken for the endpoint; `ca` names who may \
+                     vouch for it",
+                )
+            };
+            let message = format!("{} {message}", table.what);
             let d = Diagnostic::warning("insecure", insecure.at, message);
-            let help = "whoever answers at that address is taken for the endpoint; `ca` names who \
-                        may vouch for it";
             table.report.push(d.help(help));
         }
         let path = ca.map(|ca| ca.at.source.folder().join(Path::new(*ca)));

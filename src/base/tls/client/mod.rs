@@ -82,7 +82,8 @@ pub enum TrustError {
 impl ClientSetup<'_> {
     /// SHA-256 of all of it: of equal setups, equal clients.
     pub fn digest(&self) -> [u8; 32] {
-        // Each part with its length in front, so that no two setups have one text.
+        // Each part with its length in front, each list with how many there are: no two setups have
+        // one text.
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_be_bytes());
@@ -96,14 +97,14 @@ impl ClientSetup<'_> {
             }
             Trust::System => add(b"system"),
         }
-        add(b"protocols");
+        add(&self.protocols.len().to_be_bytes());
         self.protocols.iter().for_each(|protocol| add(protocol));
         // The key fits the certificate: who has the same of the one has the same of the other.
-        add(b"identity");
-        for certificate in self.identity.iter().flat_map(|identity| &identity.cert) {
+        let chain = self.identity.as_ref().map_or(&[][..], |own| &own.cert);
+        add(&chain.len().to_be_bytes());
+        for certificate in chain {
             add(certificate);
         }
-        add(b"pins");
         self.pins.iter().for_each(|pin| add(pin));
         hash.finalize().into()
     }
