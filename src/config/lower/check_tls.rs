@@ -1,13 +1,18 @@
 //! `[upstreams.NAME.health.tls]`
 
-use crate::base::tls::TlsClient;
+use crate::base::tls::ClientSetup;
 
 use super::super::model::CheckTls;
 use super::super::node::Node;
-use super::trust::Trusted;
+use super::trust::{Clients, Trusted};
 
 /// Reads `true`, `false` or the table; `None` = no TLS, or what was reported.
-pub(super) fn lower(node: Node<'_>, what: &str, protocol: &[u8]) -> Option<CheckTls> {
+pub(super) fn lower(
+    node: Node<'_>,
+    what: &str,
+    protocol: &[u8],
+    clients: &Clients,
+) -> Option<CheckTls> {
     let trusted = if node.is_table() {
         let table = node.table(format!("`tls` of {what}"), "upstreams.*.health.tls")?;
         let trusted = Trusted::read(&table);
@@ -18,7 +23,13 @@ pub(super) fn lower(node: Node<'_>, what: &str, protocol: &[u8]) -> Option<Check
     } else {
         return None;
     };
-    match TlsClient::trusting(trusted.trust(), &[protocol]) {
+    let setup = ClientSetup {
+        trust: trusted.trust(),
+        protocols: &[protocol],
+        identity: None,
+        pins: &[],
+    };
+    match clients.get(&setup) {
         Ok(client) => Some(CheckTls {
             server_name: trusted.server_name,
             ca: trusted.path,

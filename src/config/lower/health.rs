@@ -19,6 +19,7 @@ use super::check_tls;
 use super::headers::{self, Side};
 use super::matchers;
 use super::process::set;
+use super::trust::Clients;
 use super::upstream_tls;
 
 /// What `check` may be.
@@ -70,6 +71,7 @@ pub(super) fn lower(
     table: Table<'_>,
     endpoints: &[Endpoint],
     of_upstream: Option<&upstream_tls::Draft<'_>>,
+    clients: &Clients,
 ) -> Option<Arc<HealthSpec>> {
     let kind = table.require("check").and_then(|node| node.word(&KINDS));
     let http = http(&table, kind);
@@ -103,7 +105,7 @@ pub(super) fn lower(
     };
     if matches!(kind, Some(Kind::Grpc | Kind::Http)) {
         spec.tls = match tls {
-            Some(node) => check_tls::lower(node, &table.what, protocol(kind)),
+            Some(node) => check_tls::lower(node, &table.what, protocol(kind), clients),
             None if table.has("port") => None,
             None => of_upstream.and_then(|tls| tls.for_checks(protocol(kind))),
         };

@@ -71,6 +71,7 @@ pub(super) fn lower(sources: &[Source], report: &Report, port_zero: PortZero) ->
     }
     let mut draft = Draft::default();
     let mut main = process::Main::default();
+    let clients = trust::Clients::default();
     for (index, (source, document)) in sources.iter().zip(&documents).enumerate() {
         let at = source.at(0..0);
         let what = "the top level".to_owned();
@@ -90,7 +91,7 @@ pub(super) fn lower(sources: &[Source], report: &Report, port_zero: PortZero) ->
         each(&root, "upstreams", |name, node| {
             draft
                 .upstreams
-                .extend(upstream::lower(name, node, &main.defaults));
+                .extend(upstream::lower(name, node, &main.defaults, &clients));
         });
         if let Some(routes) = root.get("routes") {
             if routes.is_table() {

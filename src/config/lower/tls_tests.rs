@@ -237,6 +237,20 @@ fn endpoints_are_verified_in_the_way_that_is_written() {
 }
 
 #[test]
+fn upstreams_that_trust_the_same_share_what_it_takes() {
+    let files = Files::new();
+    let text = "[upstreams.a]\nendpoints = ['127.0.0.1:1']\ntls = { ca = 'ca.pem' }\n[upstreams.b]\n\
+                endpoints = ['127.0.0.1:2']\ntls = { ca = 'ca.pem', server_name = 'b' }\nhealth = { \
+                check = 'http' }\n[upstreams.c]\nendpoints = ['127.0.0.1:3']\nprotocol = \
+                'h2'\ntls = { ca = 'ca.pem' }\n";
+    let upstreams = files.load(text).config.upstreams;
+    let [a, b, c] = [0, 1, 2].map(|i| tls(&upstreams[i]).client.config());
+    let check = health(&upstreams[1]).tls.as_ref().unwrap().client.config();
+    assert!(Arc::ptr_eq(a, b) && Arc::ptr_eq(b, check));
+    assert!(!Arc::ptr_eq(a, c), "it speaks another protocol");
+}
+
+#[test]
 fn a_unix_socket_needs_a_name_unless_nothing_is_verified() {
     let files = Files::new();
     let of = |tls: &str| {

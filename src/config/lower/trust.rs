@@ -1,10 +1,13 @@
 //! What TLS towards endpoints has in common: `server_name`, `ca` and `insecure`, of upstreams and of
 //! checks
 
-use std::io::Read as _;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::base::tls::{Trust, TrustError, server_name};
+use crate::base::tls::{ClientSetup, TlsClient, Trust, TrustError, server_name};
 
 use super::super::diagnostic::Diagnostic;
 use super::super::node::{Located, Node};
@@ -12,6 +15,25 @@ use super::super::reader::Table;
 
 /// Largest file of CAs: that of a system has 250 KB.
 const MAX_CA_BYTES: u64 = 4 << 20;
+
+/// The clients of a configuration: whoever is set up in the same way has the same. A thousand upstreams
+/// that trust the system's CAs read and hold these once.
+#[derive(Debug, Default)]
+pub(super) struct Clients(RefCell<HashMap<[u8; 32], TlsClient>>);
+
+// === impl Clients ===
+
+impl Clients {
+    pub(super) fn get(&self, setup: &ClientSetup<'_>) -> Result<TlsClient, TrustError> {
+        let digest = setup.digest();
+        if let Some(made) = self.0.borrow().get(&digest) {
+            return Ok(made.clone());
+        }
+        let made = TlsClient::new(setup)?;
+        self.0.borrow_mut().insert(digest, made.clone());
+        Ok(made)
+    }
+}
 
 /// Whom it is to be, and who says so.
 #[derive(Debug, Default)]
@@ -34,10 +56,20 @@ impl<'a> Trusted<'a> {
         let insecure = table.get("insecure");
         let is_insecure = insecure.and_then(|node| node.flag()).unwrap_or(false);
         if let Some(insecure) = insecure.filter(|_| is_insecure) {
-            let message = format!("{} takes every certificate", table.what);
+            let (message, help) = if table.has("pin") {
+                (
+                    "takes every certificate of a pinned key",
+                    "`pin` alone decides: names, dates and who vouches for them do not count",
+                )
+            } else {
+                (
+                    "takes every certificate",
+                    "whoever answers at that address is taken for the endpoint; `ca` names who may \
+                     vouch for it",
+                )
+            };
+            let message = format!("{} {message}", table.what);
             let d = Diagnostic::warning("insecure", insecure.at, message);
-            let help = "whoever answers at that address is taken for the endpoint; `ca` names who \
-                        may vouch for it";
             table.report.push(d.help(help));
         }
         let path = ca.map(|ca| ca.at.source.folder().join(Path::new(*ca)));
@@ -97,8 +129,15 @@ fn name(table: &Table<'_>) -> Option<String> {
 
 fn read(ca: &Located<'_, &str>, path: &Path, table: &Table<'_>) -> Option<Vec<u8>> {
     let mut pem = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem))
+    let read = fs::metadata(path)
+        .and_then(|found| {
+            // A pipe would be waited for.
+            if !found.is_file() {
+                return Err(io::Error::other("it is not a file"));
+            }
+            let file = File::open(path)?;
+            file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem)
+        })
         .map_err(|error| error.to_string())
         .and_then(|n| match n as u64 {
             0..=MAX_CA_BYTES => Ok(()),

@@ -12,6 +12,7 @@ use super::super::source::At;
 use super::super::suggest::closest;
 use super::endpoints::Members;
 use super::process::{Defaults, keepalive, set};
+use super::trust::Clients;
 use super::{
     Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky, upstream_tls,
 };
@@ -111,6 +112,7 @@ pub(super) fn lower<'a>(
     name: Reference<'a>,
     node: Node<'a>,
     defaults: &Defaults,
+    clients: &'a Clients,
 ) -> Option<Draft<'a>> {
     let table = node.table(format!("upstream `{}`", *name), "upstreams.*")?;
     table.known_as(KEYS);
@@ -169,7 +171,7 @@ pub(super) fn lower<'a>(
         u.keepalive = keepalive(t, &u.keepalive);
     }
 
-    let tls = upstream_tls::lower(&table, &mut u);
+    let tls = upstream_tls::lower(&table, &mut u, clients);
     table.later(
         "send_proxy_protocol",
         "the PROXY protocol comes in a later version",
@@ -185,7 +187,7 @@ pub(super) fn lower<'a>(
         u.retry_floor = *floor as u32;
     }
     if let Some(t) = table.table("health", "upstreams.*.health") {
-        u.health = health::lower(t, &u.endpoints, tls.as_ref());
+        u.health = health::lower(t, &u.endpoints, tls.as_ref(), clients);
     }
     if let Some(t) = table.table("agent", "upstreams.*.agent") {
         u.agent = agent::lower(t, &u.endpoints);

@@ -16,7 +16,7 @@ use super::super::node::{Located, Node};
 use super::super::reader::{Aliases, Table};
 use super::certificates::Pair;
 use super::http2;
-use super::trust::Trusted;
+use super::trust::{Clients, Trusted};
 
 const PROTOCOLS: [(&str, Protocol); 3] = [
     ("h1", Protocol::H1),
@@ -65,13 +65,18 @@ const PIN: (&str, usize) = ("sha256/", 44);
 /// What clients to the endpoints are made of; checks have one of their own.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
+    clients: &'a Clients,
     trusted: Trusted<'a>,
     identity: Option<(Arc<CertifiedKey>, (PathBuf, PathBuf))>,
     pins: Vec<[u8; 32]>,
 }
 
 /// Reads the three keys; `None` = no TLS, or what was reported.
-pub(super) fn lower<'a>(table: &Table<'a>, u: &mut Upstream) -> Option<Draft<'a>> {
+pub(super) fn lower<'a>(
+    table: &Table<'a>,
+    u: &mut Upstream,
+    clients: &'a Clients,
+) -> Option<Draft<'a>> {
     let protocol = table.get("protocol");
     if let Some(node) = protocol {
         u.protocol = self::protocol(node, table).unwrap_or(u.protocol);
@@ -100,7 +105,7 @@ pub(super) fn lower<'a>(table: &Table<'a>, u: &mut Upstream) -> Option<Draft<'a>
         table.report.push(d.help(help));
     }
     let node = node?;
-    let draft = draft(node, table, &u.endpoints)?;
+    let draft = draft(node, table, &u.endpoints, clients)?;
     let protocols: &[&[u8]] = match u.protocol {
         Protocol::Auto => &[b"h2", b"http/1.1"],
         Protocol::H1 => &[b"http/1.1"],
@@ -144,7 +149,12 @@ fn protocol(node: Node<'_>, table: &Table<'_>) -> Option<Protocol> {
     None
 }
 
-fn draft<'a>(node: Node<'a>, upstream: &Table<'_>, endpoints: &[Endpoint]) -> Option<Draft<'a>> {
+fn draft<'a>(
+    node: Node<'a>,
+    upstream: &Table<'_>,
+    endpoints: &[Endpoint],
+    clients: &'a Clients,
+) -> Option<Draft<'a>> {
     if !node.is_table() {
         let Some(on) = node.as_bool() else {
             let d = node.mismatch("true, false or a table");
@@ -158,6 +168,7 @@ fn draft<'a>(node: Node<'a>, upstream: &Table<'_>, endpoints: &[Endpoint]) -> Op
         }
         nameless(node, upstream, endpoints);
         return Some(Draft {
+            clients,
             trusted: Trusted::default(),
             identity: None,
             pins: Vec::new(),
@@ -175,6 +186,7 @@ fn draft<'a>(node: Node<'a>, upstream: &Table<'_>, endpoints: &[Endpoint]) -> Op
     }
     table.finish();
     Some(Draft {
+        clients,
         trusted: trusted?,
         identity,
         pins,
@@ -255,7 +267,7 @@ fn pins(node: Node<'_>, table: &Table<'_>) -> Vec<[u8; 32]> {
 impl Draft<'_> {
     /// A client that offers these protocols.
     fn client(&self, protocols: &[&[u8]]) -> Result<TlsClient, TrustError> {
-        TlsClient::new(&ClientSetup {
+        self.clients.get(&ClientSetup {
             trust: self.trusted.trust(),
             protocols,
             identity: self.identity.as_ref().map(|(key, _)| key.clone()),

@@ -77,6 +77,39 @@ pub enum TrustError {
     Setup(String),
 }
 
+// === impl ClientSetup ===
+
+impl ClientSetup<'_> {
+    /// SHA-256 of all of it: of equal setups, equal clients.
+    pub fn digest(&self) -> [u8; 32] {
+        // Each part with its length in front, each list with how many there are: no two setups have
+        // one text.
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        match self.trust {
+            Trust::Anybody => add(b"anybody"),
+            Trust::Cas(pem) => {
+                add(b"cas");
+                add(pem);
+            }
+            Trust::System => add(b"system"),
+        }
+        add(&self.protocols.len().to_be_bytes());
+        self.protocols.iter().for_each(|protocol| add(protocol));
+        // The key fits the certificate: who has the same of the one has the same of the other.
+        let chain = self.identity.as_ref().map_or(&[][..], |own| &own.cert);
+        add(&chain.len().to_be_bytes());
+        for certificate in chain {
+            add(certificate);
+        }
+        self.pins.iter().for_each(|pin| add(pin));
+        hash.finalize().into()
+    }
+}
+
 // === impl TlsClient ===
 
 impl TlsClient {
@@ -122,7 +155,7 @@ impl TlsClient {
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Self {
             config: Arc::new(config),
-            made_of: made_of(setup),
+            made_of: setup.digest(),
         })
     }
 
@@ -181,33 +214,6 @@ pub fn server_name(text: &str) -> Result<ServerName<'static>, InvalidDnsNameErro
     let text = text.strip_prefix('[').unwrap_or(text);
     let text = text.strip_suffix(']').unwrap_or(text);
     ServerName::try_from(text.to_owned())
-}
-
-/// Each part with its length in front, so that no two setups have one text.
-fn made_of(setup: &ClientSetup<'_>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    };
-    match setup.trust {
-        Trust::Anybody => add(b"anybody"),
-        Trust::Cas(pem) => {
-            add(b"cas");
-            add(pem);
-        }
-        Trust::System => add(b"system"),
-    }
-    add(b"protocols");
-    setup.protocols.iter().for_each(|protocol| add(protocol));
-    // The key fits the certificate: who has the same of the one has the same of the other.
-    add(b"identity");
-    for certificate in setup.identity.iter().flat_map(|identity| &identity.cert) {
-        add(certificate);
-    }
-    add(b"pins");
-    setup.pins.iter().for_each(|pin| add(pin));
-    hash.finalize().into()
 }
 
 fn cas(pem: &[u8]) -> Result<RootCertStore, TrustError> {
