@@ -1,8 +1,7 @@
-//! What every floor may use: addresses, base64, buffers, clocks, deadlines, decimal text, one stable hash, one
+//! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, one stable hash, one
 //! keyed hash, one generator of random numbers, the load of an endpoint, the words of systemd.
 
 pub mod addr;
-pub mod base64;
 pub mod buffer;
 pub mod clock;
 pub mod coroutine;

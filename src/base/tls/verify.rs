@@ -9,7 +9,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, Signatu
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::base::base64;
+use data_encoding::BASE64;
 
 /// Wants, beside what another one wants, one of these keys.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl ServerCertVerifier for Pinned {
             return Ok(verified);
         }
         let mismatch = PinMismatch {
-            found: base64::encode(&key),
+            found: BASE64.encode(&key),
         };
         let other = CertificateError::Other(OtherError(Arc::new(mismatch)));
         Err(Error::InvalidCertificate(other))

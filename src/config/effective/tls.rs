@@ -3,7 +3,8 @@
 use http::HeaderName;
 use toml::{Table, Value};
 
-use crate::base::base64;
+use data_encoding::BASE64;
+
 use crate::base::tls::{CertificateFiles, ClientAuth, ServerSpec};
 
 use super::super::model::Check;
@@ -136,7 +137,7 @@ pub(super) fn upstream(upstream: &Upstream, table: &mut Table) {
     }
     let pins = pins
         .iter()
-        .map(|pin| Value::from(format!("sha256/{}", base64::encode(pin))));
+        .map(|pin| Value::from(format!("sha256/{}", BASE64.encode(pin))));
     shown.put_list("pin", pins.collect());
     shown.put("insecure", !*verify);
     table.put("tls", shown);

@@ -220,7 +220,7 @@ fn protocols_of_endpoints_are_offered_in_tls() {
 #[test]
 fn endpoints_are_verified_in_the_way_that_is_written() {
     let files = Files::new();
-    let base64 = crate::base::base64::encode(&[7; 32]);
+    let base64 = data_encoding::BASE64.encode(&[7; 32]);
     let keys = format!(
         "tls = {{ server_name = 'app.internal', ca = 'ca.pem', cert = 'site.pem', key = \
          'site.key', pin = 'sha256/{base64}' }}"
@@ -310,7 +310,7 @@ fn checks_speak_tls_as_their_upstream_does() {
 fn all_of_it_reads_back_and_no_file_is_shown() {
     let files = Files::new();
     files.write("secret", "correct horse battery staple");
-    let base64 = crate::base::base64::encode(&[7; 32]);
+    let base64 = data_encoding::BASE64.encode(&[7; 32]);
     let texts = [
         format!(
             "[listeners.a]\nbind = ':1'\nupstream = 'a'\nmax_connection_age = '1h'\nhttp2 = {{ \

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 
 use crate::base::addr::EndpointAddr;
-use crate::base::base64;
+use data_encoding::BASE64;
+
 use crate::base::tls::{ClientSetup, TlsClient, TrustError};
 
 use super::super::diagnostic::Diagnostic;
@@ -247,7 +248,7 @@ fn pins(node: Node<'_>, table: &Table<'_>) -> Vec<[u8; 32]> {
         let bytes = text
             .strip_prefix(hash)
             .filter(|base64| base64.len() == length)
-            .and_then(base64::decode)
+            .and_then(|base64| BASE64.decode(base64.as_bytes()).ok())
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         if bytes.is_none() {
             let message = format!("`{}` is no pin", text.escape_debug());

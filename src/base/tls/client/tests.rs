@@ -89,7 +89,7 @@ fn pins_hold_whoever_is_trusted() {
         let client = client(&setup(trust, &pins));
         let of = |issued| outcome(&client, server(&ca, issued, &[b"h2"], None), "app.example");
         assert_eq!(of(&issued), Ok(b"h2".to_vec()), "{trust:?}");
-        let found = crate::base::base64::encode(&pin(&other));
+        let found = data_encoding::BASE64.encode(&pin(&other));
         let words = format!("its key is sha256/{found}, which is not pinned");
         assert_eq!(of(&other), Err(words), "{trust:?}");
     }
