@@ -119,7 +119,7 @@ fn mutated_requests_neither_break_the_proxy_nor_pass_it_ambiguously() {
         _ if !is_sound_head(&request.head.raw) => vec![Step::Close],
         _ => origin::reply(200, ""),
     });
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     let mut clean = 0;
     let mut checked = 0;
     for n in 0..scaled(3000, 20_000) {

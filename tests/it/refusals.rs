@@ -42,7 +42,7 @@ enum Fate {
 #[test]
 fn refused_requests_get_their_status_and_never_reach_an_endpoint() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for case in REQUESTS.iter().copied().flatten() {
         let Err(Some(refusal)) = case.expect else {
             continue;
@@ -67,7 +67,7 @@ fn refused_requests_get_their_status_and_never_reach_an_endpoint() {
 #[test]
 fn refused_requests_are_refused_byte_by_byte_too() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for case in REQUESTS.iter().copied().flatten() {
         let Err(Some(refusal)) = case.expect else {
             continue;
@@ -94,7 +94,7 @@ fn refused_requests_are_refused_byte_by_byte_too() {
 #[test]
 fn accepted_requests_arrive_once_with_the_same_meaning() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     let mut arrived = 0;
     for case in REQUESTS.iter().copied().flatten() {
         if !matches!(case.expect, Ok(_) | Err(None)) {
@@ -149,7 +149,7 @@ fn accepted_requests_arrive_once_with_the_same_meaning() {
 #[test]
 fn request_smuggled_behind_a_refused_one_never_arrives() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for case in REQUESTS.iter().copied().flatten() {
         if !matches!(case.expect, Err(Some(_))) {
             continue;
@@ -167,7 +167,7 @@ fn request_smuggled_behind_a_refused_one_never_arrives() {
 #[test]
 fn length_beside_encoding_smuggles_nothing() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for fields in [
         "Content-Length: 6\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 6",
@@ -193,7 +193,7 @@ fn length_beside_encoding_smuggles_nothing() {
 #[test]
 fn refusal_after_a_head_request_has_its_body() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     let mut client = Client::connect(proxy.addr());
     assert_eq!(client.request("HEAD", "/").status(), 200);
     client.send("NONSENSE\r\n\r\n");
@@ -239,7 +239,7 @@ fn refusal_names_the_request_id_as_the_listener_does() {
 #[test]
 fn bytes_after_a_refusal_are_neither_served_nor_answered_with_a_reset() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     let mut client = Client::connect(proxy.addr());
     client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     expect_answer(&client.response(), Reason::BadHost);
@@ -259,7 +259,7 @@ fn refused_responses_are_502_and_their_connection_is_not_used_again() {
         .filter(|c| matches!(c.expect, Err(Some(_))))
         .collect();
     let origin = Origin::start(|request| response_of(request, Step::AwaitClose));
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for (n, case) in all_responses() {
         if !cases.iter().any(|c| std::ptr::eq(*c, case)) {
             continue;
@@ -296,7 +296,7 @@ fn accepted_responses_keep_their_meaning_and_their_connection_only_if_it_is_clea
             _ => response_of(request, Step::Close),
         }
     });
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for (n, case) in all_responses() {
         let Ok(meaning) = case.expect else { continue };
         // Interim and upgrade responses have tests of their own; CONNECT is never forwarded.
@@ -330,7 +330,7 @@ fn accepted_responses_keep_their_meaning_and_their_connection_only_if_it_is_clea
 #[test]
 fn responses_cut_short_are_told_or_cut() {
     let origin = Origin::start(|request| response_of(request, Step::Close));
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for (n, case) in all_responses() {
         if case.expect != Err(None) {
             continue;
@@ -367,7 +367,7 @@ fn endpoint_cannot_split_a_response_by_its_fields() {
             Step::AwaitClose,
         ]
     });
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     for target in ["/lf", "/cr", "/nul"] {
         let mut client = Client::connect(proxy.addr());
         let response = client.request("GET", target);
@@ -505,7 +505,7 @@ impl Meaning {
 #[test]
 fn nothing_sent_is_answered_with_nothing() {
     let origin = Origin::start(sink);
-    let proxy = Proxy::over(&[origin.addr()], "");
+    let proxy = Proxy::over_h1(&[origin.addr()]);
     let mut client = Client::connect(proxy.addr());
     client.send("\r\n");
     client.expect_silence(Duration::from_millis(20));

@@ -44,6 +44,14 @@ impl Proxy {
         Self::start(&Self::config_over(endpoints, more))
     }
 
+    /// The same, and HTTP/1 only: the preface of HTTP/2 is a refused request like any other.
+    #[track_caller]
+    pub fn over_h1(endpoints: &[SocketAddr]) -> Self {
+        let config = Self::config_over(endpoints, "");
+        let listener = "[listeners.web]\n";
+        Self::start(&config.replace(listener, &format!("{listener}http2 = \"off\"\n")))
+    }
+
     /// The configuration of [`Proxy::over`].
     pub fn config_over(endpoints: &[SocketAddr], more: &str) -> String {
         let endpoints: Vec<String> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
