@@ -9,6 +9,7 @@ mod dial;
 mod exchange;
 mod forwarded;
 mod h1;
+mod h2;
 mod headers;
 mod hedge;
 mod http;
