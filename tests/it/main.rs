@@ -16,6 +16,7 @@ mod failures;
 mod failures_load;
 mod forwarding;
 mod fuzz_live;
+mod h2_abuse;
 mod handover;
 mod health;
 mod health_servers;

@@ -209,6 +209,9 @@ impl FrameMeter {
                 self.block_since = Some(now);
                 self.block_frames = 0;
                 self.block_ends = frame.has(END_HEADERS);
+                if frame.content() == 0 {
+                    return self.idle(now);
+                }
                 if frame.stream > self.last_stream {
                     self.last_stream = frame.stream;
                     self.explain(EXPLAINED_BY_FRAME);
@@ -218,9 +221,6 @@ impl FrameMeter {
                 } else if frame.has(END_STREAM) {
                     // Trailers.
                     self.ends_due = self.ends_due.saturating_sub(1);
-                }
-                if frame.content() == 0 {
-                    return self.idle(now);
                 }
             }
             RST_STREAM => return self.resets.take(1, now, Abuse::Resets),
@@ -375,13 +375,15 @@ impl Frame {
 
     /// Bytes of DATA or HEADERS without padding and priority.
     fn content(&self) -> u32 {
-        let padding = match self.has(PADDED) {
-            true => 1 + u32::from(self.first[0]),
-            false => 0,
+        let padding = if self.has(PADDED) {
+            1 + u32::from(self.first[0])
+        } else {
+            0
         };
-        let priority = match self.kind == HEADERS && self.has(PRIORITY) {
-            true => 5,
-            false => 0,
+        let priority = if self.kind == HEADERS && self.has(PRIORITY) {
+            5
+        } else {
+            0
         };
         self.length.saturating_sub(padding + priority)
     }

@@ -158,6 +158,9 @@ fn floods_pass_as_often_as_configured() {
         update(0),
         update(1),
     ];
+    // Nor do such streams explain anything.
+    let empty = |n| frame(HEADERS, END_HEADERS, 2 * n + 1, &[]);
+    assert_eq!(Connection::new().burst(empty), (1000, Abuse::IdleFrames));
     for bytes in idle {
         assert_eq!(flood(bytes.clone()), (1000, Abuse::IdleFrames), "{bytes:?}");
     }
