@@ -88,6 +88,7 @@ pub mod config;
 pub mod guard;
 pub mod health;
 pub mod http1;
+pub mod http2;
 pub mod listener;
 pub mod proxy;
 pub mod route;

@@ -53,6 +53,12 @@ impl Buffer {
         &self.data[self.start..self.end]
     }
 
+    /// The same, to be changed in place.
+    #[inline]
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
     /// The number of filled bytes.
     #[inline]
     pub fn len(&self) -> usize {

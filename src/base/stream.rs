@@ -1,14 +1,17 @@
 //! A connected byte stream, whatever carries it: the one type the data path reads and writes.
 
+use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buffer;
+use super::tls::TlsStream;
 
 /// A stream between two ends.
 #[derive(Debug)]
@@ -17,6 +20,41 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over one of them.
+    Tls(Box<TlsStream>),
+    /// One of many streams of a connection.
+    Channel(Box<dyn Channel>),
+}
+
+/// One exchange on a connection that carries many at once (HTTP/2).
+///
+/// What is read from it and written to it are a head as HTTP/1.1 text, and then the body as it is:
+/// where the body ends, and the trailers behind it, are told beside the bytes. So whoever moves
+/// messages needs one way of reading heads, and no framing is guessed at.
+pub trait Channel: Debug {
+    /// As [`Stream::poll_read`]. Once the end was told with `Ok(0)`, it is ready again only with an
+    /// error: the other end has given the exchange up.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>>;
+    /// As [`Stream::poll_readable`].
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// As [`Stream::poll_write`]; a head is written whole, in one call.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// Whether the body's end has come and nothing of it is left to read; then its trailers.
+    fn take_end(&mut self) -> Option<Option<HeaderMap>>;
+    /// Whether the head that was read last is all there is: no body, no trailers.
+    fn has_only_head(&self) -> bool;
+    /// The head to be written next is all there will be, though it may not say so itself.
+    fn end_with_head(&mut self);
+    /// The body is complete; unless its length was told in the head, this is what says so. With
+    /// trailers, if there are any.
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()>;
+    /// Gives the exchange up: the other end is told, if it does not know.
+    fn reset(&mut self);
+    /// Whether the other end has said that it did nothing with what it was sent: it may be sent
+    /// elsewhere, whatever it is.
+    fn was_refused(&self) -> bool;
+    /// Whether the connection below is encrypted.
+    fn is_encrypted(&self) -> bool;
 }
 
 // === impl Stream ===
@@ -32,6 +70,8 @@ impl Stream {
         let polled = match self {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut into),
             Self::Unix(s) => Pin::new(s).poll_read(cx, &mut into),
+            Self::Tls(s) => return s.poll_read(cx, buffer),
+            Self::Channel(s) => return s.poll_read(cx, buffer),
         };
         match polled {
             Poll::Ready(Ok(())) => {
@@ -44,31 +84,28 @@ impl Stream {
         }
     }
 
-    /// Waits until a read would not block; takes no buffer.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Waits until a read would not block; takes no buffer. It may be a false alarm.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(s) => s.poll_read_ready(cx),
             Self::Unix(s) => s.poll_read_ready(cx),
+            Self::Tls(s) => s.poll_readable(cx),
+            Self::Channel(s) => s.poll_readable(cx),
         }
     }
 
-    /// Waits until a write would not block.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(s) => s.poll_write_ready(cx),
-            Self::Unix(s) => s.poll_write_ready(cx),
-        }
-    }
-
-    /// Writes what the kernel takes of `bytes`.
+    /// Writes what is taken of `bytes`. After `Pending` the same bytes are to be written again.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(s) => s.poll_write(cx, &[IoSlice::new(bytes)]),
+            Self::Channel(s) => s.poll_write(cx, bytes),
         }
     }
 
-    /// Writes what the kernel takes of `first` and `second`, in one call.
+    /// Writes what is taken of `first` and `second`, in one call. After `Pending` the same bytes are
+    /// to be written again.
     pub fn poll_write_two(
         &mut self,
         cx: &mut Context<'_>,
@@ -85,81 +122,192 @@ impl Stream {
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &slices),
             Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, &slices),
+            Self::Tls(s) => s.poll_write(cx, &slices),
+            Self::Channel(s) => s.poll_write(cx, first),
         }
     }
 
     /// Ends our direction of the stream (TCP: FIN). Never blocks.
-    pub fn shutdown_write(&self) {
+    pub fn shutdown_write(&mut self) {
         // An error means the stream is gone already, which is what was asked for.
-        let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Write);
+        match self {
+            Self::Tls(s) => s.shutdown_write(),
+            Self::Channel(s) => {
+                let _ = s.finish(None);
+            }
+            Self::Tcp(_) | Self::Unix(_) => {
+                if let Some(fd) = self.fd() {
+                    let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+                }
+            }
+        }
     }
 
-    /// Makes the closing of a TCP stream an RST, so that the other end learns of an abort.
-    pub fn reset_on_close(&self) {
-        if let Self::Tcp(s) = self {
-            let _ = s.set_zero_linger();
+    /// What is owed before an idle connection is closed: TLS tells an end from a cut.
+    pub fn say_goodbye(&mut self) {
+        if let Self::Tls(s) = self {
+            s.say_goodbye();
+        }
+    }
+
+    /// Makes the closing of the stream an abort (TCP: RST), so that the other end learns of it.
+    pub fn reset_on_close(&mut self) {
+        match self {
+            Self::Tcp(s) => {
+                let _ = s.set_zero_linger();
+            }
+            Self::Unix(_) => {}
+            Self::Tls(s) => s.socket_mut().reset_on_close(),
+            Self::Channel(s) => s.reset(),
         }
     }
 
     /// Whether an idle stream has become readable (data nobody asked for, or its end): such a one
     /// must not be used again. Costs no system call unless the reactor has seen an event.
-    pub fn is_stale(&self) -> bool {
+    pub fn is_stale(&mut self) -> bool {
+        if let Self::Tls(s) = self {
+            return s.is_stale();
+        }
         let mut byte = [0u8; 1];
-        let read = match self {
-            Self::Tcp(s) => s.try_read(&mut byte),
-            Self::Unix(s) => s.try_read(&mut byte),
-        };
-        !matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        !matches!(self.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// The same question asked of the kernel, for requests that must not be repeated: one call,
     /// and it sees what the reactor has not yet been told.
-    pub fn is_stale_now(&self) -> bool {
+    pub fn is_stale_now(&mut self) -> bool {
         let mut byte = [0u8; 1];
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        !matches!(
-            rustix::net::recv(self.as_fd(), &mut byte[..], flags),
+        let Some(fd) = self.fd() else {
+            return true;
+        };
+        let is_quiet = matches!(
+            rustix::net::recv(fd, &mut byte[..], flags),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR)
-        )
+        );
+        match self {
+            _ if is_quiet => false,
+            // Session tickets may have come.
+            Self::Tls(s) => s.is_stale(),
+            _ => true,
+        }
+    }
+
+    /// Reads what is there now.
+    pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_read(into),
+            Self::Unix(s) => s.try_read(into),
+            Self::Tls(_) | Self::Channel(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Writes what the kernel takes of `bytes` at once, whatever the reactor has been told: a stream
-    /// just accepted counts as not ready until its first event.
+    /// just accepted counts as not ready until its first event. Not for what is encrypted.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        Ok(rustix::net::send(self.as_fd(), bytes, flags)?)
+        match self.fd() {
+            Some(fd) => Ok(rustix::net::send(fd, bytes, flags)?),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Drops what has been received until now, up to 16 KiB, without waiting for more.
     pub fn drop_now(&self) {
         let mut bytes = [0u8; 4096];
         let flags = rustix::net::RecvFlags::DONTWAIT;
+        let Some(fd) = self.fd() else {
+            return;
+        };
         for _ in 0..4 {
-            match rustix::net::recv(self.as_fd(), &mut bytes[..], flags) {
+            match rustix::net::recv(fd, &mut bytes[..], flags) {
                 Ok((n, _)) if n == bytes.len() => {}
                 _ => return,
             }
         }
     }
 
-    /// Runs `f` if the stream is ready for `interest`; `WouldBlock` from `f` clears the readiness.
-    pub fn try_io<R>(
-        &self,
-        interest: Interest,
-        f: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<R> {
+    /// Whether what is said on it is encrypted.
+    pub fn is_encrypted(&self) -> bool {
         match self {
-            Self::Tcp(s) => s.try_io(interest, f),
-            Self::Unix(s) => s.try_io(interest, f),
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tls(_) => true,
+            Self::Channel(s) => s.is_encrypted(),
+        }
+    }
+
+    /// The exchange, if it is one of many on its connection.
+    pub fn channel(&mut self) -> Option<&mut dyn Channel> {
+        match self {
+            Self::Channel(s) => Some(&mut **s),
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
+
+    /// Whether it is one of many on its connection.
+    pub fn is_channel(&self) -> bool {
+        matches!(self, Self::Channel(_))
+    }
+
+    /// The socket, if it is one's own.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(s) => Some(s.as_fd()),
+            Self::Unix(s) => Some(s.as_fd()),
+            Self::Tls(s) => s.socket().fd(),
+            Self::Channel(_) => None,
         }
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(s) => s.as_fd(),
-            Self::Unix(s) => s.as_fd(),
+/// For libraries that speak a protocol over a stream of ours.
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, into),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, into),
+            Self::Tls(s) => s.poll_read_buf(cx, into),
+            Self::Channel(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Self::poll_write(self.get_mut(), cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Tls(s) => s.poll_write(cx, slices),
+            Self::Channel(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing is ever held back.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().shutdown_write();
+        Poll::Ready(Ok(()))
     }
 }

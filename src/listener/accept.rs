@@ -129,6 +129,8 @@ impl Handed {
         let fd = match stream {
             Stream::Tcp(s) => OwnedFd::from(s.into_std()?),
             Stream::Unix(s) => OwnedFd::from(s.into_std()?),
+            // Connections move before anything is said on them.
+            Stream::Tls(_) | Stream::Channel(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(Self {
             fd,

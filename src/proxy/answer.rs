@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use crate::base::clock::Nanos;
 use crate::config::HeaderEdits;
 use crate::http1::{Refusal, RequestBody};
 use crate::telemetry::reason::Reason;
@@ -12,7 +13,7 @@ use super::h1::{Conn, Next};
 use super::http::After;
 use super::respond::{self, Answer};
 use super::scratch::Scratch;
-use super::worker::{self, Worker};
+use super::worker::Worker;
 
 /// Errors are the proxy's own: no route edits them.
 const NO_EDITS: HeaderEdits = HeaderEdits {
@@ -29,9 +30,9 @@ pub(super) enum Keep {
 }
 
 /// After an answer that did not read the body the connection stays only if there was none.
-pub(super) fn keep_after_answer(s: &Scratch, conn: &Conn) -> Keep {
+pub(super) fn keep_after_answer(s: &Scratch, conn: &Conn, now: Nanos) -> Keep {
     let no_body = matches!(s.head.body, RequestBody::None | RequestBody::Length(0));
-    if no_body && s.head.keep_alive && conn.life.phase() == worker::Phase::Running {
+    if no_body && s.head.keep_alive && !conn.is_last_answer(now) {
         Keep::Yes
     } else {
         Keep::No
@@ -46,7 +47,7 @@ pub(super) async fn refuse(
     x: &mut Exchange,
     reason: Reason,
 ) -> After {
-    let keep = keep_after_answer(s, conn);
+    let keep = keep_after_answer(s, conn, worker.clock.now());
     fail(conn, worker, s, x, reason, None, keep).await
 }
 

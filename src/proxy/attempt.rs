@@ -93,7 +93,7 @@ pub(super) async fn forward(
     } else {
         0
     };
-    let flow = Flow::new(reader(s, x, plan), framing, head_len, max_body).kept(keep);
+    let flow = Flow::new(reader(conn, s, x, plan), framing, head_len, max_body).kept(keep);
     let mut upload = Upload {
         flow,
         stopped: false,
@@ -110,7 +110,7 @@ pub(super) async fn forward(
     let mut cookie = spec.sticky.as_ref().map(|sticky| Cookie::find(s, sticky));
     let mut tries = Tries::new(&plan.retry);
     let mut replayed = false;
-    let (connection, now) = loop {
+    let (mut connection, now) = loop {
         // 6a pick
         x.phase = Phase::Pick;
         // The time of the attempt before is over, and is not that of this one.
@@ -421,28 +421,36 @@ fn write_head(
         forwarding: &x.listener().spec.forwarding,
         peer: conn.peer.map(|p| p.ip()),
         client,
-        scheme: "http",
+        scheme: if conn.stream.is_encrypted() {
+            "https"
+        } else {
+            "http"
+        },
         request_id: x.request_id(),
     };
     headers::write_request(&mut s.to_endpoint, &s.head, buf, &cx);
 }
 
 /// What reads the request's body, from its first byte.
-fn reader<'p>(s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Reader<'p> {
+fn reader<'p>(conn: &Conn, s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Reader<'p> {
     match s.head.body {
         RequestBody::None => Reader::Done,
+        _ if conn.stream.is_channel() => Reader::Streamed(trailers_of(s, x, plan)),
         RequestBody::Length(n) => Reader::Length(n),
         RequestBody::Chunked => {
-            let listener = x.listener();
-            let trailers = Trailers::of_request(
-                &plan.request_headers,
-                listener.spec.forwarding.request_id.as_ref(),
-                &s.head.fields,
-                s.inbound.filled(),
-            );
-            Reader::Chunked(ChunkDecoder::new(&listener.limits), trailers)
+            let decoder = ChunkDecoder::new(&x.listener().limits);
+            Reader::Chunked(decoder, trailers_of(s, x, plan))
         }
     }
+}
+
+fn trailers_of<'p>(s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Trailers<'p> {
+    Trailers::of_request(
+        &plan.request_headers,
+        x.listener().spec.forwarding.request_id.as_ref(),
+        &s.head.fields,
+        s.inbound.filled(),
+    )
 }
 
 /// Lays everything out to send the request once more.
@@ -457,7 +465,7 @@ fn again<'p>(
 ) {
     x.let_go();
     write_head(conn, s, x, plan, client, has_dots);
-    upload.flow.rewind(reader(s, x, plan));
+    upload.flow.rewind(reader(conn, s, x, plan));
     upload.stopped = false;
     upload.broken = false;
 }
@@ -468,7 +476,7 @@ fn set_aside(
     s: &mut Scratch,
     x: &mut Exchange,
     upstream: &LocalUpstream,
-    connection: Connection,
+    mut connection: Connection,
     upload: &Upload<'_>,
 ) {
     let Some(ticket) = &x.ticket else {

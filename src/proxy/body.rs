@@ -7,10 +7,11 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 
 use crate::base::buffer::Buffer;
-use crate::base::stream::Stream;
+use crate::base::stream::{Channel, Stream};
 use crate::http1::{Chunk, ChunkDecoder, Refusal};
 
 use super::splice::{Pipe, Pipes, SPLICE_MIN, Side, Spliced};
@@ -25,6 +26,8 @@ pub(super) enum Reader<'p> {
     Done,
     /// This many bytes are still to come.
     Length(u64),
+    /// The source tells beside the bytes; and which of the trailers pass.
+    Streamed(Trailers<'p>),
     /// The body ends with the stream.
     UntilClose,
 }
@@ -36,6 +39,8 @@ pub(super) enum Framing {
     Chunked,
     /// By Content-Length or the end of the connection: the bytes as they are.
     Raw,
+    /// Beside the bytes.
+    Streamed,
 }
 
 /// Why a body could not be moved.
@@ -90,6 +95,10 @@ pub(super) struct Flow<'p> {
     pipe: Option<Pipe>,
     /// Body bytes that went through a pipe.
     pub spliced: u64,
+    /// What is to be told with the end of the body.
+    trailers: Option<Box<HeaderMap>>,
+    /// The end was told.
+    has_told: bool,
 }
 
 /// Body bytes up to this size are copied into the chunk framing; larger ones are written from
@@ -123,6 +132,8 @@ impl<'p> Flow<'p> {
             waits: Side::Read,
             pipe: None,
             spliced: 0,
+            trailers: None,
+            has_told: false,
         }
     }
 
@@ -131,7 +142,7 @@ impl<'p> Flow<'p> {
     pub(super) fn kept(mut self, keep: usize) -> Self {
         let fits = match &self.reader {
             Reader::Length(n) => *n <= keep as u64,
-            Reader::Chunked(..) => true,
+            Reader::Chunked(..) | Reader::Streamed(_) => true,
             Reader::Done | Reader::UntilClose => false,
         };
         self.keep = if fits { keep } else { 0 };
@@ -154,7 +165,7 @@ impl<'p> Flow<'p> {
         match &self.reader {
             Reader::Done => Some(0),
             Reader::Length(n) => Some(*n),
-            Reader::Chunked(..) | Reader::UntilClose => None,
+            Reader::Chunked(..) | Reader::Streamed(_) | Reader::UntilClose => None,
         }
     }
 
@@ -178,6 +189,8 @@ impl<'p> Flow<'p> {
         self.out_at = 0;
         self.body_bytes = 0;
         self.written = 0;
+        self.trailers = None;
+        self.has_told = false;
     }
 
     /// Whether the bytes go through a pipe now.
@@ -249,9 +262,14 @@ impl<'p> Flow<'p> {
                 continue;
             }
             if matches!(self.reader, Reader::Done) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(self.tell_end(to));
             }
-            if self.pipe.is_some() || self.may_splice(from, to) {
+            if self.has_streamed_end(from, out) {
+                continue;
+            }
+            if let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
+                && (self.pipe.is_some() || self.may_splice())
+            {
                 if self.pipe.is_none() {
                     self.pipe = pipes.take();
                 }
@@ -259,7 +277,10 @@ impl<'p> Flow<'p> {
                     let mut unbounded = u64::MAX;
                     let left = match &mut self.reader {
                         Reader::Length(n) => n,
-                        Reader::Chunked(..) | Reader::Done | Reader::UntilClose => &mut unbounded,
+                        Reader::Chunked(..)
+                        | Reader::Done
+                        | Reader::Streamed(_)
+                        | Reader::UntilClose => &mut unbounded,
                     };
                     let (mut moved, mut waits) = (0, self.waits);
                     let polled = pipe.poll(cx, from, to, left, &mut moved, &mut waits);
@@ -312,7 +333,7 @@ impl<'p> Flow<'p> {
                     }
                     return Ok(());
                 }
-                Reader::UntilClose => {
+                Reader::Streamed(_) | Reader::UntilClose => {
                     if available > 0 {
                         self.emit(available, buffer, out)?;
                     }
@@ -349,21 +370,73 @@ impl<'p> Flow<'p> {
         let Reader::Chunked(decoder, trailers) = read else {
             return;
         };
-        if self.framing == Framing::Chunked {
-            let out = self.fresh(out);
-            out.extend_from_slice(b"0\r\n");
-            let seen = &buffer.filled()[from..from + skip];
-            for field in decoder.trailers() {
-                if !trailers.pass(field.name.of(seen)) {
-                    continue;
+        let seen = &buffer.filled()[from..from + skip];
+        let fields = decoder.trailers().iter();
+        let fields = fields.map(|field| (field.name.of(seen), field.value.of(seen)));
+        self.end_with(fields.filter(|(name, _)| trailers.pass(name)), out);
+    }
+
+    /// Whether the source has told the end of its body; then it is the end here too.
+    fn has_streamed_end(&mut self, from: &mut Stream, out: &mut Vec<u8>) -> bool {
+        let Reader::Streamed(_) = &self.reader else {
+            return false;
+        };
+        let Some(end) = from.channel().and_then(Channel::take_end) else {
+            return false;
+        };
+        let read = std::mem::replace(&mut self.reader, Reader::Done);
+        if let Reader::Streamed(trailers) = read {
+            let fields = end.iter().flatten();
+            let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+            self.end_with(fields.filter(|(name, _)| trailers.pass(name)), out);
+        }
+        true
+    }
+
+    /// Ends the body at the destination with these trailers, if it understands them.
+    fn end_with<'f>(
+        &mut self,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        out: &mut Vec<u8>,
+    ) {
+        match self.framing {
+            Framing::Raw => {}
+            Framing::Chunked => {
+                let out = self.fresh(out);
+                out.extend_from_slice(b"0\r\n");
+                for (name, value) in fields {
+                    out.extend_from_slice(name);
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b"\r\n");
                 }
-                out.extend_from_slice(field.name.of(seen));
-                out.extend_from_slice(b": ");
-                out.extend_from_slice(field.value.of(seen));
                 out.extend_from_slice(b"\r\n");
             }
-            out.extend_from_slice(b"\r\n");
+            Framing::Streamed => {
+                let fields = fields.filter_map(|(name, value)| {
+                    let name = HeaderName::from_bytes(name).ok()?;
+                    Some((name, HeaderValue::from_bytes(value).ok()?))
+                });
+                let mut trailers = HeaderMap::new();
+                for (name, value) in fields {
+                    trailers.append(name, value);
+                }
+                self.trailers = (!trailers.is_empty()).then(|| Box::new(trailers));
+            }
         }
+    }
+
+    /// Everything was written: tells a destination so that learns it beside the bytes.
+    fn tell_end(&mut self, to: &mut Stream) -> Result<(), FlowError> {
+        if self.framing == Framing::Streamed
+            && !self.has_told
+            && let Some(channel) = to.channel()
+        {
+            self.has_told = true;
+            let trailers = self.trailers.take().map(|trailers| *trailers);
+            channel.finish(trailers).map_err(FlowError::Write)?;
+        }
+        Ok(())
     }
 
     /// Lays `n` body bytes at the cursor out for writing; whether they must be written before more
@@ -381,7 +454,7 @@ impl<'p> Flow<'p> {
                 self.cursor += n;
                 Ok(true)
             }
-            Framing::Raw => {
+            Framing::Raw | Framing::Streamed => {
                 self.raw = n;
                 Ok(true)
             }
@@ -414,14 +487,16 @@ impl<'p> Flow<'p> {
 
     /// The source's stream ended.
     fn ended(&mut self, out: &mut Vec<u8>) -> Result<(), FlowError> {
-        if !matches!(self.reader, Reader::UntilClose) {
-            return Err(FlowError::Truncated);
+        match self.reader {
+            Reader::UntilClose => {
+                self.reader = Reader::Done;
+                self.end_with(std::iter::empty(), out);
+                Ok(())
+            }
+            // It tells so itself.
+            Reader::Streamed(_) => Ok(()),
+            Reader::Chunked(..) | Reader::Done | Reader::Length(_) => Err(FlowError::Truncated),
         }
-        self.reader = Reader::Done;
-        if self.framing == Framing::Chunked {
-            self.fresh(out).extend_from_slice(b"0\r\n\r\n");
-        }
-        Ok(())
     }
 
     /// `out`, emptied if all of it was written.
@@ -456,15 +531,14 @@ impl<'p> Flow<'p> {
         }
     }
 
-    fn may_splice(&self, from: &Stream, to: &Stream) -> bool {
+    fn may_splice(&self) -> bool {
         let bulk = match &self.reader {
             Reader::Length(n) => *n >= SPLICE_MIN && self.keep == 0,
             // A stream of small messages is not bulk: wait until it has shown to be.
             Reader::UntilClose => self.body_bytes >= SPLICE_MIN,
-            Reader::Chunked(..) | Reader::Done => false,
+            Reader::Chunked(..) | Reader::Done | Reader::Streamed(_) => false,
         };
         bulk && self.framing == Framing::Raw
-            && matches!((from, to), (Stream::Tcp(_), Stream::Tcp(_)))
     }
 }
 

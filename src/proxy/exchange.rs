@@ -12,6 +12,7 @@ use crate::telemetry::metrics::cells::{CodeClass, Protocol};
 use crate::telemetry::reason::{Reason, Who};
 use crate::upstream::{Admission, LocalEndpoint, LocalUpstream, Seen, Ticket};
 
+use super::h1::Conn;
 use super::limit::Place;
 use super::snapshot::{Held, ListenerPlan, RoutePlan};
 use super::worker::Worker;
@@ -73,6 +74,8 @@ pub(super) struct Exchange {
     pub sent: u64,
     /// It became a tunnel.
     pub tunnel: bool,
+    /// What its client speaks.
+    pub protocol: Protocol,
 }
 
 /// Longest request id taken over from a trusted proxy: a UUID has 36 bytes, tracing systems' ids
@@ -90,16 +93,19 @@ impl Exchange {
     pub(super) fn begin(
         worker: &Worker,
         snapshot: Rc<Held>,
-        slot: usize,
-        peer: Option<SocketAddr>,
+        conn: &Conn,
         started: Nanos,
         now: Nanos,
     ) -> Self {
-        if let Some(listener) = snapshot.listener(slot) {
+        if let Some(listener) = snapshot.listener(conn.life.slot) {
             listener.cells.worker(worker.index).requests.inc();
         }
         worker.cells().requests.inc();
-        Self::new(snapshot, slot, peer, started, now)
+        let mut x = Self::new(snapshot, conn.life.slot, conn.peer, started, now);
+        if conn.stream.is_channel() {
+            x.protocol = Protocol::H2;
+        }
+        x
     }
 
     /// The same for what is no request: nothing is counted but its end.
@@ -138,6 +144,7 @@ impl Exchange {
             received: 0,
             sent: 0,
             tunnel: false,
+            protocol: Protocol::H1,
         }
     }
 
@@ -247,7 +254,7 @@ impl Exchange {
             }
         }
         cells
-            .requests(Protocol::H1, CodeClass::of(self.status))
+            .requests(self.protocol, CodeClass::of(self.status))
             .inc();
         cells.duration.observe(total);
         if let Some(at) = self.first_byte_at {
@@ -318,9 +325,10 @@ impl Exchange {
             entry.host = head.authority_bytes(buf);
             entry.user_agent = head.get(buf, FieldId::UserAgent).unwrap_or_default();
             entry.referer = head.get(buf, FieldId::Referer).unwrap_or_default();
-            entry.protocol = match head.version {
-                Version::Http10 => "HTTP/1.0",
-                Version::Http11 => "HTTP/1.1",
+            entry.protocol = match (self.protocol, head.version) {
+                (Protocol::H2, _) => "HTTP/2.0",
+                (Protocol::H1, Version::Http10) => "HTTP/1.0",
+                (Protocol::H1, Version::Http11) => "HTTP/1.1",
             };
         }
         entry

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::base::clock::nanos;
+use crate::base::buffer::Buffer;
+use crate::base::clock::{Nanos, nanos};
 use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 
+use super::h2;
 use super::http;
 use super::upgrade::{self, Tunnel};
 use super::worker::{Life, Phase, Worker};
@@ -33,6 +35,8 @@ pub struct Conn {
     pub life: Rc<Life>,
     /// The client has ended its direction: no request will follow.
     pub ended: bool,
+    /// When it has been open for as long as it may: the answer after that is its last.
+    pub expires: Nanos,
 }
 
 /// What becomes of a connection after its requests were served.
@@ -50,6 +54,8 @@ pub(super) enum Next {
     Reset,
     /// It becomes a tunnel.
     Tunnel(Box<Tunnel>),
+    /// It speaks HTTP/2; what was read of it.
+    Http2(Box<Buffer>),
 }
 
 /// How long a client that has been answered may send nothing before it is closed: nginx's 5 s are
@@ -64,6 +70,17 @@ const LINGER_TIME: Duration = Duration::from_secs(10);
 // === impl Conn ===
 
 impl Conn {
+    /// Whether the answer that begins now is its last: it drains, or has grown old.
+    #[inline]
+    pub fn is_last_answer(&self, now: Nanos) -> bool {
+        self.life.phase() != Phase::Running || now >= self.expires
+    }
+
+    /// Whether HTTP/2 may begin on it by prior knowledge (RFC 9113 section 3.3): under TLS it is agreed on.
+    pub(super) fn may_speak_h2(&self) -> bool {
+        matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_))
+    }
+
     /// Whether what is left of its listener must end now.
     #[inline]
     pub fn is_cutting(&self) -> bool {
@@ -113,6 +130,7 @@ impl<G: Unpin> Future for Serving<G> {
                     let is_readable = ready!(poll_wait(cx, conn));
                     match std::mem::replace(&mut this.state, State::Ended) {
                         State::Waiting(conn) if is_readable => this.begin(conn),
+                        State::Waiting(mut conn) => conn.stream.say_goodbye(),
                         _ => {}
                     }
                 }
@@ -142,11 +160,15 @@ impl<G> Serving<G> {
     }
 
     /// Goes on with a connection whose requests were served.
-    fn follow(&mut self, conn: Conn, next: Next) {
+    fn follow(&mut self, mut conn: Conn, next: Next) {
         let worker = self.worker.clone();
         let state = match next {
             Next::Idle => State::Waiting(conn),
-            Next::Close => State::Ended,
+            Next::Close => {
+                conn.stream.say_goodbye();
+                State::Ended
+            }
+            Next::Http2(prefix) => State::Ending(Box::pin(h2::serve(conn, *prefix, worker))),
             Next::Linger => State::Ending(Box::pin(linger(conn, worker))),
             Next::Reset => {
                 conn.stream.reset_on_close();
@@ -165,7 +187,7 @@ impl<G> Serving<G> {
 }
 
 /// Waits for bytes; false = close. Holds nothing while it waits.
-fn poll_wait(cx: &mut Context<'_>, conn: &Conn) -> Poll<bool> {
+fn poll_wait(cx: &mut Context<'_>, conn: &mut Conn) -> Poll<bool> {
     if let Poll::Ready(ready) = conn.stream.poll_readable(cx) {
         return Poll::Ready(ready.is_ok());
     }

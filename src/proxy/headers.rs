@@ -63,6 +63,8 @@ pub(super) enum ResponseFraming {
     AsIs,
     /// Chunked, whatever it was.
     Chunked,
+    /// None, and the head is to say so.
+    Empty,
     /// By the end of the connection: no framing field.
     UntilClose,
 }
@@ -162,8 +164,10 @@ pub(super) fn write_response(
             write_field(out, field, buf);
         }
     }
-    if cx.body == ResponseFraming::Chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    match cx.body {
+        ResponseFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        ResponseFraming::Empty => out.extend_from_slice(b"Content-Length: 0\r\n"),
+        ResponseFraming::AsIs | ResponseFraming::UntilClose => {}
     }
     if let Some(pseudonym) = cx.via {
         write_via(out, &head.fields, buf, "1.1", pseudonym);

@@ -179,7 +179,7 @@ impl<'a> Hedging<'a> {
             ..
         } = *running;
         let Link::Open(second) = link else { return };
-        let first = std::mem::replace(connection, second);
+        let mut first = std::mem::replace(connection, second);
         // It learns that nobody waits for it any more.
         first.stream.reset_on_close();
         self.is_promoted = true;
@@ -357,14 +357,20 @@ impl Running {
         }
     }
 
-    fn end(self, upstream: &LocalUpstream, worker: &Worker, seen: Seen, outcome: EndpointOutcome) {
+    fn end(
+        mut self,
+        upstream: &LocalUpstream,
+        worker: &Worker,
+        seen: Seen,
+        outcome: EndpointOutcome,
+    ) {
         let now = worker.clock.now();
         let elapsed = now.saturating_sub(self.began);
         self.ticket.observe(seen, Some(elapsed), now);
         self.ticket.judge(&upstream.shared, seen, now);
         let endpoint = &self.ticket.endpoint().shared;
         endpoint.cells.worker(worker.index).requests(outcome).inc();
-        if let Link::Open(connection) = &self.link {
+        if let Link::Open(connection) = &mut self.link {
             connection.stream.reset_on_close();
         }
         if !self.response.is_none() {

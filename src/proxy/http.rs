@@ -20,7 +20,7 @@ use http::Method;
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
 use crate::base::coroutine::Jobs;
-use crate::http1::{FieldId, Form, RequestBody, RequestHead, Version};
+use crate::http1::{FieldId, Form, Refusal, RequestBody, RequestHead, Version};
 use crate::route::{self, HeaderLookup, Miss};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::reason::Reason;
@@ -115,12 +115,18 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 return Next::Close;
             }
             Head::Refused {
+                detail: Some(Refusal::Http2Preface),
+                ..
+            } if !has_answered && listener.spec.http2.is_some() && conn.may_speak_h2() => {
+                let prefix = std::mem::replace(&mut s.inbound, Buffer::with_capacity(INBOUND));
+                return Next::Http2(Box::new(prefix));
+            }
+            Head::Refused {
                 reason,
                 detail,
                 started,
             } => {
-                let mut x =
-                    Exchange::begin(worker, snapshot.clone(), conn.life.slot, peer, started, now);
+                let mut x = Exchange::begin(worker, snapshot.clone(), conn, started, now);
                 x.reason = Some(reason);
                 x.received = s.inbound.len() as u64;
                 if listener.spec.forwarding.request_id.is_some() {
@@ -143,8 +149,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                     // So that the answer says it, and the client asks for the rest elsewhere.
                     s.head.keep_alive = false;
                 }
-                let mut x =
-                    Exchange::begin(worker, snapshot.clone(), conn.life.slot, peer, started, now);
+                let mut x = Exchange::begin(worker, snapshot.clone(), conn, started, now);
                 x.received = s.head.head_len() as u64;
                 let after = exchange(conn, worker, s, &mut x).await;
                 if let After::Tunnel {
@@ -272,7 +277,7 @@ async fn exchange(
             body,
             content_type,
         } => {
-            let keep = keep_after_answer(s, conn);
+            let keep = keep_after_answer(s, conn, worker.clock.now());
             let edits_type = plan.response_headers.replaces(b"content-type");
             let answer = Answer {
                 content_type: (!edits_type).then(|| content_type.as_bytes()),
@@ -293,7 +298,7 @@ async fn exchange(
             let rest = &path[path.len() - rest..];
             s.text.clear();
             expand(&mut s.text, to, path, rest, &s.head, buf);
-            let keep = keep_after_answer(s, conn);
+            let keep = keep_after_answer(s, conn, worker.clock.now());
             let answer = Answer {
                 location: Some(s.text.as_bytes()),
                 ..Answer::new(*status).to(&s.head, keep)

@@ -26,7 +26,7 @@ use super::trailers::Trailers;
 use super::upload::{
     Deadlines, Turn, Upload, account_upload, arm, is_client_gone, keep_unless_broken,
 };
-use super::worker::{self, Worker};
+use super::worker::Worker;
 
 /// Relays the response whose head is in `s.reply`, to its end.
 #[expect(
@@ -48,7 +48,40 @@ pub(super) async fn relay(
     let is_11 = s.head.version == Version::Http11;
     // How the body comes, and how it goes on: a client of HTTP/1.0 knows no chunks, one of
     // HTTP/1.1 keeps its connection even if the endpoint ends the body by closing.
+    let is_streamed = connection.stream.is_channel();
+    let is_to_stream = conn.stream.is_channel();
+    let is_all = connection
+        .stream
+        .channel()
+        .is_some_and(|c| c.has_only_head());
     let (reader, framing, body) = match s.reply.body {
+        // All of it has come, and it says nothing of a length.
+        ResponseBody::UntilClose if is_all => {
+            if let Some(channel) = conn.stream.channel() {
+                channel.end_with_head();
+            }
+            let body = if is_to_stream {
+                ResponseFraming::AsIs
+            } else {
+                ResponseFraming::Empty
+            };
+            (Reader::Done, Framing::Raw, body)
+        }
+        ResponseBody::Length(_) | ResponseBody::Chunked if is_streamed => {
+            let trailers = Trailers::of_response(
+                &plan.response_headers,
+                x.agent_header(),
+                &s.reply.fields,
+                s.response.filled(),
+            );
+            let reader = Reader::Streamed(trailers);
+            match s.reply.body {
+                _ if is_to_stream => (reader, Framing::Streamed, ResponseFraming::AsIs),
+                ResponseBody::Length(_) => (reader, Framing::Raw, ResponseFraming::AsIs),
+                _ if is_11 => (reader, Framing::Chunked, ResponseFraming::Chunked),
+                _ => (reader, Framing::Raw, ResponseFraming::UntilClose),
+            }
+        }
         ResponseBody::None => (Reader::Done, Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Length(n) => (Reader::Length(n), Framing::Raw, ResponseFraming::AsIs),
         ResponseBody::Chunked => {
@@ -59,11 +92,16 @@ pub(super) async fn relay(
                 s.response.filled(),
             );
             let reader = Reader::Chunked(ChunkDecoder::new(&Limits::default()), trailers);
-            if is_11 {
+            if is_to_stream {
+                (reader, Framing::Streamed, ResponseFraming::AsIs)
+            } else if is_11 {
                 (reader, Framing::Chunked, ResponseFraming::Chunked)
             } else {
                 (reader, Framing::Raw, ResponseFraming::UntilClose)
             }
+        }
+        ResponseBody::UntilClose if is_to_stream => {
+            (Reader::UntilClose, Framing::Streamed, ResponseFraming::AsIs)
         }
         ResponseBody::UntilClose if is_11 => (
             Reader::UntilClose,
@@ -81,7 +119,7 @@ pub(super) async fn relay(
         || !request_read
         || body == ResponseFraming::UntilClose
         || conn.ended && s.inbound.len() == upload.flow.cursor()
-        || conn.life.phase() != worker::Phase::Running;
+        || conn.is_last_answer(worker.clock.now());
     let cx = ResponseContext {
         edits: &plan.response_headers,
         body,
@@ -217,6 +255,7 @@ pub(super) async fn relay(
 
     // The endpoint's connection goes back if nothing is left on it in either direction.
     let is_clean = ended.is_ok()
+        && !is_streamed
         && s.reply.keep_alive
         && s.reply.body != ResponseBody::UntilClose
         && s.response.len() == download.cursor()
@@ -232,7 +271,7 @@ pub(super) async fn relay(
             }
         }
     } else {
-        if ended.is_err() || !upload.stopped {
+        if ended.is_err() || !upload.stopped || upload.broken {
             // It learns that nobody listens any more.
             connection.stream.reset_on_close();
         }

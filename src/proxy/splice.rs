@@ -12,8 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::Interest;
-
-use crate::base::stream::Stream;
+use tokio::net::TcpStream;
 
 /// From this many body bytes to come splicing pays: below, the copy of what arrives in one or two
 /// reads costs less than the second system call (bench/README.md, "splice").
@@ -102,8 +101,8 @@ impl Pipe {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &Stream,
-        to: &Stream,
+        from: &TcpStream,
+        to: &TcpStream,
         left: &mut u64,
         moved: &mut u64,
         waits: &mut Side,
@@ -113,7 +112,7 @@ impl Pipe {
         loop {
             while self.held > 0 {
                 *waits = Side::Write;
-                ready!(to.poll_writable(cx)).map_err(|e| (Side::Write, e))?;
+                ready!(to.poll_write_ready(cx)).map_err(|e| (Side::Write, e))?;
                 let held = self.held;
                 let wrote = to.try_io(Interest::WRITABLE, || {
                     Ok(rustix::pipe::splice(
@@ -141,7 +140,7 @@ impl Pipe {
                 return Poll::Pending;
             }
             *waits = Side::Read;
-            ready!(from.poll_readable(cx)).map_err(|e| (Side::Read, e))?;
+            ready!(from.poll_read_ready(cx)).map_err(|e| (Side::Read, e))?;
             let want = usize::try_from(*left).unwrap_or(usize::MAX).min(PIPE_SIZE);
             let read = from.try_io(Interest::READABLE, || {
                 Ok(rustix::pipe::splice(

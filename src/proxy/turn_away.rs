@@ -29,7 +29,7 @@ pub(super) struct TurnedAway(Cell<usize>);
 /// Answers 503 to a connection whose listener, in `snapshot`, has as many as it may. What is
 /// returned, if anything, is to be run for the answer to arrive for sure.
 pub fn turn_away(
-    conn: Conn,
+    mut conn: Conn,
     worker: &Rc<Worker>,
     snapshot: Rc<Held>,
 ) -> Option<impl Future<Output = ()> + use<>> {

@@ -64,7 +64,7 @@ pub(super) async fn begin(
     s: &mut Scratch,
     x: &mut Exchange,
     plan: &RoutePlan,
-    connection: Connection,
+    mut connection: Connection,
     deadlines: Deadlines,
 ) -> After {
     let cx = headers::ResponseContext {

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::base::clock::nanos;
+use crate::base::clock::{Nanos, nanos};
 use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
@@ -452,6 +452,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         peer,
         life: worker.life(listening.slot),
         ended: false,
+        expires: Nanos::MAX,
     };
     // Relaxed: a count; one connection too many for an instant is no harm.
     let open = listening.open.fetch_add(1, Ordering::Relaxed);

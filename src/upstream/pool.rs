@@ -94,7 +94,7 @@ impl Drop for Connection {
 
 impl Idle {
     /// Whether it is alive; tells the endpoint's limit.
-    fn note(&self, limit: &IdleLimit, now: Nanos) -> bool {
+    fn note(&mut self, limit: &IdleLimit, now: Nanos) -> bool {
         if self.connection.stream.is_stale() {
             limit.closed(self.alive.saturating_sub(self.since), now);
             return false;
@@ -133,7 +133,7 @@ impl Pool {
                 idle.push(top);
                 break;
             }
-            let stream = &top.connection.stream;
+            let stream = &mut top.connection.stream;
             let dead = match reuse {
                 Reuse::Repeatable => stream.is_stale(),
                 // The kernel is asked itself: the reactor may not have told us of a close yet.
@@ -170,7 +170,7 @@ impl Pool {
         if !fits {
             // Its idle time counts too: where requests that no kept connection may carry push
             // through a full pool, nothing in it grows old enough for a sweep.
-            let oldest = idle.remove(0);
+            let mut oldest = idle.remove(0);
             oldest.note(&connection.endpoint.idle_limit, now);
         }
         let cells = connection.endpoint.cells.worker(connection.worker);

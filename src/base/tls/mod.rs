@@ -3,11 +3,41 @@
 //!
 //! | file | what is there |
 //! |---|---|
+//! | `certificate` | certificates, keys, CAs and revocation lists in files, and what is wrong with them |
 //! | `client` | whom a client trusts, what it proves itself with, and what went wrong in plain words |
+//! | `gate` | what handshakes may cost a worker in one turn |
+//! | `stream` | bytes over TLS, either side |
+//! | `handshake` | how handshakes with clients end |
+//! | `identity` | who a client is by its certificate, as endpoints are told |
+//! | `name` | names in certificates as text (RFC 4514) |
+//! | `resolver` | which certificate a client gets |
+//! | `server` | a server made of files, and made again when they change |
 //! | `spec` | what a server is to be: files, versions, protocols; no bytes of any key |
+//! | `tickets` | session tickets, their keys derived from a secret and the time |
 
+mod certificate;
 mod client;
+#[cfg(test)]
+mod fixture;
+mod gate;
+mod handshake;
+mod identity;
+mod name;
+mod resolver;
+mod server;
 mod spec;
+mod stream;
+mod tickets;
 
+pub use certificate::{
+    CertificateError, CertificateFacts, Found, KeyKind, Loaded, Wrong, read_cas, read_crls,
+    read_pair,
+};
 pub use client::{TlsClient, Trust, TrustError, in_words, server_name};
+pub use gate::{Entered, Gate};
+pub use handshake::{Handshake, failure_in_words, handshake_failure};
+pub use identity::{ClientIdentity, identity};
+pub use server::{Look, Stamp, TlsServer};
 pub use spec::{CertificateFiles, ClientAuth, ServerSpec, TlsVersion};
+pub use stream::{RecordBuffers, TlsStream};
+pub use tickets::TicketSecrets;

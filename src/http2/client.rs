@@ -1,0 +1,315 @@
+//! A stream to an endpoint.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
+use http::uri::Scheme;
+use http::{HeaderMap, Method, StatusCode, response};
+
+use crate::base::buffer::Buffer;
+use crate::base::stream::Channel;
+
+use super::body::{Incoming, Outgoing};
+use super::head::{self, HeadError, Outbound};
+
+/// A connection to an endpoint, shared by its streams.
+#[derive(Debug)]
+pub struct Link {
+    send: SendRequest<Bytes>,
+    /// Streams open.
+    streams: Cell<u32>,
+    /// No new stream is to be opened on it.
+    is_closing: Cell<bool>,
+    is_encrypted: bool,
+    /// What `:authority` says where a request names no host.
+    name: Box<str>,
+}
+
+/// One request to an endpoint and the response to it.
+#[derive(Debug)]
+pub struct ClientStream {
+    link: Rc<Link>,
+    state: State,
+    outgoing: Option<Outgoing>,
+    /// The response's head as text, and how much of it was read.
+    text: Vec<u8>,
+    read: usize,
+    is_head: bool,
+    accept: Option<String>,
+    /// The request's head is all there will be.
+    ends_with_head: bool,
+    was_refused: bool,
+    has_only_head: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was sent.
+    Idle,
+    /// The request is on its way.
+    Awaiting(ResponseFuture),
+    /// The response has begun.
+    Begun(Incoming),
+    /// It broke.
+    Broken,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// A connection on which `send` opens streams.
+    pub fn new(send: SendRequest<Bytes>, is_encrypted: bool, name: &str) -> Self {
+        Self {
+            send,
+            streams: Cell::new(0),
+            is_closing: Cell::new(false),
+            is_encrypted,
+            name: name.into(),
+        }
+    }
+
+    /// Whether one more stream may be opened, of `max` at most.
+    pub fn has_room(&self, max: u32) -> bool {
+        let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        !self.is_closing.get() && self.streams.get() < max.min(allowed)
+    }
+
+    /// Streams open.
+    pub fn streams(&self) -> u32 {
+        self.streams.get()
+    }
+
+    /// Opens no more streams.
+    pub fn retire(&self) {
+        self.is_closing.set(true);
+    }
+
+    /// Whether it opens no more streams.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.get()
+    }
+}
+
+// === impl ClientStream ===
+
+impl ClientStream {
+    /// A stream on `link`, counted while it lives.
+    pub fn new(link: Rc<Link>) -> Self {
+        link.streams.set(link.streams.get() + 1);
+        Self {
+            link,
+            state: State::Idle,
+            outgoing: None,
+            text: Vec::new(),
+            read: 0,
+            is_head: false,
+            accept: None,
+            ends_with_head: false,
+            was_refused: false,
+            has_only_head: false,
+        }
+    }
+
+    /// Its connection.
+    pub fn link(&self) -> &Rc<Link> {
+        &self.link
+    }
+
+    fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut send = self.link.send.clone();
+        if let Err(error) = ready!(send.poll_ready(cx)) {
+            self.link.retire();
+            // Nothing was sent at all.
+            self.was_refused = true;
+            return Poll::Ready(Err(io::Error::other(error)));
+        }
+        let invalid = |error: HeadError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
+        let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
+        let scheme = if self.link.is_encrypted {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let Outbound {
+            request,
+            length,
+            accept,
+        } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(invalid)?;
+        if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
+            return Poll::Ready(Err(invalid(HeadError::Upgrade)));
+        }
+        let is_whole = self.ends_with_head || length == Some(0);
+        self.is_head = request.method() == Method::HEAD;
+        self.accept = accept;
+        match send.send_request(request, is_whole) {
+            Ok((response, stream)) => self.begin(response, stream, length, is_whole),
+            Err(error) => {
+                self.link.retire();
+                self.was_refused = true;
+                return Poll::Ready(Err(io::Error::other(error)));
+            }
+        }
+        Poll::Ready(Ok(end))
+    }
+
+    fn begin(
+        &mut self,
+        response: ResponseFuture,
+        stream: SendStream<Bytes>,
+        length: Option<u64>,
+        is_whole: bool,
+    ) {
+        self.state = State::Awaiting(response);
+        self.outgoing = Some(Outgoing::new(stream, length, is_whole));
+    }
+
+    /// Waits for something to read.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.read < self.text.len() {
+            return Poll::Ready(Ok(()));
+        }
+        let State::Awaiting(response) = &mut self.state else {
+            return match &mut self.state {
+                State::Begun(incoming) => incoming.poll_fill(cx),
+                State::Idle => Poll::Pending,
+                State::Awaiting(_) | State::Broken => {
+                    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+                }
+            };
+        };
+        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+            match interim {
+                Ok(interim) => {
+                    let (parts, ()) = interim.into_parts();
+                    self.write_text(&parts, false);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(self.broke(error))),
+            }
+        }
+        match ready!(std::pin::Pin::new(response).poll(cx)) {
+            Ok(response) => {
+                let (parts, recv) = response.into_parts();
+                self.has_only_head = recv.is_end_stream();
+                self.write_text(&parts, self.has_only_head);
+                self.state = State::Begun(Incoming::new(recv));
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(self.broke(error))),
+        }
+    }
+
+    fn write_text(&mut self, parts: &response::Parts, is_whole: bool) {
+        self.text.clear();
+        self.read = 0;
+        let accept = self.accept.as_deref();
+        let is_open = parts.status == StatusCode::OK;
+        head::write_response(
+            &mut self.text,
+            parts.status,
+            &parts.headers,
+            is_whole && !(is_open && accept.is_some()),
+            self.is_head,
+            accept,
+        );
+    }
+
+    fn broke(&mut self, error: h2::Error) -> io::Error {
+        // Section 8.7: either of them says that nothing was done.
+        let refused = error.is_remote()
+            && (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
+                || error.is_go_away() && error.reason() == Some(Reason::NO_ERROR));
+        self.was_refused = refused;
+        if !error.is_reset() {
+            self.link.retire();
+        }
+        self.state = State::Broken;
+        io::Error::other(error)
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.link.streams.set(self.link.streams.get() - 1);
+    }
+}
+
+impl Channel for ClientStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
+        ready!(self.poll_fill(cx))?;
+        if self.read < self.text.len() {
+            let mut n = into.push(&self.text[self.read..]);
+            self.read += n;
+            // A small body comes with its head.
+            if self.read == self.text.len()
+                && !into.spare().is_empty()
+                && let State::Begun(incoming) = &mut self.state
+                && !incoming.is_over()
+                && let Poll::Ready(Ok(more)) = incoming.poll_read(cx, into)
+            {
+                n += more;
+            }
+            return Poll::Ready(Ok(n));
+        }
+        match &mut self.state {
+            State::Begun(incoming) => incoming.poll_read(cx, into),
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_fill(cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.outgoing {
+            None => self.poll_send_head(cx, bytes),
+            Some(outgoing) => outgoing.poll_write(cx, bytes),
+        }
+    }
+
+    fn take_end(&mut self) -> Option<Option<HeaderMap>> {
+        if self.read < self.text.len() {
+            return None;
+        }
+        match &mut self.state {
+            State::Begun(incoming) => incoming.take_end(),
+            State::Idle | State::Awaiting(_) | State::Broken => None,
+        }
+    }
+
+    fn has_only_head(&self) -> bool {
+        self.has_only_head
+    }
+
+    fn end_with_head(&mut self) {
+        self.ends_with_head = true;
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        match &mut self.outgoing {
+            None => Err(io::ErrorKind::InvalidInput.into()),
+            Some(outgoing) => outgoing.finish(trailers),
+        }
+    }
+
+    fn reset(&mut self) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.reset(Reason::CANCEL);
+        }
+    }
+
+    fn was_refused(&self) -> bool {
+        self.was_refused
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.link.is_encrypted
+    }
+}

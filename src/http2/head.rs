@@ -1,0 +1,382 @@
+//! Heads between HTTP/2 and the text of HTTP/1.1 (RFC 9113 section 8.3).
+//!
+//! A head as text is not what goes to a peer: the codec of HTTP/1 parses it, with all its rules, and
+//! what may go on is written anew. Text from here is sound line by line, because the types of the
+//! `http` crate hold neither CR nor LF nor NUL; whether it makes sense is not decided here.
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request,
+};
+use thiserror::Error;
+
+use super::websocket::{self, WEBSOCKET};
+
+/// A head of ours cannot be said in HTTP/2.
+#[derive(Debug, Error)]
+pub(super) enum HeadError {
+    /// It is not what the rest of the program writes.
+    #[error("the head is not one of HTTP/1.1")]
+    Malformed,
+    /// The host is none that a URI can have.
+    #[error("the host cannot be told in HTTP/2")]
+    Authority,
+    /// The target is none that a URI can have.
+    #[error("the target cannot be told in HTTP/2")]
+    Target,
+    /// An upgrade to something other than a WebSocket.
+    #[error("only WebSockets can be opened over HTTP/2")]
+    Upgrade,
+}
+
+/// A request's head to be sent, and what to remember of it.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) request: Request<()>,
+    /// The body's length; `None` = told by its end.
+    pub(super) length: Option<u64>,
+    /// It opens a WebSocket: what the answer must bear.
+    pub(super) accept: Option<String>,
+}
+
+/// Writes a request that came over HTTP/2. `is_whole`: no body follows. `random` makes the key of a
+/// WebSocket.
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    parts: &request::Parts,
+    is_whole: bool,
+    random: impl FnOnce() -> u128,
+) {
+    let authority = parts.uri.authority().map(Authority::as_str);
+    let opens = parts
+        .extensions
+        .get::<Protocol>()
+        .is_some_and(|p| p.as_str().eq_ignore_ascii_case(WEBSOCKET));
+    if opens {
+        out.extend_from_slice(b"GET ");
+    } else {
+        out.extend_from_slice(parts.method.as_str().as_bytes());
+        out.push(b' ');
+    }
+    match parts.uri.path_and_query() {
+        // A tunnel to anywhere, or by a protocol that is unknown here: refused by its method.
+        _ if parts.method == Method::CONNECT && !opens => {
+            out.extend_from_slice(authority.unwrap_or("-").as_bytes());
+        }
+        Some(path) => out.extend_from_slice(path.as_str().as_bytes()),
+        None => out.push(b'/'),
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    if let Some(authority) = authority {
+        write_field(out, b"Host", authority.as_bytes());
+    }
+    if opens {
+        write_field(out, b"Connection", b"Upgrade");
+        write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
+        let key = websocket::key(random());
+        write_field(out, b"Sec-WebSocket-Key", key.as_bytes());
+    }
+    for (name, value) in &parts.headers {
+        let value = value.as_bytes();
+        let skip = match *name {
+            // Section 8.3.1: the same as :authority, or it is an error, which two Hosts are.
+            HOST => authority.is_some_and(|a| a.as_bytes().eq_ignore_ascii_case(value)),
+            COOKIE => true,
+            _ => opens && name == "sec-websocket-key",
+        };
+        if !skip {
+            write_field(out, name.as_str().as_bytes(), value);
+        }
+    }
+    // Section 8.2.3: its crumbs are one field again.
+    let mut crumbs = parts.headers.get_all(COOKIE).iter().peekable();
+    if crumbs.peek().is_some() {
+        out.extend_from_slice(b"cookie: ");
+        while let Some(crumb) = crumbs.next() {
+            out.extend_from_slice(crumb.as_bytes());
+            if crumbs.peek().is_some() {
+                out.extend_from_slice(b"; ");
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    if !is_whole && !opens && !parts.headers.contains_key(CONTENT_LENGTH) {
+        write_field(out, b"Transfer-Encoding", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the head of a response that came over HTTP/2. `is_whole`: neither body nor trailers follow;
+/// `is_head`: it answers HEAD; `accept`: it answers the opening of a WebSocket.
+pub(super) fn write_response(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    is_whole: bool,
+    is_head: bool,
+    accept: Option<&str>,
+) {
+    let opened = accept.filter(|_| status == StatusCode::OK);
+    let status = opened.map_or(status, |_| StatusCode::SWITCHING_PROTOCOLS);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" \r\n");
+    for (name, value) in headers {
+        write_field(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    let bears_body = !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+        && !is_head;
+    if let Some(accept) = opened {
+        write_field(out, b"Connection", b"Upgrade");
+        write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
+        write_field(out, b"Sec-WebSocket-Accept", accept.as_bytes());
+    } else if bears_body && !is_whole && !headers.contains_key(CONTENT_LENGTH) {
+        write_field(out, b"Transfer-Encoding", b"chunked");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Reads the text of a request's head, as the proxy writes it for an endpoint. `scheme` is that of the
+/// connection, `fallback` the authority where the text names none.
+pub(super) fn read_request(
+    text: &[u8],
+    scheme: Scheme,
+    fallback: &str,
+) -> Result<Outbound, HeadError> {
+    let mut lines = Lines::new(text);
+    let line = lines.first().ok_or(HeadError::Malformed)?;
+    let mut words = line.split(|&b| b == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else {
+        return Err(HeadError::Malformed);
+    };
+    let mut method = Method::from_bytes(method).map_err(|_| HeadError::Malformed)?;
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut authority = None;
+    let mut length = Some(0);
+    let mut upgrade: Option<Bytes> = None;
+    let mut key = None;
+    let mut is_grpc = false;
+    while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
+        match class(&name) {
+            Class::Host => authority = Some(value),
+            Class::Upgrade => upgrade = Some(value),
+            Class::WebSocketKey => key = Some(value),
+            Class::Chunked => length = None,
+            Class::Hop => {}
+            class => {
+                if class == Class::ContentLength {
+                    length = Some(number(&value).ok_or(HeadError::Malformed)?);
+                }
+                is_grpc |= class == Class::ContentType && value.starts_with(b"application/grpc");
+                append(&mut headers, &name, value)?;
+            }
+        }
+    }
+    let authority = match authority.filter(|a| !a.is_empty()) {
+        Some(authority) => Authority::from_maybe_shared(authority),
+        None => Authority::try_from(fallback),
+    };
+    let authority = authority.map_err(|_| HeadError::Authority)?;
+    let path = path(text_of(target)?)?;
+    let mut accept = None;
+    if let Some(protocol) = upgrade {
+        if !protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
+            return Err(HeadError::Upgrade);
+        }
+        method = Method::CONNECT;
+        accept = Some(websocket::accept(&key.unwrap_or_default()));
+        // Its bytes are not a body: they end when either side says so.
+        length = None;
+    }
+    if is_grpc {
+        // Its servers insist (gRPC over HTTP2, "TE"), and trailers pass here.
+        headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+    }
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(|_| HeadError::Target)?;
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    if accept.is_some() {
+        let protocol = Protocol::from_static(WEBSOCKET);
+        request.extensions_mut().insert(protocol);
+    }
+    Ok(Outbound {
+        request,
+        length,
+        accept,
+    })
+}
+
+/// Reads the text of a response's head, as the proxy writes it for a client: the head, and the body's
+/// length, where it is told. `opens`: the request opens a WebSocket, so a 101 is a 200.
+pub(super) fn read_response(
+    text: &[u8],
+    opens: bool,
+) -> Result<(Response<()>, Option<u64>), HeadError> {
+    let mut lines = Lines::new(text);
+    let line = lines.first().ok_or(HeadError::Malformed)?;
+    let status = line.get(9..12).ok_or(HeadError::Malformed)?;
+    let status = StatusCode::from_bytes(status).map_err(|_| HeadError::Malformed)?;
+    let opened = opens && status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut length = None;
+    while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
+        match class(&name) {
+            Class::Hop | Class::Upgrade | Class::Chunked => {}
+            Class::WebSocketAccept if opened => {}
+            class => {
+                if class == Class::ContentLength {
+                    length = Some(number(&value).ok_or(HeadError::Malformed)?);
+                }
+                append(&mut headers, &name, value)?;
+            }
+        }
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = if opened { StatusCode::OK } else { status };
+    *response.headers_mut() = headers;
+    Ok((response, length))
+}
+
+/// What a field is to a head that changes versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Chunked,
+    ContentLength,
+    ContentType,
+    /// For one connection of HTTP/1 only (section 8.2.2).
+    Hop,
+    Host,
+    Other,
+    Upgrade,
+    WebSocketAccept,
+    WebSocketKey,
+}
+
+fn class(name: &[u8]) -> Class {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    match name.len() {
+        2 if is("te") => Class::Hop,
+        4 if is("host") => Class::Host,
+        7 if is("upgrade") => Class::Upgrade,
+        10 if is("connection") || is("keep-alive") => Class::Hop,
+        12 if is("content-type") => Class::ContentType,
+        14 if is("content-length") => Class::ContentLength,
+        14 if is("http2-settings") => Class::Hop,
+        16 if is("proxy-connection") => Class::Hop,
+        17 if is("transfer-encoding") => Class::Chunked,
+        17 if is("sec-websocket-key") => Class::WebSocketKey,
+        20 if is("sec-websocket-accept") => Class::WebSocketAccept,
+        _ => Class::Other,
+    }
+}
+
+/// The lines of a head. The values share one copy of it, which costs one allocation for all.
+struct Lines<'t> {
+    text: &'t [u8],
+    shared: Bytes,
+    at: usize,
+}
+
+impl<'t> Lines<'t> {
+    fn new(text: &'t [u8]) -> Self {
+        Self {
+            text,
+            shared: Bytes::new(),
+            at: 0,
+        }
+    }
+
+    /// The request line or status line.
+    fn first(&mut self) -> Option<&'t [u8]> {
+        let end = find_crlf(self.text)?;
+        self.at = end + 2;
+        self.shared = Bytes::copy_from_slice(self.text);
+        Some(&self.text[..end])
+    }
+
+    /// The next field; `Some(None)` at the end, `None` if there is no end.
+    #[expect(clippy::option_option, reason = "a field, the end, or neither")]
+    fn next(&mut self) -> Option<Option<(&'t [u8], Bytes)>> {
+        let rest = self.text.get(self.at..)?;
+        let end = find_crlf(rest)?;
+        if end == 0 {
+            return Some(None);
+        }
+        let line = &rest[..end];
+        let colon = line.iter().position(|&b| b == b':')?;
+        let value = line[colon + 1..].trim_ascii();
+        // Where it lies in the text: an offset within one line.
+        let front = line.len() - line[colon + 1..].trim_ascii_start().len();
+        let start = self.at + front;
+        self.at += end + 2;
+        let value = if value.is_empty() {
+            Bytes::new()
+        } else {
+            self.shared.slice(start..start + value.len())
+        };
+        Some(Some((&line[..colon], value)))
+    }
+}
+
+fn find_crlf(text: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + text.get(from..)?.iter().position(|&b| b == b'\r')?;
+        if text.get(at + 1) == Some(&b'\n') {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+fn append(headers: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), HeadError> {
+    let name = HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed)?;
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
+    headers.append(name, value);
+    Ok(())
+}
+
+/// What is in a path that the type does not take is written in percent (RFC 3986 section 2.1): HTTP/1
+/// lets it pass, and means the same by both.
+fn path(target: &str) -> Result<PathAndQuery, HeadError> {
+    if let Ok(path) = PathAndQuery::try_from(target) {
+        return Ok(path);
+    }
+    let mut encoded = String::with_capacity(target.len() + 16);
+    for byte in target.bytes() {
+        match byte {
+            b'<' | b'>' | b'`' | b'"' | b'{' | b'}' | b'|' | b'\\' | b'^' | b'#' | 0x7f.. => {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+            byte => encoded.push(byte as char),
+        }
+    }
+    PathAndQuery::try_from(encoded).map_err(|_| HeadError::Target)
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, HeadError> {
+    std::str::from_utf8(bytes).map_err(|_| HeadError::Target)
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
