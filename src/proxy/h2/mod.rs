@@ -1,7 +1,236 @@
-//! HTTP/2 towards clients and endpoints.
+//! One HTTP/2 client connection: its streams are exchanges, each served by the request story.
+//!
+//! The connection's task reads and writes frames; every stream is a task of the same worker that lends
+//! itself an exchanger as a connection of HTTP/1 does. A connection without streams keeps none.
 
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "the connection that feeds it comes next")
 )]
 mod meter;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use ::h2::server::Builder;
+use bytes::Bytes;
+use tokio::task::spawn_local;
+
+use crate::base::buffer::Buffer;
+use crate::base::clock::{Nanos, nanos};
+use crate::base::coroutine::Coroutine;
+use crate::base::stream::Stream;
+use crate::config::Http2;
+use crate::http2::{FrameIo, ServerStream};
+
+use super::h1::{Conn, Next};
+use super::http;
+use super::snapshot::ListenerPlan;
+use super::upgrade;
+use super::worker::{Phase, Worker};
+
+/// After a GOAWAY the client has this long to hear of it: as a client of HTTP/1 has that was answered
+/// for the last time.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Streams reset by us or before we had looked at them, that `h2` remembers for late frames.
+const RESETS_REMEMBERED: usize = 64;
+
+/// Bytes that `h2` holds of a stream's response before they are frames: two of them.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// The streams of a connection.
+#[derive(Debug, Default)]
+struct Streams {
+    open: Cell<u32>,
+    /// Told when the last one ends.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Counts a stream while it lives.
+#[derive(Debug)]
+struct Open(Rc<Streams>);
+
+// === impl Open ===
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let open = self.0.open.get() - 1;
+        self.0.open.set(open);
+        if open == 0
+            && let Some(waker) = self.0.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Serves a connection of which `prefix` was read to its end.
+pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
+    let Conn {
+        stream,
+        timer,
+        peer,
+        life,
+        ended: _,
+        expires,
+    } = conn;
+    let Some(snapshot) = worker.snapshot_for(life.slot) else {
+        return;
+    };
+    let Some((listener, limits)) = snapshot
+        .listener(life.slot)
+        .and_then(|listener| Some((listener, listener.spec.http2?)))
+    else {
+        return;
+    };
+    let is_encrypted = stream.is_encrypted();
+    let keepalive_timeout = listener.keepalive_timeout;
+    let io = FrameIo::new(stream, prefix);
+    // From the accept, or from the end of the handshake, to the first request.
+    timer.arm(worker.clock.now() + listener.header_timeout);
+    let handshake = builder(limits, listener).handshake::<_, Bytes>(io);
+    drop(snapshot);
+    let mut handshake = std::pin::pin!(handshake);
+    let shaken = poll_fn(|cx| {
+        if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
+            return Poll::Ready(shaken.ok());
+        }
+        if timer.has_expired(cx) || life.phase() >= Phase::Draining {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    });
+    let Some(mut connection) = shaken.await else {
+        return;
+    };
+
+    let streams = Rc::new(Streams::default());
+    let mut state = State {
+        is_leaving: false,
+        was_busy: true,
+    };
+    poll_fn(|cx| {
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "a connection of HTTP/2 broke");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Some(Ok((request, answer)))) => {
+                    streams.open.set(streams.open.get() + 1);
+                    let open = Rc::new(Open(streams.clone()));
+                    let random = || u128::from(worker.rng.borrow_mut().next_u64()) << 64;
+                    let channel = ServerStream::new(request, answer, is_encrypted, random, open);
+                    let conn = Conn {
+                        stream: Stream::Channel(Box::new(channel)),
+                        timer: worker.timers.timer(),
+                        peer,
+                        life: life.clone(),
+                        ended: false,
+                        expires: Nanos::MAX,
+                    };
+                    spawn_local(exchange(conn, worker.clone()));
+                }
+            }
+        }
+        let now = worker.clock.now();
+        if life.phase() == Phase::Cutting {
+            return Poll::Ready(());
+        }
+        let is_idle = streams.open.get() == 0;
+        if !state.is_leaving {
+            if is_idle && state.was_busy {
+                timer.arm(expires.min(now + keepalive_timeout));
+            } else if !is_idle && !state.was_busy {
+                timer.arm(expires);
+            }
+            state.was_busy = !is_idle;
+            if is_idle {
+                // The last stream may end while nothing else happens here.
+                *streams.waker.borrow_mut() = None;
+            }
+            if timer.has_expired(cx) || life.phase() != Phase::Running {
+                state.is_leaving = true;
+                connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+        }
+        if state.is_leaving {
+            if is_idle && state.was_busy {
+                state.was_busy = false;
+                timer.arm(now + nanos(FAREWELL));
+            } else if !is_idle {
+                state.was_busy = true;
+                timer.arm(Nanos::MAX);
+            }
+            if is_idle && timer.has_expired(cx) {
+                return Poll::Ready(());
+            }
+        }
+        if !is_idle {
+            timer.has_expired(cx);
+            *streams.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    })
+    .await;
+    // Its streams learn of it, and end.
+    drop(connection);
+    poll_fn(|cx| {
+        if streams.open.get() == 0 {
+            return Poll::Ready(());
+        }
+        *streams.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What a connection does.
+struct State {
+    /// It was said that it ends.
+    is_leaving: bool,
+    /// It had streams when it was last looked at.
+    was_busy: bool,
+}
+
+fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_concurrent_streams(limits.max_streams.get())
+        .max_header_list_size(listener.spec.max_header_bytes as u32)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .max_pending_accept_reset_streams(RESETS_REMEMBERED)
+        .max_local_error_reset_streams(Some(limits.max_resets as usize))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Serves one stream.
+async fn exchange(conn: Conn, worker: Rc<Worker>) {
+    let mut exchanger = worker.take_exchanger(|| {
+        let worker = worker.clone();
+        Coroutine::new(|jobs| http::exchanger(jobs, worker))
+    });
+    exchanger.begin(conn);
+    let (mut conn, next) = poll_fn(|cx| exchanger.poll_result(cx)).await;
+    worker.put_exchanger(exchanger);
+    match next {
+        // Its end was told; a request that was not read to its end is reset with NO_ERROR by `h2`
+        // (RFC 9113 section 8.1).
+        Next::Close | Next::Idle | Next::Linger | Next::Http2(_) => {}
+        Next::Reset => conn.stream.reset_on_close(),
+        Next::Tunnel(tunnel) => {
+            Box::pin(upgrade::run(conn, *tunnel, worker)).await;
+        }
+    }
+}
