@@ -265,7 +265,6 @@ fn bodies_that_belie_their_length_are_never_whole() {
             "longer",
             [post("4"), data(1, END_STREAM, &smuggled)].concat(),
         ),
-        ("none", [post("0"), data(1, END_STREAM, SMUGGLED)].concat()),
         (
             "no end of the stream in the trailers",
             [
@@ -309,21 +308,26 @@ fn bodies_that_belie_their_length_are_never_whole() {
     );
 }
 
-/// A body whose length is right at first and then exceeded: what is beyond it goes nowhere.
+/// A body that is whole, or none, and then goes on: what is beyond it goes nowhere.
 #[test]
 fn what_follows_a_whole_body_is_never_a_request() {
     let origin = Origin::always(origin::reply(200, "ok"));
     let watched = Watched::over(origin.addr(), "", "");
-    for _ in 0..10 {
+    for n in 0..10 {
         let mut client = H2::connect(watched.addr());
-        let post = headers(1, 0, request("POST", "/lie", &[("content-length", "5")]));
-        client.send([post, data(1, 0, "hello"), data(1, 0, SMUGGLED)].concat());
+        let (length, body) = if n % 2 == 0 {
+            ("5", "hello")
+        } else {
+            ("0", "")
+        };
+        let post = headers(1, 0, request("POST", "/lie", &[("content-length", length)]));
+        client.send([post, data(1, 0, body), data(1, 0, SMUGGLED)].concat());
         let answer = client.answer(1);
         assert!(
             answer.status == Some(200) || is_refused(&client, &answer),
             "{answer:?}"
         );
-        assert_eq!(client_of(&watched).get("/ok").status, Some(200));
+        assert_eq!(H2::connect(watched.addr()).get("/ok").status, Some(200));
     }
     for request in origin.requests() {
         assert!(
@@ -332,10 +336,6 @@ fn what_follows_a_whole_body_is_never_a_request() {
             request.head
         );
     }
-}
-
-fn client_of(watched: &Watched) -> H2 {
-    H2::connect(watched.addr())
 }
 
 /// What is unusual and right passes, so that the tests above refuse for the right reason.
@@ -364,6 +364,6 @@ fn unusual_requests_pass() {
         let answer = client.answer(stream);
         assert_eq!(answer.status, Some(200), "{block:?}");
         let text = String::from_utf8_lossy(&answer.body).to_lowercase();
-        assert_eq!(text.matches("host: test\r\n").count(), 1, "{text}");
+        assert_eq!(text.matches("\nhost: test\r\n").count(), 1, "{text}");
     }
 }
