@@ -1,6 +1,6 @@
 //! A stream to an endpoint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -20,7 +20,7 @@ use super::head::{self, HeadError, Outbound};
 /// A connection to an endpoint, shared by its streams.
 #[derive(Debug)]
 pub struct Link {
-    send: SendRequest<Bytes>,
+    send: RefCell<SendRequest<Bytes>>,
     /// Streams open.
     streams: Cell<u32>,
     /// No new stream is to be opened on it.
@@ -65,7 +65,7 @@ impl Link {
     /// A connection on which `send` opens streams.
     pub fn new(send: SendRequest<Bytes>, is_encrypted: bool, name: &str) -> Self {
         Self {
-            send,
+            send: RefCell::new(send),
             streams: Cell::new(0),
             is_closing: Cell::new(false),
             is_encrypted,
@@ -75,7 +75,8 @@ impl Link {
 
     /// Whether one more stream may be opened, of `max` at most.
     pub fn has_room(&self, max: u32) -> bool {
-        let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        let allowed =
+            u32::try_from(self.send.borrow().current_max_send_streams()).unwrap_or(u32::MAX);
         !self.is_closing.get() && self.streams.get() < max.min(allowed)
     }
 
@@ -121,9 +122,18 @@ impl ClientStream {
     }
 
     fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut send = self.link.send.clone();
-        if let Err(error) = ready!(send.poll_ready(cx)) {
-            return Poll::Ready(Err(self.refused(error)));
+        let link = self.link.clone();
+        let mut send = link.send.borrow_mut();
+        match send.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.refused(error))),
+            Poll::Pending => {
+                // Somebody's stream waits for the other end's leave. A handle remembers the last one that
+                // does, and wakes one task; a fresh one does not wait for it.
+                let fresh = send.clone();
+                *send = fresh;
+                ready!(send.poll_ready(cx)).map_err(io::Error::other)?;
+            }
         }
         let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let scheme = if self.link.is_encrypted {
@@ -289,6 +299,12 @@ impl Channel for ClientStream {
 
     fn end_with_head(&mut self) {
         self.ends_with_head = true;
+    }
+
+    fn ends_after(&mut self, bytes: u64) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.ends_after(bytes);
+        }
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {

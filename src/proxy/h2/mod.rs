@@ -133,9 +133,9 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                 }
                 Poll::Ready(Some(Ok((request, answer)))) => {
                     streams.open.set(streams.open.get() + 1);
-                    let open = Rc::new(Open(streams.clone()));
+                    let open = Open(streams.clone());
                     let random = || u128::from(worker.rng.borrow_mut().next_u64()) << 64;
-                    let channel = ServerStream::new(request, answer, is_encrypted, random, open);
+                    let channel = ServerStream::new(request, answer, is_encrypted, random);
                     let conn = Conn {
                         stream: Stream::Channel(Box::new(channel)),
                         timer: worker.timers.timer(),
@@ -145,7 +145,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                         expires: Nanos::MAX,
                         identity: identity.clone(),
                     };
-                    spawn_local(exchange(conn, worker.clone()));
+                    spawn_local(exchange(conn, worker.clone(), open));
                 }
             }
         }
@@ -321,7 +321,7 @@ fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
 }
 
 /// Serves one stream.
-async fn exchange(conn: Conn, worker: Rc<Worker>) {
+async fn exchange(conn: Conn, worker: Rc<Worker>, _open: Open) {
     let mut exchanger = worker.take_exchanger(|| {
         let worker = worker.clone();
         Coroutine::new(|jobs| http::exchanger(jobs, worker))
