@@ -186,7 +186,9 @@ async fn secure(
     let config = tls.client.config().clone();
     let failed = |error: io::Error| match in_words(&error, &name) {
         Some(words) => ConnectError::Tls(words),
-        None => ConnectError::Io(error),
+        None if is_local(&error) => ConnectError::Io(error),
+        // It took the connection, so it is neither refused nor out of reach.
+        None => ConnectError::Tls(format!("it hung up in the handshake: {error}")),
     };
     let stream = TlsStream::client(stream, config, name.clone(), means.records.clone());
     let mut stream = stream.map_err(|error| failed(io::Error::other(error)))?;
