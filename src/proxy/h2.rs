@@ -153,6 +153,8 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             }
             if timer.has_expired(cx) || life.phase() != Phase::Running {
                 state.is_leaving = true;
+                // Its farewell begins now, if it has no streams.
+                state.was_busy = true;
                 connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
