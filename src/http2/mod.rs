@@ -22,6 +22,6 @@ mod io;
 mod server;
 mod websocket;
 
-pub use client::{ClientStream, Link};
+pub use client::{ClientStream, Link, UNSETTLED};
 pub use io::FrameIo;
 pub use server::ServerStream;
