@@ -23,6 +23,9 @@ pub mod client;
 pub mod control;
 pub mod eventually;
 pub mod gate;
+pub mod grpc;
+pub mod h2;
+pub mod h2_origin;
 pub mod origin;
 pub mod proxy;
 #[cfg(test)]
