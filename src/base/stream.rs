@@ -53,6 +53,8 @@ pub trait Channel: Debug {
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()>;
     /// Gives the exchange up: the other end is told, if it does not know.
     fn reset(&mut self);
+    /// Ready with an error once the other end has given the exchange up: for who neither reads nor writes.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
     /// Whether the other end has said that it did nothing with what it was sent: it may be sent
     /// elsewhere, whatever it is.
     fn was_refused(&self) -> bool;

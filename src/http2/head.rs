@@ -4,6 +4,8 @@
 //! what may go on is written anew. Text from here is sound line by line, because the types of the
 //! `http` crate hold neither CR nor LF nor NUL; whether it makes sense is not decided here.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
@@ -50,11 +52,19 @@ pub(super) fn write_request(
     is_whole: bool,
     random: impl FnOnce() -> u128,
 ) {
-    let authority = parts.uri.authority().map(Authority::as_str);
     let opens = parts
         .extensions
         .get::<Protocol>()
         .is_some_and(|p| p.as_str().eq_ignore_ascii_case(WEBSOCKET));
+    let authority = parts.uri.authority().map(|authority| {
+        // The target of CONNECT has a port, even where its protocol is one that could do without.
+        if parts.method == Method::CONNECT && !opens && authority.port().is_none() {
+            Cow::Owned(format!("{authority}:443"))
+        } else {
+            Cow::Borrowed(authority.as_str())
+        }
+    });
+    let authority = authority.as_deref();
     if opens {
         out.extend_from_slice(b"GET ");
     } else {
@@ -110,7 +120,9 @@ pub(super) fn write_request(
         }
         out.extend_from_slice(b"\r\n");
     }
-    if !is_whole && !opens && !has_length {
+    // What follows a CONNECT is no body (RFC 9110 section 9.3.6).
+    let is_connect = parts.method == Method::CONNECT;
+    if !is_whole && !is_connect && !has_length {
         write_field(out, b"Transfer-Encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");

@@ -63,14 +63,6 @@ impl ServerStream {
         }
     }
 
-    /// Ready with an error once the client has given the stream up.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        match &mut self.answer {
-            Answer::Awaited(answer) => gone(ready!(answer.poll_reset(cx))),
-            Answer::Begun(outgoing) => outgoing.poll_gone(cx),
-        }
-    }
-
     /// Sends the head at the front of `bytes`: how long it is.
     fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
@@ -176,6 +168,13 @@ impl Channel for ServerStream {
                 outgoing.reset(Reason::INTERNAL_ERROR);
             }
             Answer::Begun(_) => {}
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.answer {
+            Answer::Awaited(answer) => gone(ready!(answer.poll_reset(cx))),
+            Answer::Begun(outgoing) => outgoing.poll_gone(cx),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{ClientStream, Link};
+use crate::http2::{ClientStream, Link, UNSETTLED};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -231,6 +231,7 @@ async fn link(
                 .saturating_mul(max_streams)
                 .min(i32::MAX as u32),
         )
+        .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(HEAD_MAX)
         .max_send_buffer_size(SEND_BUFFER);
     let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
@@ -247,7 +248,14 @@ async fn link(
     // It ends when nobody has a stream on it and nobody keeps it for more.
     spawn_local(async move {
         let _counted = counted;
-        let ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
+        let mut is_settled = false;
+        let ended = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            // What the other end allows came with one of the frames just read.
+            is_settled = is_settled || weak.upgrade().is_none_or(|link| link.is_settled());
+            polled
+        })
+        .await;
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
         }
