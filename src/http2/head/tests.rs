@@ -466,12 +466,17 @@ fn every_target_that_the_codec_takes_can_be_told() {
 
 #[test]
 fn characters_that_no_uri_has_are_percent_encoded() {
-    let target = |t: &str| path(t).unwrap().as_str().to_owned();
+    let target = |t: &str| {
+        path(&Bytes::copy_from_slice(t.as_bytes()))
+            .unwrap()
+            .as_str()
+            .to_owned()
+    };
     assert_eq!(target("/a?b<c>d"), "/a?b%3Cc%3Ed");
     assert_eq!(target("/a%20b?c=%3C"), "/a%20b?c=%3C");
-    assert!(path("/a b").is_err());
-    assert!(path("/a\r\nb").is_err());
-    assert!(path("").is_err());
+    assert!(path(&Bytes::from_static(b"/a b")).is_err());
+    assert!(path(&Bytes::from_static(b"/a\r\nb")).is_err());
+    assert!(path(&Bytes::new()).is_err());
 }
 
 #[test]
