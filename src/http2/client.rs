@@ -125,8 +125,7 @@ impl ClientStream {
         if let Err(error) = ready!(send.poll_ready(cx)) {
             return Poll::Ready(Err(self.refused(error)));
         }
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
-        let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
+        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let scheme = if self.link.is_encrypted {
             Scheme::HTTPS
         } else {

@@ -315,7 +315,7 @@ impl<'t> Lines<'t> {
             return Some(None);
         }
         let line = &rest[..end];
-        let colon = line.iter().position(|&b| b == b':')?;
+        let colon = memchr::memchr(b':', line)?;
         let value = line[colon + 1..].trim_ascii();
         // Where it lies in the text: an offset within one line.
         let front = line.len() - line[colon + 1..].trim_ascii_start().len();
@@ -330,15 +330,14 @@ impl<'t> Lines<'t> {
     }
 }
 
+/// Where the line at the front of `text` ends; in what we write no CR stands alone.
 fn find_crlf(text: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let at = from + text.get(from..)?.iter().position(|&b| b == b'\r')?;
-        if text.get(at + 1) == Some(&b'\n') {
-            return Some(at);
-        }
-        from = at + 1;
-    }
+    memchr::memchr(b'\r', text).filter(|&at| text.get(at + 1) == Some(&b'\n'))
+}
+
+/// How long the head at the front of `text` is.
+pub(super) fn length(text: &[u8]) -> Option<usize> {
+    memchr::memmem::find(text, b"\r\n\r\n").map(|at| at + 4)
 }
 
 fn append(headers: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), HeadError> {

@@ -80,8 +80,7 @@ impl ServerStream {
     /// Sends the head at the front of `bytes`: how long it is.
     fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
-        let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
+        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let (response, length) = head::read_response(&bytes[..end], self.opens).map_err(invalid)?;
         let Answer::Awaited(answer) = &mut self.answer else {
             return Err(io::ErrorKind::InvalidInput.into());

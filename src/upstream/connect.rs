@@ -15,13 +15,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
 
 use crate::base::addr::EndpointAddr;
-use crate::base::buffer::Buffer;
 use crate::base::clock::Clock;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{ClientStream, FrameIo, Link};
+use crate::http2::{ClientStream, Link};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -234,8 +233,7 @@ async fn link(
         )
         .max_header_list_size(HEAD_MAX)
         .max_send_buffer_size(SEND_BUFFER);
-    let io = FrameIo::new(stream, Buffer::none());
-    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(io));
+    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
     let (send, mut connection) = poll_fn(|cx| {
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.map_err(|e| ConnectError::Io(io::Error::other(e))));

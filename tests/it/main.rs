@@ -16,6 +16,8 @@ mod failures;
 mod failures_load;
 mod forwarding;
 mod fuzz_live;
+mod h2_abuse;
+mod h2_malformed;
 mod handover;
 mod health;
 mod health_servers;

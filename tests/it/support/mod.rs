@@ -24,6 +24,7 @@ pub mod client;
 pub mod control;
 pub mod eventually;
 pub mod gate;
+pub mod h2raw;
 pub mod openssl;
 pub mod origin;
 pub mod proxy;

@@ -3,12 +3,16 @@
 //! The connection's task reads and writes frames; every stream is a task of the same worker that lends
 //! itself an exchanger as a connection of HTTP/1 does. A connection without streams keeps none.
 
+mod io;
+mod meter;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ::h2::Reason as Code;
 use ::h2::server::Builder;
 use bytes::Bytes;
 use tokio::task::spawn_local;
@@ -18,13 +22,15 @@ use crate::base::clock::{Nanos, nanos};
 use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
 use crate::config::Http2;
-use crate::http2::{FrameIo, ServerStream};
+use crate::http2::ServerStream;
+use crate::telemetry::reason::Reason;
 
 use super::h1::{Conn, Next};
 use super::http;
 use super::snapshot::ListenerPlan;
 use super::upgrade;
 use super::worker::{Phase, Worker};
+use io::{Watch, WatchedIo};
 
 /// After a GOAWAY the client has this long to hear of it: as a client of HTTP/1 has that was answered
 /// for the last time.
@@ -83,9 +89,21 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         return;
     };
     let is_encrypted = stream.is_encrypted();
-    let keepalive_timeout = listener.keepalive_timeout;
-    let io = FrameIo::new(stream, prefix);
-    // From the accept, or from the end of the handshake, to the first request.
+    let watch = Rc::new(Watch::new(&limits, worker.clock));
+    let io = WatchedIo::new(stream, prefix, watch.clone());
+    let cells = listener.cells.clone();
+    let name = listener.spec.name.clone();
+    let streams = Rc::new(Streams::default());
+    let mut patience = Patience {
+        header_timeout: listener.header_timeout,
+        keepalive_timeout: listener.keepalive_timeout,
+        expires,
+        // From the accept, or from the end of the handshake, to the first request.
+        idle: listener.header_timeout,
+        idle_since: Some(worker.clock.now()),
+        is_leaving: false,
+        ends_at: None,
+    };
     timer.arm(worker.clock.now() + listener.header_timeout);
     let handshake = builder(limits, listener).handshake::<_, Bytes>(io);
     drop(snapshot);
@@ -94,7 +112,8 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.ok());
         }
-        if timer.has_expired(cx) || life.phase() >= Phase::Draining {
+        let is_over = timer.has_expired(cx) || life.phase() >= Phase::Draining;
+        if is_over || watch.abuse().is_some() {
             return Poll::Ready(None);
         }
         Poll::Pending
@@ -103,11 +122,6 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         return;
     };
 
-    let streams = Rc::new(Streams::default());
-    let mut state = State {
-        is_leaving: false,
-        was_busy: true,
-    };
     poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
@@ -135,44 +149,48 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                 }
             }
         }
-        let now = worker.clock.now();
         if life.phase() == Phase::Cutting {
             return Poll::Ready(());
         }
+        let now = worker.clock.now();
         let is_idle = streams.open.get() == 0;
-        if !state.is_leaving {
-            if is_idle && state.was_busy {
-                timer.arm(expires.min(now + keepalive_timeout));
-            } else if !is_idle && !state.was_busy {
-                timer.arm(expires);
-            }
-            state.was_busy = !is_idle;
-            if is_idle {
-                // The last stream may end while nothing else happens here.
-                *streams.waker.borrow_mut() = None;
-            }
-            if timer.has_expired(cx) || life.phase() != Phase::Running {
-                state.is_leaving = true;
+        let block_since = watch.header_block_since();
+        let verdict = patience.look(is_idle, block_since, life.phase() != Phase::Running, now);
+        match verdict {
+            Verdict::Stay => {}
+            Verdict::Leave => {
                 connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-        }
-        if state.is_leaving {
-            if is_idle && state.was_busy {
-                state.was_busy = false;
-                timer.arm(now + nanos(FAREWELL));
-            } else if !is_idle {
-                state.was_busy = true;
-                timer.arm(Nanos::MAX);
-            }
-            if is_idle && timer.has_expired(cx) {
-                return Poll::Ready(());
+            Verdict::End => return Poll::Ready(()),
+            Verdict::Slow => {
+                patience.ends_at = Some(now + nanos(FAREWELL));
+                let reason = Reason::HeaderTimeout;
+                cells.worker(worker.index).refusals.of(reason).inc();
+                connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+                cx.waker().wake_by_ref();
             }
         }
-        if !is_idle {
-            timer.has_expired(cx);
-            *streams.waker.borrow_mut() = Some(cx.waker().clone());
+        if let Some(abuse) = watch.abuse()
+            && patience.ends_at.is_none()
+        {
+            cells.worker(worker.index).abuses(abuse).inc();
+            if worker.may_log(now) {
+                let client = peer.map(tracing::field::display);
+                let kind = abuse.as_str();
+                tracing::info!(listener = %name, client, kind, "a connection of HTTP/2 was abused");
+            }
+            // RFC 9113 section 10.5. What is not taken within the farewell is not waited for.
+            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            patience.ends_at = Some(now + nanos(FAREWELL));
+            cx.waker().wake_by_ref();
         }
+        timer.arm(patience.until(is_idle, block_since));
+        // Also so that a change of the phase is noticed.
+        if timer.has_expired(cx) {
+            cx.waker().wake_by_ref();
+        }
+        *streams.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     })
     .await;
@@ -188,12 +206,101 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
     .await;
 }
 
-/// What a connection does.
-struct State {
+/// How long a connection is borne with.
+#[derive(Debug)]
+struct Patience {
+    /// From the begin of a head to its end.
+    header_timeout: Nanos,
+    /// Without a stream, once there was one.
+    keepalive_timeout: Nanos,
+    /// When it is old.
+    expires: Nanos,
+    /// Without a stream, now.
+    idle: Nanos,
+    /// Since when it has no stream.
+    idle_since: Option<Nanos>,
     /// It was said that it ends.
     is_leaving: bool,
-    /// It had streams when it was last looked at.
-    was_busy: bool,
+    /// It was refused, and ends then at the latest.
+    ends_at: Option<Nanos>,
+}
+
+/// What is to be done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Stay,
+    /// GOAWAY, and what is under way is finished.
+    Leave,
+    /// Nobody listens any more.
+    End,
+    /// It owes the rest of a head.
+    Slow,
+}
+
+// === impl Patience ===
+
+impl Patience {
+    fn look(
+        &mut self,
+        is_idle: bool,
+        block_since: Option<Nanos>,
+        is_draining: bool,
+        now: Nanos,
+    ) -> Verdict {
+        if !is_idle {
+            self.idle_since = None;
+            self.idle = self.keepalive_timeout;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(now);
+        }
+        if let Some(at) = self.ends_at {
+            return if now >= at {
+                Verdict::End
+            } else {
+                Verdict::Stay
+            };
+        }
+        let is_quiet_for = |time: Nanos| {
+            self.idle_since
+                .is_some_and(|since| now >= since.saturating_add(time))
+        };
+        if self.is_leaving {
+            if is_quiet_for(nanos(FAREWELL)) {
+                return Verdict::End;
+            }
+        } else if is_draining || now >= self.expires || is_quiet_for(self.idle) {
+            self.is_leaving = true;
+            self.idle_since = self.idle_since.map(|_| now);
+            return Verdict::Leave;
+        }
+        match block_since {
+            Some(since) if now >= since + self.header_timeout => Verdict::Slow,
+            _ => Verdict::Stay,
+        }
+    }
+
+    /// When to look again, whatever happens.
+    fn until(&self, is_idle: bool, block_since: Option<Nanos>) -> Nanos {
+        if let Some(at) = self.ends_at {
+            return at;
+        }
+        let idle = if self.is_leaving {
+            nanos(FAREWELL)
+        } else {
+            self.idle
+        };
+        let idle = self
+            .idle_since
+            .filter(|_| is_idle)
+            .map(|at| at.saturating_add(idle));
+        let block = block_since.map(|at| at.saturating_add(self.header_timeout));
+        let old = (!self.is_leaving).then_some(self.expires);
+        [idle, block, old]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Nanos::MAX)
+    }
 }
 
 fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
@@ -205,8 +312,10 @@ fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
         .max_header_list_size(listener.spec.max_header_bytes as u32)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
-        .max_pending_accept_reset_streams(RESETS_REMEMBERED)
-        .max_local_error_reset_streams(Some(limits.max_resets as usize))
+        // Those that were reset before anybody looked at them: all that may be open, and as many again.
+        .max_pending_accept_reset_streams(2 * limits.max_streams.get() as usize)
+        // The watch counts them, by time and not for ever.
+        .max_local_error_reset_streams(None)
         .enable_connect_protocol();
     builder
 }
