@@ -34,7 +34,7 @@ fn failures(reason: &str) -> String {
 /// The answer through a proxy with this `tls` to that endpoint.
 #[track_caller]
 fn trusted(addr: SocketAddr, tls: &str) {
-    let proxy = Watched::over(addr, "", &format!("tls = {tls}"));
+    let proxy = Watched::over(addr, "", &format!("connect_timeout = '20s'\ntls = {tls}"));
     let response = proxy.connect().request("GET", "/");
     assert_eq!(response.status(), 200, "{tls}: {}", response.text());
     assert_eq!(response.text(), "secret");
@@ -103,7 +103,7 @@ fn wrong_name_is_refused() {
     refused(
         origin.addr(),
         &format!(
-            "tls = {}",
+            "connect_timeout = '20s'\ntls = {}",
             trusting(&ca, ", server_name = 'other.internal'")
         ),
         "its certificate is not for `other.internal`",
@@ -117,7 +117,7 @@ fn address_that_is_not_in_the_certificate_is_refused() {
     let origin = endpoint(&ca.issue(&Wanted::server(&["app.internal"])));
     refused(
         origin.addr(),
-        &format!("tls = {}", trusting(&ca, "")),
+        &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
         "its certificate is not for `127.0.0.1`",
     );
 }
@@ -126,7 +126,7 @@ fn address_that_is_not_in_the_certificate_is_refused() {
 fn expired_certificate_is_refused() {
     let ca = Ca::new();
     let origin = endpoint(&ca.issue(&Wanted::server(&["127.0.0.1"]).expired()));
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "its certificate has expired");
 }
 
@@ -134,7 +134,7 @@ fn expired_certificate_is_refused() {
 fn certificate_of_tomorrow_is_refused() {
     let ca = Ca::new();
     let origin = endpoint(&ca.issue(&Wanted::server(&["127.0.0.1"]).not_yet()));
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "its certificate is not valid yet");
 }
 
@@ -142,7 +142,7 @@ fn certificate_of_tomorrow_is_refused() {
 fn unknown_ca_is_refused() {
     let (ca, stranger) = (Ca::new(), Ca::named("stranger"));
     let origin = endpoint(&stranger.server());
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(
         origin.addr(),
         &tls,
@@ -154,7 +154,7 @@ fn unknown_ca_is_refused() {
 fn unknown_ca_of_the_same_name_is_refused() {
     let (ca, forged) = (Ca::new(), Ca::new());
     let origin = endpoint(&forged.server());
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(
         origin.addr(),
         &tls,
@@ -167,7 +167,7 @@ fn cas_of_the_system_do_not_know_our_own() {
     let origin = endpoint(&Ca::new().server());
     refused(
         origin.addr(),
-        "tls = true",
+        "connect_timeout = '20s'\ntls = true",
         "its certificate is of a CA that is not trusted",
     );
 }
@@ -186,7 +186,7 @@ fn pinned_key_is_wanted_beside_all_else() {
     let wrong = trusting(&ca, &format!(", pin = '{}'", pin(&other)));
     refused(
         origin.addr(),
-        &format!("tls = {wrong}"),
+        &format!("connect_timeout = '20s'\ntls = {wrong}"),
         &format!("its key is {}, which is not pinned", pin(&own)),
     );
 }
@@ -199,7 +199,7 @@ fn insecure_upstream_works_and_is_warned_of() {
     let port = free_port();
     let binary = Binary::start(&format!(
         "[listeners.web]\nbind = '127.0.0.1:{port}'\nupstream = 'app'\n\
-         [upstreams.app]\nendpoints = ['{}']\ntls = {{ insecure = true }}\n",
+         [upstreams.app]\nendpoints = ['{}']\nconnect_timeout = '20s'\ntls = {{ insecure = true }}\n",
         origin.addr()
     ));
     binary.await_line("insecure");
@@ -215,7 +215,7 @@ fn plaintext_endpoint_is_refused() {
     let origin = Origin::build(|_: &Request| Vec::new())
         .greeting(|_| Greeting::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()))
         .start();
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "it does not speak TLS");
 }
 
@@ -233,7 +233,7 @@ fn endpoint_that_hangs_up_in_the_handshake_is_told_of() {
                 let _ = stream.read(&mut vec![0; reads]);
             }
         });
-        let tls = format!("tls = {}", trusting(&ca, ""));
+        let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
         refused(addr, &tls, "it hung up in the handshake");
     }
 }
@@ -259,7 +259,7 @@ fn another_endpoint_is_tried() {
         .start();
     let proxy = Proxy::over(
         &[bad.addr(), plain.addr(), good.addr()],
-        &format!("tls = {}", trusting(&ca, "")),
+        &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
     );
     let mut client = Client::connect(proxy.addr());
     // A body as well: nothing of it has been sent to anybody.
@@ -309,12 +309,12 @@ fn client_certificate_that_is_missing_or_wrong_is_told() {
             .start();
         refused(
             origin.addr(),
-            &format!("tls = {}", trusting(&ca, "")),
+            &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
             "it wants a client certificate",
         );
         refused(
             origin.addr(),
-            &format!("tls = {}", trusting(&ca, &wrong)),
+            &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, &wrong)),
             "it does not trust the CA of our client certificate",
         );
         assert!(origin.requests().is_empty());
