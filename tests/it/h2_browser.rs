@@ -131,6 +131,5 @@ fn chromium_loads_a_page_and_opens_a_websocket() {
             "{target}: {log:#?}"
         );
     }
-    proxy.await_metric("isobar_listener_accepts_total{listener=\"web\"}", 1.0);
     proxy.await_metric("isobar_tunnels", 0.0);
 }
