@@ -46,6 +46,8 @@ pub trait Channel: Debug {
     fn has_only_head(&self) -> bool;
     /// The head to be written next is all there will be, though it may not say so itself.
     fn end_with_head(&mut self);
+    /// The body has this many more bytes and then ends, without trailers.
+    fn ends_after(&mut self, bytes: u64);
     /// The body is complete; unless its length was told in the head, this is what says so. With
     /// trailers, if there are any.
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()>;

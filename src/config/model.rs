@@ -679,7 +679,7 @@ pub struct Endpoint {
 pub struct Keepalive {
     /// Idle connections older than this are closed (default 55 s).
     pub idle_timeout: Duration,
-    /// Idle connections kept per endpoint and worker (default 64; 0 = a connection per request).
+    /// Idle connections kept per endpoint and worker (default 256; 0 = a connection per request).
     pub max_idle: u32,
 }
 

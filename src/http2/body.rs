@@ -180,6 +180,11 @@ impl Outgoing {
         Poll::Ready(sent.map(|()| n).map_err(io::Error::other))
     }
 
+    /// The body ends after so many bytes more.
+    pub(super) fn ends_after(&mut self, bytes: u64) {
+        self.left.get_or_insert(bytes);
+    }
+
     /// The body is complete.
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
         if std::mem::replace(&mut self.has_ended, true) {

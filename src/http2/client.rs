@@ -20,7 +20,7 @@ use super::head::{self, HeadError, Outbound};
 /// A connection to an endpoint, shared by its streams.
 #[derive(Debug)]
 pub struct Link {
-    send: SendRequest<Bytes>,
+    send: RefCell<SendRequest<Bytes>>,
     /// Streams open.
     streams: Cell<u32>,
     /// No new stream is to be opened on it.
@@ -74,7 +74,7 @@ impl Link {
     /// A connection on which `send` opens streams.
     pub fn new(send: SendRequest<Bytes>, is_encrypted: bool, name: &str) -> Self {
         Self {
-            send,
+            send: RefCell::new(send),
             streams: Cell::new(0),
             is_closing: Cell::new(false),
             is_encrypted,
@@ -85,7 +85,7 @@ impl Link {
 
     /// Whether one more stream may be opened, of `max` at most.
     pub fn has_room(&self, max: u32) -> bool {
-        let allowed = match self.send.current_max_send_streams() {
+        let allowed = match self.send.borrow().current_max_send_streams() {
             UNSETTLED => BEFORE_SETTINGS,
             allowed => u32::try_from(allowed).unwrap_or(u32::MAX),
         };
@@ -94,7 +94,7 @@ impl Link {
 
     /// Whether the other end's SETTINGS have come; who waits for them is told.
     pub fn is_settled(&self) -> bool {
-        let is_settled = self.send.current_max_send_streams() != UNSETTLED;
+        let is_settled = self.send.borrow().current_max_send_streams() != UNSETTLED;
         if is_settled {
             self.wake_unsettled();
         }
@@ -150,12 +150,20 @@ impl ClientStream {
     }
 
     fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut send = self.link.send.clone();
-        if let Err(error) = ready!(send.poll_ready(cx)) {
-            return Poll::Ready(Err(self.refused(error)));
+        let link = self.link.clone();
+        let mut send = link.send.borrow_mut();
+        match send.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.refused(error))),
+            Poll::Pending => {
+                // Somebody's stream waits for the other end's leave. A handle remembers the last one that
+                // does, and wakes one task; a fresh one does not wait for it.
+                let fresh = send.clone();
+                *send = fresh;
+                ready!(send.poll_ready(cx)).map_err(io::Error::other)?;
+            }
         }
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
-        let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
+        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let scheme = if self.link.is_encrypted {
             Scheme::HTTPS
         } else {
@@ -168,7 +176,7 @@ impl ClientStream {
         } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(inexpressible)?;
         if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
             // RFC 8441 section 3: it says so in its SETTINGS, which may be on their way.
-            if !self.link.is_settled() {
+            if send.current_max_send_streams() == UNSETTLED {
                 self.link.unsettled.borrow_mut().push(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -324,6 +332,12 @@ impl Channel for ClientStream {
 
     fn end_with_head(&mut self) {
         self.ends_with_head = true;
+    }
+
+    fn ends_after(&mut self, bytes: u64) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.ends_after(bytes);
+        }
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {

@@ -13,15 +13,12 @@
 //! | `body` | the two directions of a stream |
 //! | `server` | a client's stream |
 //! | `client` | a stream to an endpoint |
-//! | `io` | the bytes below a connection |
 
 mod body;
 mod client;
 mod head;
-mod io;
 mod server;
 mod websocket;
 
 pub use client::{ClientStream, Link, UNSETTLED};
-pub use io::FrameIo;
 pub use server::ServerStream;

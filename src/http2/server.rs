@@ -1,7 +1,6 @@
 //! A client's stream.
 
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,8 +29,6 @@ pub struct ServerStream {
     /// The next head is all there will be.
     ends_with_head: bool,
     is_encrypted: bool,
-    /// Its connection, for as long as it lives.
-    _open: Rc<dyn std::any::Any>,
 }
 
 #[derive(Debug)]
@@ -43,14 +40,12 @@ enum Answer {
 // === impl ServerStream ===
 
 impl ServerStream {
-    /// The stream of `request`. `random` makes the key of a WebSocket; `open` is dropped with the
-    /// stream.
+    /// The stream of `request`. `random` makes the key of a WebSocket.
     pub fn new(
         request: Request<RecvStream>,
         answer: SendResponse<Bytes>,
         is_encrypted: bool,
         random: impl FnOnce() -> u128,
-        open: Rc<dyn std::any::Any>,
     ) -> Self {
         let (parts, recv) = request.into_parts();
         let mut text = Vec::with_capacity(512);
@@ -65,15 +60,13 @@ impl ServerStream {
             opens: parts.method == Method::CONNECT,
             ends_with_head: false,
             is_encrypted,
-            _open: open,
         }
     }
 
     /// Sends the head at the front of `bytes`: how long it is.
     fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
-        let end = end.ok_or(io::ErrorKind::InvalidInput)? + 4;
+        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let (response, length) = head::read_response(&bytes[..end], self.opens).map_err(invalid)?;
         let Answer::Awaited(answer) = &mut self.answer else {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -152,6 +145,12 @@ impl Channel for ServerStream {
 
     fn end_with_head(&mut self) {
         self.ends_with_head = true;
+    }
+
+    fn ends_after(&mut self, bytes: u64) {
+        if let Answer::Begun(outgoing) = &mut self.answer {
+            outgoing.ends_after(bytes);
+        }
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {

@@ -15,13 +15,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_local;
 
 use crate::base::addr::EndpointAddr;
-use crate::base::buffer::Buffer;
 use crate::base::clock::Clock;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{ClientStream, FrameIo, Link, UNSETTLED};
+use crate::http2::{ClientStream, Link, UNSETTLED};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -187,7 +186,9 @@ async fn secure(
     let config = tls.client.config().clone();
     let failed = |error: io::Error| match in_words(&error, &name) {
         Some(words) => ConnectError::Tls(words),
-        None => ConnectError::Io(error),
+        None if is_local(&error) => ConnectError::Io(error),
+        // It took the connection, so it is neither refused nor out of reach.
+        None => ConnectError::Tls(format!("it hung up in the handshake: {error}")),
     };
     let stream = TlsStream::client(stream, config, name.clone(), means.records.clone());
     let mut stream = stream.map_err(|error| failed(io::Error::other(error)))?;
@@ -233,8 +234,7 @@ async fn link(
         .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(HEAD_MAX)
         .max_send_buffer_size(SEND_BUFFER);
-    let io = FrameIo::new(stream, Buffer::none());
-    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(io));
+    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
     let (send, mut connection) = poll_fn(|cx| {
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.map_err(|e| ConnectError::Io(io::Error::other(e))));

@@ -13,6 +13,17 @@ libfuzzer_sys::fuzz_target!(
     |_data: &[u8]| {}
 );
 
+/// The byte that steers the cuts; preface, SETTINGS, HEADERS with CONTINUATION, padded DATA,
+/// RST_STREAM, PING, WINDOW_UPDATE.
+const FRAMES: &[u8] = b"7PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \0\0\x06\x04\0\0\0\0\0\0\x04\0\0\xff\xff\
+    \0\0\x02\x01\0\0\0\0\x01\x82\x84\
+    \0\0\x01\x09\x04\0\0\0\x01\x86\
+    \0\0\x03\x00\x08\0\0\0\x01\x02\0\0\
+    \0\0\x04\x03\0\0\0\0\x01\0\0\0\x08\
+    \0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\
+    \0\0\x04\x08\0\0\0\0\0\0\0\x10\0";
+
 fn write_and_leave() {
     write().expect("usage: seeds DIRECTORY, which exists");
     std::process::exit(0);
@@ -22,6 +33,9 @@ fn write() -> std::io::Result<()> {
     let dir = std::env::args_os().nth(1).unwrap_or_default();
     let dir = Path::new(&dir);
     let name = dir.file_name().unwrap_or_default();
+    if name == "h2_meter" {
+        return std::fs::write(dir.join("seed"), FRAMES);
+    }
     let cases = if name == "response_head" {
         RESPONSES
     } else {

@@ -77,7 +77,8 @@ impl Default for Defaults {
             keepalive: Keepalive {
                 // Below the 60 s and more of most servers, so that we close first.
                 idle_timeout: Duration::from_secs(55),
-                max_idle: 64,
+                // One client connection of HTTP/2 brings a hundred requests at once.
+                max_idle: 256,
             },
         }
     }

@@ -208,7 +208,7 @@ struct Keepalive {
     #[schemars(extend("default" = "55s"))]
     idle_timeout: Option<Duration>,
     /// Kept per endpoint and worker; 0 opens a connection per request.
-    #[schemars(range(min = 0, max = 65535), extend("default" = 64))]
+    #[schemars(range(min = 0, max = 65535), extend("default" = 256))]
     max_idle: Option<u32>,
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::{Counter, Gauge, Histogram};
 use crate::base::tls::{Handshake, TlsVersion};
+use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
 /// Counters by [`Reason`].
@@ -187,6 +188,8 @@ pub struct ListenerCells {
     pub requests: Counter,
     /// Connections and requests refused before a route was known, by reason.
     pub refusals: ByReason,
+    /// Connections of HTTP/2 that were ended because they were abused.
+    abuses: [Counter; Abuse::ALL.len()],
     /// Bytes read from clients, heads included.
     pub received_bytes: Counter,
     /// Bytes written to clients, heads included.
@@ -559,6 +562,12 @@ impl RetryReason {
 // === impl ListenerCells ===
 
 impl ListenerCells {
+    /// Connections of HTTP/2 that were ended, by the kind of abuse.
+    #[inline]
+    pub fn abuses(&self, kind: Abuse) -> &Counter {
+        &self.abuses[kind.index()]
+    }
+
     /// TLS handshakes by how they ended.
     #[inline]
     pub fn handshakes(&self, ending: Handshake) -> &Counter {

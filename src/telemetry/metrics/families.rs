@@ -11,6 +11,7 @@ use super::cells::{
 use super::registry::{Certificates, Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
 use crate::base::tls::{Handshake, TlsVersion};
+use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
 /// One family of series.
@@ -233,6 +234,17 @@ pub const FAMILIES: &[Family] = &[
         read: Read::Listener(|c, to| {
             for reason in Reason::ALL {
                 to.counter(&[reason.as_str()], c.sum(|c| c.refusals.of(reason).value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_http2_abuse_total",
+        kind: Kind::Counter,
+        labels: &["listener", "kind"],
+        help: "Connections of HTTP/2 that were ended because they were abused, by kind.",
+        read: Read::Listener(|c, to| {
+            for abuse in Abuse::ALL {
+                to.counter(&[abuse.as_str()], c.sum(|c| c.abuses(abuse).value()));
             }
         }),
     },
