@@ -52,8 +52,8 @@ impl Scene {
         let watched = Watched::over(origin.addr(), listener, "");
         let bystander = H2::connect(watched.addr());
         let mut scene = Self {
-            watched,
             bystander,
+            watched,
             origin,
         };
         scene.serves();
@@ -423,7 +423,7 @@ fn errors_of_the_connection_end_it_with_their_codes() {
         ),
         (
             "reference to no entry",
-            headers(1, END_STREAM, [0x80 | 100]),
+            headers(1, END_STREAM, [0x80 | 0x64]),
             // RFC 7541 section 2.3.3 has COMPRESSION_ERROR; the `h2` crate says PROTOCOL_ERROR.
             &[0x9, PROTOCOL_ERROR],
         ),
@@ -521,6 +521,7 @@ fn memory_is_bounded_under_attack() {
 }
 
 /// Resident memory in KiB.
+#[expect(clippy::unwrap_used, reason = "the kernel's own text")]
 fn resident(isobar: &Binary) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", isobar.pid())).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));

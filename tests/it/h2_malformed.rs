@@ -30,8 +30,9 @@ fn with<'t>(name: &'t [u8], value: &'t [u8]) -> Vec<u8> {
 /// With another value of a pseudo-header.
 fn pseudo<'t>(name: &'t [u8], value: &'t [u8]) -> Vec<u8> {
     changed(|fields| {
-        let field = fields.iter_mut().find(|(n, _)| *n == name);
-        field.unwrap().1 = value;
+        for field in fields.iter_mut().filter(|(n, _)| *n == name) {
+            field.1 = value;
+        }
     })
 }
 

@@ -5,12 +5,12 @@
 
 mod io;
 mod meter;
+mod patience;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use ::h2::Reason as Code;
 use ::h2::server::Builder;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::task::spawn_local;
 
 use crate::base::buffer::Buffer;
-use crate::base::clock::{Nanos, nanos};
+use crate::base::clock::Nanos;
 use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
 use crate::config::Http2;
@@ -31,10 +31,7 @@ use super::snapshot::ListenerPlan;
 use super::upgrade;
 use super::worker::{Phase, Worker};
 use io::{Watch, WatchedIo};
-
-/// After a GOAWAY the client has this long to hear of it: as a client of HTTP/1 has that was answered
-/// for the last time.
-const FAREWELL: Duration = Duration::from_secs(2);
+use patience::{Patience, Verdict};
 
 /// Streams reset by us or before we had looked at them, that `h2` remembers for late frames.
 const RESETS_REMEMBERED: usize = 64;
@@ -94,17 +91,13 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
     let cells = listener.cells.clone();
     let name = listener.spec.name.clone();
     let streams = Rc::new(Streams::default());
-    let mut patience = Patience {
-        header_timeout: listener.header_timeout,
-        keepalive_timeout: listener.keepalive_timeout,
+    let mut patience = Patience::new(
+        listener.header_timeout,
+        listener.keepalive_timeout,
         expires,
-        // From the accept, or from the end of the handshake, to the first request.
-        idle: listener.header_timeout,
-        idle_since: Some(worker.clock.now()),
-        is_leaving: false,
-        ends_at: None,
-    };
-    timer.arm(worker.clock.now() + listener.header_timeout);
+        worker.clock.now(),
+    );
+    timer.arm(patience.until(None));
     let handshake = builder(limits, listener).handshake::<_, Bytes>(io);
     drop(snapshot);
     let mut handshake = std::pin::pin!(handshake);
@@ -164,7 +157,6 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             }
             Verdict::End => return Poll::Ready(patience.ends_at.is_none()),
             Verdict::Slow => {
-                patience.ends_at = Some(now + nanos(FAREWELL));
                 let reason = Reason::HeaderTimeout;
                 cells.worker(worker.index).refusals.of(reason).inc();
                 connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
@@ -172,7 +164,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             }
         }
         if let Some(abuse) = watch.abuse()
-            && patience.ends_at.is_none()
+            && patience.refuse(now)
         {
             cells.worker(worker.index).abuses(abuse).inc();
             if worker.may_log(now) {
@@ -182,10 +174,9 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             }
             // RFC 9113 section 10.5. What is not taken within the farewell is not waited for.
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
-            patience.ends_at = Some(now + nanos(FAREWELL));
             cx.waker().wake_by_ref();
         }
-        timer.arm(patience.until(is_idle, block_since));
+        timer.arm(patience.until(block_since));
         // Also so that a change of the phase is noticed.
         if timer.has_expired(cx) {
             cx.waker().wake_by_ref();
@@ -217,103 +208,6 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             identity,
         };
         linger(conn, worker).await;
-    }
-}
-
-/// How long a connection is borne with.
-#[derive(Debug)]
-struct Patience {
-    /// From the begin of a head to its end.
-    header_timeout: Nanos,
-    /// Without a stream, once there was one.
-    keepalive_timeout: Nanos,
-    /// When it is old.
-    expires: Nanos,
-    /// Without a stream, now.
-    idle: Nanos,
-    /// Since when it has no stream.
-    idle_since: Option<Nanos>,
-    /// It was said that it ends.
-    is_leaving: bool,
-    /// It was refused, and ends then at the latest.
-    ends_at: Option<Nanos>,
-}
-
-/// What is to be done with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Stay,
-    /// GOAWAY, and what is under way is finished.
-    Leave,
-    /// Nobody listens any more.
-    End,
-    /// It owes the rest of a head.
-    Slow,
-}
-
-// === impl Patience ===
-
-impl Patience {
-    fn look(
-        &mut self,
-        is_idle: bool,
-        block_since: Option<Nanos>,
-        is_draining: bool,
-        now: Nanos,
-    ) -> Verdict {
-        if !is_idle {
-            self.idle_since = None;
-            self.idle = self.keepalive_timeout;
-        } else if self.idle_since.is_none() {
-            self.idle_since = Some(now);
-        }
-        if let Some(at) = self.ends_at {
-            return if now >= at {
-                Verdict::End
-            } else {
-                Verdict::Stay
-            };
-        }
-        let is_quiet_for = |time: Nanos| {
-            self.idle_since
-                .is_some_and(|since| now >= since.saturating_add(time))
-        };
-        if self.is_leaving {
-            if is_quiet_for(nanos(FAREWELL)) {
-                return Verdict::End;
-            }
-        } else if is_draining || now >= self.expires || is_quiet_for(self.idle) {
-            self.is_leaving = true;
-            self.idle_since = self.idle_since.map(|_| now);
-            return Verdict::Leave;
-        }
-        match block_since {
-            Some(since) if now >= since + self.header_timeout => Verdict::Slow,
-            _ => Verdict::Stay,
-        }
-    }
-
-    /// When to look again, whatever happens.
-    fn until(&self, is_idle: bool, block_since: Option<Nanos>) -> Nanos {
-        if let Some(at) = self.ends_at {
-            return at;
-        }
-        let idle = if self.is_leaving {
-            nanos(FAREWELL)
-        } else {
-            self.idle
-        };
-        let idle = self
-            .idle_since
-            .filter(|_| is_idle)
-            .map(|at| at.saturating_add(idle));
-        let block = block_since.map(|at| at.saturating_add(self.header_timeout));
-        let old = (!self.is_leaving).then_some(self.expires);
-        [idle, block, old]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Nanos::MAX)
     }
 }
 

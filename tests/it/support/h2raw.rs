@@ -171,7 +171,7 @@ pub fn request(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
 pub fn bomb(name: &str, value: &[u8], references: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     literal(&mut bytes, 0x40, name.as_bytes(), value);
-    bytes.resize(bytes.len() + references, 0x80 | 62);
+    bytes.resize(bytes.len() + references, 0x80 | 0x3e);
     bytes
 }
 

@@ -100,9 +100,10 @@ pub(super) fn write_request(
                 has_cookie = true;
                 true
             }
+            // What follows is no body, whatever was said of its length (RFC 9110 section 9.3.6).
             CONTENT_LENGTH => {
                 has_length = true;
-                false
+                opens
             }
             _ => opens && name == "sec-websocket-key",
         };
@@ -120,9 +121,9 @@ pub(super) fn write_request(
         }
         out.extend_from_slice(b"\r\n");
     }
-    // What follows a CONNECT is no body (RFC 9110 section 9.3.6).
-    let is_connect = parts.method == Method::CONNECT;
-    if !is_whole && !is_connect && !has_length {
+    // What follows a CONNECT is no body either.
+    let bears_body = !is_whole && parts.method != Method::CONNECT;
+    if bears_body && !has_length {
         write_field(out, b"Transfer-Encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
@@ -146,7 +147,11 @@ pub(super) fn write_response(
     let mut has_length = false;
     for (name, value) in headers {
         has_length |= *name == CONTENT_LENGTH;
-        write_field(out, name.as_str().as_bytes(), value.as_bytes());
+        // Of a tunnel there is no length, and its one true Sec-WebSocket-Accept is made below.
+        let skip = opened.is_some() && (*name == CONTENT_LENGTH || name == "sec-websocket-accept");
+        if !skip {
+            write_field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
     }
     let bears_body = !status.is_informational()
         && status != StatusCode::NO_CONTENT
@@ -175,6 +180,7 @@ pub(super) fn read_request(
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
         return Err(HeadError::Malformed);
     };
+    let method_len = method.len();
     let mut method = Method::from_bytes(method).map_err(|_| HeadError::Malformed)?;
     let mut headers = HeaderMap::with_capacity(FIELDS);
     let mut authority = None;
@@ -203,7 +209,9 @@ pub(super) fn read_request(
         None => Authority::try_from(fallback),
     };
     let authority = authority.map_err(|_| HeadError::Authority)?;
-    let path = path(&lines.shared, target)?;
+    // It stands behind the method.
+    let start = method_len + 1;
+    let path = path(&lines.shared.slice(start..start + target.len()))?;
     let mut accept = None;
     if let Some(protocol) = upgrade {
         if !protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
@@ -249,6 +257,12 @@ pub(super) fn read_response(
     let status = line.get(9..12).ok_or(HeadError::Malformed)?;
     let status = StatusCode::from_bytes(status).map_err(|_| HeadError::Malformed)?;
     let opened = opens && status == StatusCode::SWITCHING_PROTOCOLS;
+    let status = match status {
+        _ if opened => StatusCode::OK,
+        // Nothing was opened, and each of these would say so (RFC 8441 section 5).
+        status if opens && status.is_success() => StatusCode::BAD_GATEWAY,
+        status => status,
+    };
     let mut headers = HeaderMap::with_capacity(FIELDS);
     let mut length = None;
     while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
@@ -264,7 +278,7 @@ pub(super) fn read_response(
         }
     }
     let mut response = Response::new(());
-    *response.status_mut() = if opened { StatusCode::OK } else { status };
+    *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok((response, length))
 }
@@ -384,13 +398,8 @@ fn append(
 
 /// What is in a path that the type does not take is written in percent (RFC 3986 section 2.1): HTTP/1
 /// lets it pass, and means the same by both.
-fn path(shared: &Bytes, target: &[u8]) -> Result<PathAndQuery, HeadError> {
-    // Where it lies in the text, and so in the copy: behind the method.
-    let start = memchr::memchr(b' ', shared).map_or(0, |at| at + 1);
-    if let Some(copy) = shared.get(start..start + target.len())
-        && copy == target
-        && let Ok(path) = PathAndQuery::from_maybe_shared(shared.slice(start..start + target.len()))
-    {
+fn path(target: &Bytes) -> Result<PathAndQuery, HeadError> {
+    if let Ok(path) = PathAndQuery::from_maybe_shared(target.clone()) {
         return Ok(path);
     }
     let target = text_of(target)?;
@@ -420,3 +429,6 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

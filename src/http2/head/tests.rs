@@ -1,0 +1,734 @@
+use http::header::HOST;
+use proptest::prelude::*;
+
+use super::*;
+use crate::http1::{
+    FieldId, Form, Limits, Progress, Refusal, RequestBody, RequestHead, ResponseBody, ResponseHead,
+};
+
+/// A request as `h2` makes it of its pseudo-headers and fields.
+fn parts(
+    method: &str,
+    authority: Option<&str>,
+    path: &str,
+    fields: &[(&str, &[u8])],
+) -> request::Parts {
+    let mut uri = Uri::builder().path_and_query(path);
+    if let Some(authority) = authority {
+        uri = uri.scheme("https").authority(authority);
+    }
+    let mut request = Request::builder().method(method).uri(uri.build().unwrap());
+    for (name, value) in fields {
+        request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn get(authority: Option<&str>, fields: &[(&str, &[u8])]) -> request::Parts {
+    parts("GET", authority, "/", fields)
+}
+
+fn extended(protocol: &'static str, fields: &[(&str, &[u8])]) -> request::Parts {
+    let mut parts = parts("CONNECT", Some("test"), "/chat?room=1", fields);
+    parts.extensions.insert(Protocol::from_static(protocol));
+    parts
+}
+
+fn text(parts: &request::Parts, is_whole: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_request(&mut out, parts, is_whole, || 7);
+    out
+}
+
+#[track_caller]
+fn parse(text: &[u8]) -> RequestHead {
+    try_parse(text).unwrap_or_else(|e| panic!("{e}: {}", text.escape_ascii()))
+}
+
+fn try_parse(text: &[u8]) -> Result<RequestHead, Refusal> {
+    let mut head = RequestHead::new();
+    let progress = head.parse(text, &Limits::default())?;
+    assert_eq!(progress, Progress::Complete);
+    assert_eq!(head.head_len(), text.len(), "nothing follows the head");
+    Ok(head)
+}
+
+fn response_text(
+    status: u16,
+    fields: &[(&str, &[u8])],
+    is_whole: bool,
+    is_head: bool,
+    accept: Option<&str>,
+) -> Vec<u8> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_bytes(value).unwrap());
+    }
+    let mut out = Vec::new();
+    let status = StatusCode::from_u16(status).unwrap();
+    write_response(&mut out, status, &headers, is_whole, is_head, accept);
+    out
+}
+
+#[track_caller]
+fn parse_response(text: &[u8], method: &Method) -> ResponseHead {
+    let mut head = ResponseHead::new();
+    let progress = head
+        .parse(text, &Limits::default(), method)
+        .unwrap_or_else(|e| panic!("{e}: {}", text.escape_ascii()));
+    assert_eq!(progress, Progress::Complete);
+    assert_eq!(head.head_len(), text.len(), "nothing follows the head");
+    head
+}
+
+fn outbound(text: &str) -> Result<Outbound, HeadError> {
+    read_request(text.as_bytes(), Scheme::HTTPS, "fallback:8443")
+}
+
+/// The fields by name, in the map's order, which keeps that of equal names.
+fn fields(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    let fields = headers.iter();
+    fields.map(|(n, v)| (n.as_str(), v.as_bytes())).collect()
+}
+
+// === requests that came over HTTP/2 ===
+
+#[test]
+fn authority_is_host() {
+    let parts = parts("GET", Some("Test:8443"), "/a?b", &[]);
+    assert_eq!(
+        text(&parts, true),
+        b"GET /a?b HTTP/1.1\r\nHost: Test:8443\r\n\r\n"
+    );
+    let text = text(&parts, true);
+    let head = parse(&text);
+    assert_eq!(head.authority(&text), Some("Test:8443"));
+    assert_eq!((head.path(&text), head.query(&text)), ("/a", Some("b")));
+}
+
+#[test]
+fn host_that_says_the_same_is_one_field() {
+    for host in ["test", "TEST"] {
+        let text = text(&get(Some("test"), &[("host", host.as_bytes())]), true);
+        assert_eq!(text, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+}
+
+#[test]
+fn host_alone_is_the_authority() {
+    let text = text(&get(None, &[("host", b"test")]), true);
+    assert_eq!(parse(&text).authority(&text), Some("test"));
+}
+
+#[test]
+fn authority_and_host_that_differ_are_refused() {
+    let two = text(&get(Some("test"), &[("host", b"other")]), true);
+    assert_eq!(try_parse(&two).unwrap_err().status(), 400);
+    let two = text(&get(None, &[("host", b"test"), ("host", b"test")]), true);
+    assert_eq!(try_parse(&two).unwrap_err().status(), 400);
+    let none = text(&get(None, &[]), true);
+    assert_eq!(try_parse(&none).unwrap_err().status(), 400);
+}
+
+#[test]
+fn crumbs_of_cookies_are_one_field() {
+    let cookies: [(&str, &[u8]); 4] = [
+        ("cookie", b"a=1"),
+        ("x", b"y"),
+        ("cookie", b"b=2; c=3"),
+        ("cookie", b""),
+    ];
+    let text = text(&get(Some("test"), &cookies), true);
+    let head = parse(&text);
+    let got: Vec<_> = head.get_all(&text, "cookie").collect();
+    // The codec trims what follows the last separator.
+    assert_eq!(got, [b"a=1; b=2; c=3;"]);
+}
+
+#[test]
+fn body_is_told_by_length_or_in_chunks() {
+    let post = |fields: &[(&str, &[u8])]| parts("POST", Some("test"), "/", fields);
+    let body = |text: Vec<u8>| parse(&text).body;
+    assert_eq!(body(text(&post(&[]), true)), RequestBody::None);
+    assert_eq!(body(text(&post(&[]), false)), RequestBody::Chunked);
+    let sized = post(&[("content-length", b"5")]);
+    assert_eq!(body(text(&sized, false)), RequestBody::Length(5));
+    let empty = post(&[("content-length", b"0")]);
+    assert_eq!(body(text(&empty, true)), RequestBody::Length(0));
+    for wrong in [&b""[..], b"5, 5", b"+5", b"-1", b"0x5", b"5 5"] {
+        let text = text(&post(&[("content-length", wrong)]), false);
+        assert!(try_parse(&text).is_err(), "{}", wrong.escape_ascii());
+    }
+}
+
+#[test]
+fn connect_names_its_authority_alone() {
+    let mut connect = parts("GET", Some("test:443"), "/", &[]);
+    connect.method = Method::CONNECT;
+    let text = text(&connect, false);
+    // What follows is no body: seen red, as a 400 for its Transfer-Encoding.
+    let head = parse(&text);
+    assert_eq!(head.body, RequestBody::None);
+    assert_eq!(
+        (&head.method, head.form()),
+        (&Method::CONNECT, Form::Authority)
+    );
+    assert_eq!(head.target(&text), "test:443");
+}
+
+#[test]
+fn connect_without_an_authority_is_refused() {
+    let mut connect = get(None, &[]);
+    connect.method = Method::CONNECT;
+    assert!(try_parse(&text(&connect, false)).is_err());
+}
+
+#[test]
+fn websocket_is_an_upgrade() {
+    let fields: [(&str, &[u8]); 4] = [
+        ("sec-websocket-version", b"13"),
+        (
+            "sec-websocket-key",
+            b"the client's, which RFC 8441 does not know",
+        ),
+        ("content-length", b"5"),
+        ("origin", b"https://test"),
+    ];
+    for protocol in ["websocket", "WebSocket"] {
+        let text = text(&extended(protocol, &fields), false);
+        let head = parse(&text);
+        assert_eq!(head.method, Method::GET);
+        assert_eq!(head.target(&text), "/chat?room=1");
+        assert!(head.upgrade);
+        assert_eq!(head.body, RequestBody::None);
+        assert_eq!(head.get(&text, FieldId::Upgrade), Some(&b"websocket"[..]));
+        let keys: Vec<_> = head.get_all(&text, "sec-websocket-key").collect();
+        assert_eq!(keys, [websocket::key(7).as_bytes()]);
+        let versions: Vec<_> = head.get_all(&text, "sec-websocket-version").collect();
+        assert_eq!(versions, [b"13"]);
+    }
+}
+
+#[test]
+fn extended_connect_of_another_protocol_is_a_connect() {
+    let text = text(&extended("connect-udp", &[]), false);
+    assert!(text.starts_with(b"CONNECT test HTTP/1.1\r\n"));
+    // It names no port.
+    assert!(try_parse(&text).is_err());
+}
+
+#[test]
+fn asterisk_is_that_of_options() {
+    let all = text(&parts("OPTIONS", Some("test"), "*", &[]), true);
+    let head = parse(&all);
+    assert!(head.is_asterisk());
+    assert_eq!(head.target(&all), "*");
+    assert!(try_parse(&text(&parts("GET", Some("test"), "*", &[]), true)).is_err());
+}
+
+#[test]
+fn target_without_a_path_is_the_root() {
+    let mut parts = get(Some("test"), &[]);
+    parts.uri = Uri::from_static("test");
+    assert!(text(&parts, true).starts_with(b"GET / HTTP/1.1\r\n"));
+}
+
+#[test]
+fn what_the_type_lets_pass_and_the_codec_does_not_is_refused() {
+    for path in ["/caf\u{e9}", "/a\u{2028}b"] {
+        let text = text(&parts("GET", Some("test"), path, &[]), true);
+        assert!(try_parse(&text).is_err(), "{path}");
+    }
+    for authority in ["user@test", "user:secret@test", "te$t", "test:0", "test:"] {
+        let text = text(&get(Some(authority), &[]), true);
+        assert!(try_parse(&text).is_err(), "{authority}");
+    }
+}
+
+#[test]
+fn values_are_kept_to_the_byte_and_in_their_order() {
+    let given: [(&str, &[u8]); 5] = [
+        ("x", b"caf\xe9 \xff\x80"),
+        ("empty", b""),
+        ("x", b"tab\tand  spaces"),
+        ("te", b"trailers"),
+        ("x", b"a: b"),
+    ];
+    let text = text(&get(Some("test"), &given), true);
+    let head = parse(&text);
+    let values = |name| -> Vec<_> { head.get_all(&text, name).collect() };
+    assert_eq!(
+        values("x"),
+        [&b"caf\xe9 \xff\x80"[..], b"tab\tand  spaces", b"a: b"]
+    );
+    assert_eq!(values("empty"), [b""]);
+    assert_eq!(values("te"), [b"trailers"]);
+}
+
+// === responses that came over HTTP/2 ===
+
+#[test]
+fn response_is_told_by_length_in_chunks_or_is_all_there() {
+    let body = |text: &[u8]| parse_response(text, &Method::GET).body;
+    let sized: [(&str, &[u8]); 1] = [("content-length", b"5")];
+    assert_eq!(
+        response_text(200, &[], false, false, None),
+        b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    assert_eq!(
+        body(&response_text(404, &[], false, false, None)),
+        ResponseBody::Chunked
+    );
+    assert_eq!(
+        body(&response_text(200, &sized, false, false, None)),
+        ResponseBody::Length(5)
+    );
+    // Nothing is said: that it ends with its head is told beside the text.
+    assert_eq!(
+        body(&response_text(200, &[], true, false, None)),
+        ResponseBody::UntilClose
+    );
+}
+
+#[test]
+fn responses_without_a_body_announce_none() {
+    for status in [100, 103, 204, 304] {
+        for is_whole in [false, true] {
+            let text = response_text(status, &[("x", b"y")], is_whole, false, None);
+            let head = parse_response(&text, &Method::GET);
+            assert_eq!(head.status.as_u16(), status);
+            assert_eq!(head.body, ResponseBody::None);
+            assert!(head.keep_alive);
+            assert!(!head.has(FieldId::TransferEncoding));
+        }
+    }
+    let length: [(&str, &[u8]); 1] = [("content-length", b"5")];
+    for is_whole in [false, true] {
+        for fields in [&length[..], &[]] {
+            let text = response_text(200, fields, is_whole, true, None);
+            let head = parse_response(&text, &Method::HEAD);
+            assert_eq!(head.body, ResponseBody::None);
+            assert!(!head.has(FieldId::TransferEncoding));
+            let got = head.get(&text, FieldId::ContentLength);
+            assert_eq!(got, fields.first().map(|(_, v)| *v));
+        }
+    }
+}
+
+#[test]
+fn websocket_that_was_opened_is_switched_to() {
+    // RFC 6455 section 1.3.
+    let accept = websocket::accept(b"dGhlIHNhbXBsZSBub25jZQ==");
+    let fields: [(&str, &[u8]); 3] = [
+        ("sec-websocket-protocol", b"chat"),
+        ("sec-websocket-accept", b"of nothing"),
+        ("content-length", b"5"),
+    ];
+    let text = response_text(200, &fields, false, false, Some(&accept));
+    let head = parse_response(&text, &Method::GET);
+    assert_eq!(head.status, StatusCode::SWITCHING_PROTOCOLS);
+    assert!(head.upgrade);
+    let accepts: Vec<_> = head.get_all(&text, "sec-websocket-accept").collect();
+    assert_eq!(accepts, [b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]);
+    assert!(!head.has(FieldId::ContentLength));
+    assert!(!head.has(FieldId::TransferEncoding));
+}
+
+#[test]
+fn websocket_that_was_refused_is_an_answer_like_others() {
+    let text = response_text(403, &[("content-length", b"2")], false, false, Some("x"));
+    let head = parse_response(&text, &Method::GET);
+    assert_eq!((head.status.as_u16(), head.upgrade), (403, false));
+    assert_eq!(head.body, ResponseBody::Length(2));
+    assert!(head.get_all(&text, "sec-websocket-accept").next().is_none());
+}
+
+// === requests that go over HTTP/2 ===
+
+#[test]
+fn request_of_text_is_the_same_request() {
+    let read = outbound(
+        "POST /a/b?c=d HTTP/1.1\r\nHost: Test:81\r\nX-Mixed-Case: Yes\r\nContent-Length: 12\r\n\
+         x-two: 1\r\nempty:\r\nX-Two: 2\r\nblank:   \r\ntrailer: x-sum\r\n\r\n",
+    )
+    .unwrap();
+    let request = &read.request;
+    assert_eq!(request.method(), Method::POST);
+    assert_eq!(request.uri(), "https://Test:81/a/b?c=d");
+    assert_eq!(read.length, Some(12));
+    assert_eq!(read.accept, None);
+    let mut got = fields(request.headers());
+    got.sort_unstable();
+    let mut want: Vec<(&str, &[u8])> = vec![
+        ("blank", b""),
+        ("content-length", b"12"),
+        ("empty", b""),
+        ("trailer", b"x-sum"),
+        ("x-mixed-case", b"Yes"),
+        ("x-two", b"1"),
+        ("x-two", b"2"),
+    ];
+    want.sort_unstable();
+    assert_eq!(got, want);
+    let twice: Vec<_> = request.headers().get_all("x-two").iter().collect();
+    assert_eq!(twice, ["1", "2"]);
+}
+
+#[test]
+fn length_of_a_request_is_told_or_by_its_end() {
+    let length = |field: &str| {
+        let text = format!("POST / HTTP/1.1\r\nHost: t\r\n{field}\r\n");
+        outbound(&text).map(|o| o.length)
+    };
+    assert_eq!(length("").unwrap(), Some(0));
+    assert_eq!(length("Content-Length: 0\r\n").unwrap(), Some(0));
+    assert_eq!(length("Content-Length: 7\r\n").unwrap(), Some(7));
+    assert_eq!(length("Transfer-Encoding: chunked\r\n").unwrap(), None);
+    for wrong in ["", "x", "-1", "7, 7", "99999999999999999999"] {
+        let field = format!("Content-Length: {wrong}\r\n");
+        assert!(
+            matches!(length(&field), Err(HeadError::Malformed)),
+            "{wrong:?}"
+        );
+    }
+}
+
+#[test]
+fn fields_of_a_connection_are_left_behind() {
+    let read = outbound(
+        "GET / HTTP/1.1\r\nHost: t\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\
+         Proxy-Connection: close\r\nHTTP2-Settings: AAMAAABk\r\nTE: gzip\r\n\
+         Transfer-Encoding: chunked\r\nX: y\r\n\r\n",
+    )
+    .unwrap();
+    assert_eq!(fields(read.request.headers()), [("x", &b"y"[..])]);
+}
+
+#[test]
+fn grpc_says_that_it_takes_trailers() {
+    for (kind, te) in [
+        ("application/grpc", Some("trailers")),
+        ("application/grpc+proto", Some("trailers")),
+        ("application/json", None),
+    ] {
+        let text = format!("POST /s/m HTTP/1.1\r\nHost: t\r\nContent-Type: {kind}\r\n\r\n");
+        let read = outbound(&text).unwrap();
+        let got = read.request.headers().get("te");
+        assert_eq!(got.map(|v| v.to_str().unwrap()), te, "{kind}");
+    }
+}
+
+#[test]
+fn host_that_is_absent_or_empty_falls_back() {
+    for host in ["", "Host:\r\n", "Host:  \r\n"] {
+        let read = outbound(&format!("GET / HTTP/1.1\r\n{host}\r\n")).unwrap();
+        assert_eq!(read.request.uri(), "https://fallback:8443/");
+        assert!(!read.request.headers().contains_key(HOST));
+    }
+    let wrong = outbound("GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
+    assert!(matches!(wrong, Err(HeadError::Authority)));
+}
+
+#[test]
+fn asterisk_and_root_are_targets() {
+    let target = |text: &str| outbound(text).map(|o| o.request.uri().path().to_owned());
+    assert_eq!(
+        target("OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n").unwrap(),
+        "*"
+    );
+    assert_eq!(target("GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap(), "/");
+    for wrong in ["a", "t:443", "http://t/"] {
+        let read = target(&format!("GET {wrong} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        assert!(matches!(read, Err(HeadError::Target)), "{wrong}");
+    }
+}
+
+/// Whatever the front door lets in gets through, and means the same.
+#[test]
+fn every_target_that_the_codec_takes_can_be_told() {
+    for byte in 0x21..0x7f_u8 {
+        for target in [
+            format!("/a{}b", byte as char),
+            format!("/?a{}b", byte as char),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
+            if try_parse(text.as_bytes()).is_err() {
+                continue;
+            }
+            let read = outbound(&text).unwrap_or_else(|e| panic!("{target}: {e}"));
+            let got = read.request.uri().path_and_query().unwrap().as_str();
+            let encoded = target.replace(byte as char, &format!("%{byte:02X}"));
+            assert!(got == target || got == encoded, "{target}: {got}");
+        }
+    }
+}
+
+#[test]
+fn characters_that_no_uri_has_are_percent_encoded() {
+    let target = |t: &str| {
+        path(&Bytes::copy_from_slice(t.as_bytes()))
+            .unwrap()
+            .as_str()
+            .to_owned()
+    };
+    assert_eq!(target("/a?b<c>d"), "/a?b%3Cc%3Ed");
+    assert_eq!(target("/a%20b?c=%3C"), "/a%20b?c=%3C");
+    assert!(path(&Bytes::from_static(b"/a b")).is_err());
+    assert!(path(&Bytes::from_static(b"/a\r\nb")).is_err());
+    assert!(path(&Bytes::new()).is_err());
+}
+
+#[test]
+fn upgrade_to_a_websocket_is_an_extended_connect() {
+    let read = outbound(
+        "GET /chat HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    .unwrap();
+    assert_eq!(read.request.method(), Method::CONNECT);
+    assert_eq!(read.request.uri(), "https://t/chat");
+    let protocol = read.request.extensions().get::<Protocol>().unwrap();
+    assert_eq!(protocol.as_str(), "websocket");
+    assert_eq!(
+        fields(read.request.headers()),
+        [("sec-websocket-version", &b"13"[..])]
+    );
+    assert_eq!(read.length, None);
+    // RFC 6455 section 1.3.
+    let accept = read.accept.as_deref();
+    assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+}
+
+#[test]
+fn other_upgrades_cannot_be_told() {
+    let read = outbound("GET / HTTP/1.1\r\nHost: t\r\nUpgrade: h2c\r\n\r\n");
+    assert!(matches!(read, Err(HeadError::Upgrade)));
+}
+
+#[test]
+fn text_that_is_no_head_is_malformed() {
+    let cases: [&[u8]; 13] = [
+        b"",
+        b"GET / HTTP/1.1",
+        b"GET / HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nHost: t\r\n",
+        b"GET\r\n\r\n",
+        b"\r\n\r\n",
+        b"GE(T / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: no name\r\n\r\n",
+        b"GET / HTTP/1.1\r\na b: c\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: b\nc: d\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: b\rc\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: b\0c\r\n\r\n",
+    ];
+    for text in cases {
+        let read = read_request(text, Scheme::HTTP, "t");
+        assert!(
+            matches!(read, Err(HeadError::Malformed)),
+            "{}: {read:?}",
+            text.escape_ascii()
+        );
+    }
+}
+
+// === responses that go over HTTP/2 ===
+
+fn response(text: &str, opens: bool) -> Result<(Response<()>, Option<u64>), HeadError> {
+    read_response(text.as_bytes(), opens)
+}
+
+#[test]
+fn response_of_text_is_the_same_response() {
+    let (response, length) = response(
+        "HTTP/1.1 201 Created\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\
+         Transfer-Encoding: chunked\r\nUpgrade: h3\r\nSet-Cookie: a=1\r\nX: caf\u{e9}\r\n\
+         set-cookie: b=2\r\nEmpty:\r\n\r\n",
+        false,
+    )
+    .unwrap();
+    assert_eq!(response.status(), 201);
+    assert_eq!(length, None);
+    let mut got = fields(response.headers());
+    got.sort_unstable();
+    let mut want: Vec<(&str, &[u8])> = vec![
+        ("empty", b""),
+        ("set-cookie", b"a=1"),
+        ("set-cookie", b"b=2"),
+        ("x", "caf\u{e9}".as_bytes()),
+    ];
+    want.sort_unstable();
+    assert_eq!(got, want);
+    let cookies: Vec<_> = response.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+}
+
+#[test]
+fn length_of_a_response_is_told_and_stays() {
+    let (told, length) = response("HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n", false).unwrap();
+    assert_eq!(length, Some(5));
+    assert_eq!(told.headers()[CONTENT_LENGTH], "5");
+    let wrong = response("HTTP/1.1 200 \r\nContent-Length: five\r\n\r\n", false);
+    assert!(matches!(wrong, Err(HeadError::Malformed)));
+}
+
+#[test]
+fn switching_to_a_websocket_is_a_success() {
+    let text = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+                Sec-WebSocket-Protocol: chat\r\n\r\n";
+    let (opened, _) = response(text, true).unwrap();
+    assert_eq!(opened.status(), 200);
+    assert_eq!(
+        fields(opened.headers()),
+        [("sec-websocket-protocol", &b"chat"[..])]
+    );
+}
+
+/// A success would say that the WebSocket is open, and a page would be read as its frames.
+#[test]
+fn success_without_a_switch_opens_nothing() {
+    for status in [200, 201, 204, 206] {
+        let text = format!("HTTP/1.1 {status} Fine\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(response(&text, true).unwrap().0.status(), 502);
+        assert_eq!(response(&text, false).unwrap().0.status(), status);
+    }
+    for status in [100, 103, 302, 401, 403, 503] {
+        let text = format!("HTTP/1.1 {status} No\r\n\r\n");
+        assert_eq!(response(&text, true).unwrap().0.status(), status);
+    }
+}
+
+#[test]
+fn response_text_that_is_no_head_is_malformed() {
+    for text in [
+        "",
+        "HTTP/1.1 200",
+        "HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 2x0 \r\n\r\n",
+        "HTTP/1.1 099 \r\n\r\n",
+        "HTTP/1.1 200 \r\nX: y\r\n",
+        "HTTP/1.1 200 \r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 \r\nX: a\nb\r\n\r\n",
+    ] {
+        let read = response(text, false);
+        assert!(matches!(read, Err(HeadError::Malformed)), "{text:?}");
+    }
+}
+
+// === any fields ===
+
+/// Names that the codec leaves alone, as HTTP/2 has them: in lower case.
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9!#$%&'*+.^`|~-]{1,20}".prop_filter("means something of its own", |name| {
+        FieldId::of(name.as_bytes()) == FieldId::Other && class(name.as_bytes()) == Class::Other
+    })
+}
+
+/// All that a value may hold, without spaces around it, which no codec keeps.
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![Just(b'\t'), 0x20..=0x7e_u8, 0x80..=0xff_u8];
+    prop::collection::vec(byte, 0..40).prop_map(|v| v.trim_ascii().to_vec())
+}
+
+fn any_fields() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+    prop::collection::vec((name(), value()), 0..40)
+}
+
+fn map(fields: &[(String, Vec<u8>)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        map.append(name, HeaderValue::from_bytes(value).unwrap());
+    }
+    map
+}
+
+/// Nothing but what ends a line ends one, and there is one for each field.
+fn assert_lines(text: &[u8], lines: usize) {
+    let count = |byte| text.iter().filter(|b| **b == byte).count();
+    let ends = text.windows(2).filter(|w| *w == b"\r\n").count();
+    assert_eq!((count(b'\r'), count(b'\n'), count(0)), (ends, ends, 0));
+    assert_eq!(ends, lines + 1, "{}", text.escape_ascii());
+}
+
+fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    // Stable: values of one name stay in their order.
+    fields.sort_by(|a, b| a.0.cmp(&b.0));
+    fields
+}
+
+fn owned(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    let fields = headers.iter();
+    sorted(
+        fields
+            .map(|(n, v)| (n.to_string(), v.as_bytes().to_vec()))
+            .collect(),
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_request_is_read_by_the_codec_and_back(
+        given in any_fields(),
+        target in "/[!-\"$-;=@-_a-~]{0,30}",
+        is_whole: bool,
+    ) {
+        let mut parts = parts("PUT", Some("test"), "/", &[]);
+        let Ok(target) = PathAndQuery::try_from(target) else { return Ok(()) };
+        parts.uri = Uri::builder().scheme("https").authority("test").path_and_query(target).build().unwrap();
+        parts.headers = map(&given);
+        let text = text(&parts, is_whole);
+        assert_lines(&text, 2 + given.len() + usize::from(!is_whole));
+
+        let head = parse(&text);
+        prop_assert_eq!(head.body, if is_whole { RequestBody::None } else { RequestBody::Chunked });
+        let parsed = head.fields.iter().map(|f| {
+            (f.name.text(&text).to_owned(), f.value.of(&text).to_vec())
+        });
+        let parsed = parsed.filter(|(n, _)| n != "Host" && n != "Transfer-Encoding");
+        prop_assert_eq!(sorted(parsed.collect()), sorted(given.clone()));
+
+        let back = read_request(&text, Scheme::HTTPS, "fallback").unwrap();
+        prop_assert_eq!(back.request.uri(), &parts.uri);
+        prop_assert_eq!(back.length, is_whole.then_some(0));
+        prop_assert_eq!(owned(back.request.headers()), sorted(given));
+    }
+
+    #[test]
+    fn any_response_is_read_by_the_codec_and_back(
+        given in any_fields(),
+        status in 200..600_u16,
+        is_whole: bool,
+        is_head: bool,
+    ) {
+        let mut text = Vec::new();
+        let status = StatusCode::from_u16(status).unwrap();
+        write_response(&mut text, status, &map(&given), is_whole, is_head, None);
+        let method = if is_head { Method::HEAD } else { Method::GET };
+        let head = parse_response(&text, &method);
+        let is_chunked = head.has(FieldId::TransferEncoding);
+        assert_lines(&text, 1 + given.len() + usize::from(is_chunked));
+        let parsed = head.fields.iter().map(|f| {
+            (f.name.text(&text).to_owned(), f.value.of(&text).to_vec())
+        });
+        let parsed = parsed.filter(|(n, _)| n != "Transfer-Encoding");
+        prop_assert_eq!(sorted(parsed.collect()), sorted(given.clone()));
+
+        let (back, length) = read_response(&text, false).unwrap();
+        prop_assert_eq!((back.status(), length), (status, None));
+        prop_assert_eq!(owned(back.headers()), sorted(given));
+    }
+
+    /// What is no text of ours is refused or read, and never a panic.
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes: Vec<u8>, opens: bool) {
+        let _ = read_request(&bytes, Scheme::HTTP, "t");
+        let _ = read_response(&bytes, opens);
+        let request = [b"GET / HTTP/1.1\r\n", &bytes[..], b"\r\n\r\n"].concat();
+        let _ = read_request(&request, Scheme::HTTP, "t");
+        let response = [b"HTTP/1.1 200 \r\n", &bytes[..], b"\r\n\r\n"].concat();
+        let _ = read_response(&response, opens);
+    }
+}
