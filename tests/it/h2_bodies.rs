@@ -1,5 +1,10 @@
 //! Bodies and trailers through HTTP/2 on either side, or on both.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::time::Duration;
 
 use http::Request;

@@ -1,5 +1,10 @@
 //! A browser over HTTP/2: a page with what belongs to it, and a WebSocket on the same connection.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::support::binary::Binary;

@@ -1,5 +1,10 @@
 //! Connections of HTTP/2 to endpoints: how many streams they bear, when there is another, how they end.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use h2::client::Builder;
 
 use crate::support::client::Client;

@@ -1,5 +1,10 @@
 //! Published clients of HTTP/2: curl, nghttp, h2load.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::path::Path;
 use std::process::Command;
 

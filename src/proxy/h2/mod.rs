@@ -119,7 +119,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
-                Poll::Ready(None) => return Poll::Ready(patience.ends_at.is_none()),
+                Poll::Ready(None) => return Poll::Ready(!patience.has_refused()),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a connection of HTTP/2 broke");
                     return Poll::Ready(false);
@@ -155,7 +155,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                 connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-            Verdict::End => return Poll::Ready(patience.ends_at.is_none()),
+            Verdict::End => return Poll::Ready(!patience.has_refused()),
             Verdict::Slow => {
                 let reason = Reason::HeaderTimeout;
                 cells.worker(worker.index).refusals.of(reason).inc();
