@@ -57,7 +57,6 @@ pub struct H2Client {
 /// What moves a connection's frames, to its end.
 type Moving = JoinHandle<Result<(), h2::Error>>;
 
-
 /// A response, read to its end.
 #[derive(Clone, Debug)]
 pub struct Answer {
