@@ -17,6 +17,8 @@ mod failures_load;
 mod forwarding;
 mod fuzz_live;
 mod h2_abuse;
+mod h2_abuse_tls;
+mod h2_bounds;
 mod h2_malformed;
 mod handover;
 mod health;
