@@ -46,11 +46,15 @@ pub trait Channel: Debug {
     fn has_only_head(&self) -> bool;
     /// The head to be written next is all there will be, though it may not say so itself.
     fn end_with_head(&mut self);
+    /// The body has this many more bytes and then ends, without trailers.
+    fn ends_after(&mut self, bytes: u64);
     /// The body is complete; unless its length was told in the head, this is what says so. With
     /// trailers, if there are any.
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()>;
     /// Gives the exchange up: the other end is told, if it does not know.
     fn reset(&mut self);
+    /// Ready with an error once the other end has given the exchange up: for who neither reads nor writes.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
     /// Whether the other end has said that it did nothing with what it was sent: it may be sent
     /// elsewhere, whatever it is.
     fn was_refused(&self) -> bool;

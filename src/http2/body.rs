@@ -22,6 +22,8 @@ pub(super) struct Incoming {
 #[derive(Debug)]
 enum End {
     Open,
+    /// It came with the head: whoever knows takes nothing, whoever goes by a length of 0 takes this.
+    WithHead,
     /// It is here, with these trailers, and was not taken.
     Reached(Option<HeaderMap>),
     Taken,
@@ -42,11 +44,10 @@ const FRAME: usize = 16 * 1024;
 // === impl Incoming ===
 
 impl Incoming {
-    /// The body of a message whose head has come. Of one that ends with its head there is nothing to be
-    /// taken any more.
+    /// The body of a message whose head has come.
     pub(super) fn new(recv: RecvStream) -> Self {
         let end = if recv.is_end_stream() {
-            End::Taken
+            End::WithHead
         } else {
             End::Open
         };
@@ -102,9 +103,10 @@ impl Incoming {
         Poll::Ready(Ok(into.len() - before))
     }
 
-    /// Whether the end was taken: all that is left to wait for is the other end giving up.
+    /// Whether the end was taken, or came with the head: all that is left to wait for is the other end
+    /// giving up.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.end, End::Taken)
+        matches!(self.end, End::Taken | End::WithHead)
     }
 
     /// The end, if it is here and nothing is left before it.
@@ -113,6 +115,10 @@ impl Incoming {
             return None;
         }
         match &mut self.end {
+            End::WithHead => {
+                self.end = End::Taken;
+                Some(HeaderMap::new())
+            }
             End::Open if self.recv.is_end_stream() => {
                 self.end = End::Taken;
                 Some(HeaderMap::new())
@@ -172,6 +178,11 @@ impl Outgoing {
         let data = Bytes::copy_from_slice(&bytes[..n]);
         let sent = self.send.send_data(data, self.has_ended);
         Poll::Ready(sent.map(|()| n).map_err(io::Error::other))
+    }
+
+    /// The body ends after so many bytes more.
+    pub(super) fn ends_after(&mut self, bytes: u64) {
+        self.left.get_or_insert(bytes);
     }
 
     /// The body is complete.

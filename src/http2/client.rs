@@ -1,9 +1,9 @@
 //! A stream to an endpoint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -20,7 +20,7 @@ use super::head::{self, HeadError, Outbound};
 /// A connection to an endpoint, shared by its streams.
 #[derive(Debug)]
 pub struct Link {
-    send: SendRequest<Bytes>,
+    send: RefCell<SendRequest<Bytes>>,
     /// Streams open.
     streams: Cell<u32>,
     /// No new stream is to be opened on it.
@@ -28,7 +28,16 @@ pub struct Link {
     is_encrypted: bool,
     /// What `:authority` says where a request names no host.
     name: Box<str>,
+    /// Who waits to learn what the other end allows.
+    unsettled: RefCell<Vec<Waker>>,
 }
+
+/// Streams that `h2` is told to assume before the other end's SETTINGS: a number that those, of 32 bits,
+/// cannot bring, so that it shows whether they have come.
+pub const UNSETTLED: usize = usize::MAX - 1;
+
+/// Streams opened before the other end's SETTINGS: fewer it should not allow (RFC 9113 section 6.5.2).
+const BEFORE_SETTINGS: u32 = 100;
 
 /// One request to an endpoint and the response to it.
 #[derive(Debug)]
@@ -65,18 +74,37 @@ impl Link {
     /// A connection on which `send` opens streams.
     pub fn new(send: SendRequest<Bytes>, is_encrypted: bool, name: &str) -> Self {
         Self {
-            send,
+            send: RefCell::new(send),
             streams: Cell::new(0),
             is_closing: Cell::new(false),
             is_encrypted,
             name: name.into(),
+            unsettled: RefCell::default(),
         }
     }
 
     /// Whether one more stream may be opened, of `max` at most.
     pub fn has_room(&self, max: u32) -> bool {
-        let allowed = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        let allowed = match self.send.borrow().current_max_send_streams() {
+            UNSETTLED => BEFORE_SETTINGS,
+            allowed => u32::try_from(allowed).unwrap_or(u32::MAX),
+        };
         !self.is_closing.get() && self.streams.get() < max.min(allowed)
+    }
+
+    /// Whether the other end's SETTINGS have come; who waits for them is told.
+    pub fn is_settled(&self) -> bool {
+        let is_settled = self.send.borrow().current_max_send_streams() != UNSETTLED;
+        if is_settled {
+            self.wake_unsettled();
+        }
+        is_settled
+    }
+
+    fn wake_unsettled(&self) {
+        for waker in self.unsettled.take() {
+            waker.wake();
+        }
     }
 
     /// Streams open.
@@ -87,6 +115,7 @@ impl Link {
     /// Opens no more streams.
     pub fn retire(&self) {
         self.is_closing.set(true);
+        self.wake_unsettled();
     }
 
     /// Whether it opens no more streams.
@@ -121,9 +150,18 @@ impl ClientStream {
     }
 
     fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut send = self.link.send.clone();
-        if let Err(error) = ready!(send.poll_ready(cx)) {
-            return Poll::Ready(Err(self.refused(error)));
+        let link = self.link.clone();
+        let mut send = link.send.borrow_mut();
+        match send.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.refused(error))),
+            Poll::Pending => {
+                // Somebody's stream waits for the other end's leave. A handle remembers the last one that
+                // does, and wakes one task; a fresh one does not wait for it.
+                let fresh = send.clone();
+                *send = fresh;
+                ready!(send.poll_ready(cx)).map_err(io::Error::other)?;
+            }
         }
         let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let scheme = if self.link.is_encrypted {
@@ -137,6 +175,12 @@ impl ClientStream {
             accept,
         } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(inexpressible)?;
         if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
+            drop(send);
+            // RFC 8441 section 3: it says so in its SETTINGS, which may be on their way.
+            if !self.link.is_settled() {
+                self.link.unsettled.borrow_mut().push(cx.waker().clone());
+                return Poll::Pending;
+            }
             return Poll::Ready(Err(inexpressible(HeadError::Upgrade)));
         }
         let is_whole = self.ends_with_head || length == Some(0);
@@ -291,6 +335,12 @@ impl Channel for ClientStream {
         self.ends_with_head = true;
     }
 
+    fn ends_after(&mut self, bytes: u64) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.ends_after(bytes);
+        }
+    }
+
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
         match &mut self.outgoing {
             None => Err(io::ErrorKind::InvalidInput.into()),
@@ -301,6 +351,13 @@ impl Channel for ClientStream {
     fn reset(&mut self) {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.reset(Reason::CANCEL);
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.poll_gone(cx),
+            None => Poll::Pending,
         }
     }
 

@@ -20,5 +20,5 @@ mod head;
 mod server;
 mod websocket;
 
-pub use client::{ClientStream, Link};
+pub use client::{ClientStream, Link, UNSETTLED};
 pub use server::ServerStream;

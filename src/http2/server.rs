@@ -1,7 +1,6 @@
 //! A client's stream.
 
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -30,8 +29,6 @@ pub struct ServerStream {
     /// The next head is all there will be.
     ends_with_head: bool,
     is_encrypted: bool,
-    /// Its connection, for as long as it lives.
-    _open: Rc<dyn std::any::Any>,
 }
 
 #[derive(Debug)]
@@ -43,14 +40,12 @@ enum Answer {
 // === impl ServerStream ===
 
 impl ServerStream {
-    /// The stream of `request`. `random` makes the key of a WebSocket; `open` is dropped with the
-    /// stream.
+    /// The stream of `request`. `random` makes the key of a WebSocket.
     pub fn new(
         request: Request<RecvStream>,
         answer: SendResponse<Bytes>,
         is_encrypted: bool,
         random: impl FnOnce() -> u128,
-        open: Rc<dyn std::any::Any>,
     ) -> Self {
         let (parts, recv) = request.into_parts();
         let mut text = Vec::with_capacity(512);
@@ -65,15 +60,6 @@ impl ServerStream {
             opens: parts.method == Method::CONNECT,
             ends_with_head: false,
             is_encrypted,
-            _open: open,
-        }
-    }
-
-    /// Ready with an error once the client has given the stream up.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        match &mut self.answer {
-            Answer::Awaited(answer) => gone(ready!(answer.poll_reset(cx))),
-            Answer::Begun(outgoing) => outgoing.poll_gone(cx),
         }
     }
 
@@ -161,6 +147,12 @@ impl Channel for ServerStream {
         self.ends_with_head = true;
     }
 
+    fn ends_after(&mut self, bytes: u64) {
+        if let Answer::Begun(outgoing) = &mut self.answer {
+            outgoing.ends_after(bytes);
+        }
+    }
+
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
         match &mut self.answer {
             Answer::Awaited(_) => Err(io::ErrorKind::InvalidInput.into()),
@@ -176,6 +168,13 @@ impl Channel for ServerStream {
                 outgoing.reset(Reason::INTERNAL_ERROR);
             }
             Answer::Begun(_) => {}
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.answer {
+            Answer::Awaited(answer) => gone(ready!(answer.poll_reset(cx))),
+            Answer::Begun(outgoing) => outgoing.poll_gone(cx),
         }
     }
 

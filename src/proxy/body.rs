@@ -252,6 +252,19 @@ impl<'p> Flow<'p> {
                 if self.pipe.is_none() {
                     self.take(buffer, out)?;
                 }
+                // Both sides tell their ends beside the bytes: the last bytes can say that they are.
+                if self.framing == Framing::Streamed && self.cursor() == buffer.len() {
+                    self.has_streamed_end(from, out);
+                }
+            }
+            if self.framing == Framing::Streamed
+                && self.raw > 0
+                && self.out_at == out.len()
+                && matches!(self.reader, Reader::Done)
+                && self.trailers.is_none()
+                && let Some(channel) = to.channel()
+            {
+                channel.ends_after(self.raw as u64);
             }
             if self.out_at < out.len() || self.raw > 0 {
                 self.waits = Side::Write;

@@ -87,18 +87,30 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
                 "TLS handshake failed"
             );
         }
+        let is_alerted = matches!(
+            kind,
+            Handshake::Certificate
+                | Handshake::NoProtocol
+                | Handshake::Protocol
+                | Handshake::Version
+        );
         let speaks_http = kind == Handshake::Plaintext
             && stream
                 .first_bytes()
                 .first()
                 .is_some_and(u8::is_ascii_uppercase);
-        if !speaks_http {
+        if !speaks_http && !is_alerted {
             return None;
         }
         let Stream::Tls(stream) = conn.stream else {
             return None;
         };
         conn.stream = stream.into_socket();
+        if is_alerted {
+            // A client of TLS 1.3 that we refuse has sent its request already; the reset for what is
+            // not read would cost it the alert, and with it the reason.
+            return Some((conn, Next::Linger));
+        }
         let told = turn_away::tell(&conn, &worker, snapshot.clone(), Reason::PlainHttp, true);
         return told.then_some((conn, Next::Linger));
     }

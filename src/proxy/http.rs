@@ -144,7 +144,7 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
                 has_answered = true;
                 let max = listener.spec.max_pipelined;
                 let depth = pipeline.begin(&s.head, s.inbound.len(), max);
-                let close_after = depth == Depth::Exceeded;
+                let close_after = depth == Depth::Exceeded && !conn.stream.is_channel();
                 if close_after {
                     // So that the answer says it, and the client asks for the rest elsewhere.
                     s.head.keep_alive = false;
@@ -200,6 +200,8 @@ async fn serve(conn: &mut Conn, worker: &Rc<Worker>, s: &mut Scratch) -> Next {
         match after {
             After::Then(next) => return next,
             After::KeepAlive { .. } if conn.ended && s.inbound.is_empty() => return Next::Close,
+            // A stream of HTTP/2 is one exchange: what may still come on it is no request.
+            After::KeepAlive { .. } if conn.stream.is_channel() => return Next::Close,
             After::KeepAlive { .. } | After::Tunnel { .. } => {}
         }
     }

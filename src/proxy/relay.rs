@@ -136,9 +136,10 @@ pub(super) async fn relay(
     s.response.consume(s.reply.head_len());
 
     let mut download = Flow::new(reader, framing, 0, u64::MAX).once();
-    if download
-        .left()
-        .is_none_or(|left| left > worker.buffers.size() as u64)
+    if !is_streamed
+        && download
+            .left()
+            .is_none_or(|left| left > worker.buffers.size() as u64)
         && matches!(
             s.reply.body,
             ResponseBody::Length(_) | ResponseBody::Chunked

@@ -124,7 +124,18 @@ impl Upload<'_> {
             return Ok(());
         }
         match self.flow.poll(cx, from, inbound, to, out, pipes) {
-            Poll::Pending => Ok(()),
+            Poll::Pending => {
+                // While the endpoint does not take what is there, nobody reads from the client.
+                if self.flow.waits == Side::Write
+                    && let Some(channel) = from.channel()
+                    && let Poll::Ready(error) = channel.poll_gone(cx)
+                {
+                    self.stopped = true;
+                    self.broken = true;
+                    return Err(FlowError::Read(error));
+                }
+                Ok(())
+            }
             Poll::Ready(ended) => {
                 self.stopped = true;
                 self.broken = ended.is_err();

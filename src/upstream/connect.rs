@@ -20,7 +20,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{ClientStream, Link};
+use crate::http2::{ClientStream, Link, UNSETTLED};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -58,6 +58,11 @@ pub struct Means {
 
 /// Bytes that an endpoint may send on a stream before they are read: 5 MB/s over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The `h2` crate charges 256 bytes for a frame that nobody has read, and ends the connection above its
+/// budget: so many times the window let each stream be full of messages of 16 bytes, as those of gRPC
+/// whose clients are slow may be. Endpoints are trusted with that.
+const SMALL_FRAMES: usize = 16;
 
 /// Largest head of a response, as HTTP/1 has it.
 const HEAD_MAX: u32 = 64 * 1024;
@@ -186,7 +191,9 @@ async fn secure(
     let config = tls.client.config().clone();
     let failed = |error: io::Error| match in_words(&error, &name) {
         Some(words) => ConnectError::Tls(words),
-        None => ConnectError::Io(error),
+        None if is_local(&error) => ConnectError::Io(error),
+        // It took the connection, so it is neither refused nor out of reach.
+        None => ConnectError::Tls(format!("it hung up in the handshake: {error}")),
     };
     let stream = TlsStream::client(stream, config, name.clone(), means.records.clone());
     let mut stream = stream.map_err(|error| failed(io::Error::other(error)))?;
@@ -219,16 +226,17 @@ async fn link(
 ) -> Result<Rc<Link>, ConnectError> {
     let is_encrypted = stream.is_encrypted();
     let max_streams = upstream.spec.max_streams.get();
+    // That of all streams together: no client that does not read stalls another.
+    let window = STREAM_WINDOW
+        .saturating_mul(max_streams)
+        .min(i32::MAX as u32);
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
-        // That of all streams together: no client that does not read stalls another.
-        .initial_connection_window_size(
-            STREAM_WINDOW
-                .saturating_mul(max_streams)
-                .min(i32::MAX as u32),
-        )
+        .initial_connection_window_size(window)
+        .data_frame_budget(SMALL_FRAMES.saturating_mul(window as usize))
+        .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(HEAD_MAX)
         .max_send_buffer_size(SEND_BUFFER);
     let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
@@ -245,7 +253,14 @@ async fn link(
     // It ends when nobody has a stream on it and nobody keeps it for more.
     spawn_local(async move {
         let _counted = counted;
-        let ended = poll_fn(|cx| Pin::new(&mut connection).poll(cx)).await;
+        let mut is_settled = false;
+        let ended = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            // What the other end allows came with one of the frames just read.
+            is_settled = is_settled || weak.upgrade().is_none_or(|link| link.is_settled());
+            polled
+        })
+        .await;
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
         }

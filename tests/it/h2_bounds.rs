@@ -12,6 +12,7 @@ use super::support::h2raw::{
 };
 use super::support::origin::{self, Origin};
 use super::support::proxy::Proxy;
+use super::support::unreachable::Blackhole;
 use super::support::watched::Watched;
 use super::support::{deadline, remaining};
 
@@ -25,6 +26,8 @@ fn header_block_without_an_end_is_given_header_timeout() {
     let whole = headers(1, END_STREAM, get("/slow"));
     let open = frame(HEADERS, END_STREAM, 1, get("/slow"));
     let mut clients = [scene.connect(), scene.connect()];
+    // Which would be the rest of the frame, or in the middle of the block.
+    clients.iter_mut().for_each(|c| c.acknowledges = false);
     clients[0].send(open);
     clients[1].send(&whole[..whole.len() - 1]);
     for client in &mut clients {
@@ -81,24 +84,58 @@ fn upload_byte_after_byte_ends_at_the_deadline() {
     assert_eq!(client.get("/ok").status, Some(200));
 }
 
-/// Bytes one by one cost more memory than they are: those that nobody takes are bounded by the `h2`
-/// crate, those that are taken come through.
+/// A burst of small frames is no abuse, however small the windows are.
 #[test]
-fn single_bytes_are_taken_and_bounded() {
+fn bytes_one_by_one_come_through() {
     let mut scene = Scene::new("http2 = { stream_window = '64KiB', connection_window = '64KiB' }");
     let mut client = scene.connect();
     let length = [("content-length", "2000")];
-    let post = headers(1, 0, request("POST", "/ok", &length));
-    client.send(post);
+    let mut bytes = headers(1, 0, request("POST", "/upload", &length));
     for n in 1..=2000 {
-        client.send(data(1, u8::from(n == 2000), "x"));
+        bytes.extend(data(1, u8::from(n == 2000), "x"));
     }
+    client.send(bytes);
     assert_eq!(client.answer(1).status, Some(200));
-    scene.serves();
     let requests = scene.origin.requests();
-    let upload = requests.iter().find(|r| r.head.method() == "POST");
+    let upload = requests.iter().find(|r| r.head.target() == "/upload");
     assert_eq!(upload.map(|r| r.body.data.len()), Some(2000));
+    scene.serves();
     scene.expect_no_abuse();
+}
+
+/// Each costs more memory than it brings: those that nobody takes are bounded.
+#[test]
+fn bytes_one_by_one_that_nobody_takes_end_the_connection() {
+    let hole = Blackhole::new();
+    let origin = Origin::named("a");
+    let watched = Watched::start(
+        "http2 = { stream_window = '64KiB', connection_window = '64KiB' }",
+        &format!(
+            "[[routes]]\nname = 'hole'\npath = '/hole'\nupstream = 'hole'\n\
+             [[routes]]\nname = 'rest'\nupstream = 'app'\n\
+             [upstreams.hole]\nendpoints = ['{}']\nconnect_timeout = '1h'\n\
+             [upstreams.app]\nendpoints = ['{}']\n",
+            hole.addr,
+            origin.addr()
+        ),
+    );
+    let mut bystander = H2::connect(watched.addr());
+    let mut client = H2::connect(watched.addr());
+    client.send(headers(1, 0, request("POST", "/hole", &[])));
+    let few = data(1, 0, "x").repeat(1000);
+    // All that the window lets pass; the connection is over before that.
+    let sent = (0..60).take_while(|_| client.try_send(&few)).count();
+    // The kernel may have put an RST before the GOAWAY.
+    let code = client.end();
+    assert!(
+        matches!(code, None | Some(ENHANCE_YOUR_CALM)),
+        "{code:?} after {sent}"
+    );
+    let series = "isobar_http2_abuse_total{listener=\"web\",kind=\"idle_frames\"}";
+    watched.await_metric(series, 1.0);
+    for client in [&mut bystander, &mut H2::connect(watched.addr())] {
+        assert_eq!(client.get("/ok").status, Some(200));
+    }
 }
 
 /// Who acknowledges nothing is told that it ends, and is not waited for.

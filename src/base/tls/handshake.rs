@@ -75,9 +75,11 @@ pub fn handshake_failure(error: &Error) -> Handshake {
         Error::AlertReceived(_) => Handshake::Alert,
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Handshake::Certificate,
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => Handshake::Plaintext,
+        // TLS 1.1 has no signature_algorithms, and rustls misses them before it looks at versions.
         Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion)
         | Error::PeerIncompatible(
             PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled,

@@ -41,6 +41,9 @@ pub struct TlsStream {
     has_ended: bool,
     /// What it says is TLS.
     has_begun: bool,
+    /// The session has failed. It must not be asked again, but for the alert that it has left to send:
+    /// it would look for messages that it knows of in what has come.
+    has_failed: bool,
 }
 
 /// What a connection has borrowed: most of the time nothing.
@@ -69,6 +72,8 @@ pub struct RecordBuffers {
 /// What a step of the session came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// Both ends have closed their directions; from now on it is always this.
+    Closed,
     /// There was plaintext.
     Plain,
     /// Something is to be sent.
@@ -77,7 +82,7 @@ enum Step {
     Starved,
     /// The same, and the handshake is behind us.
     Ready,
-    /// The other end has closed its direction.
+    /// The other end has closed its direction; said once.
     End,
 }
 
@@ -215,6 +220,7 @@ impl TlsStream {
             is_bulk: false,
             has_ended: false,
             has_begun: false,
+            has_failed: false,
         }
     }
 
@@ -323,7 +329,7 @@ impl TlsStream {
                 while self.memory.plain.is_empty() {
                     match self.step(Some(into), None) {
                         Ok(Step::Plain | Step::Encoded) if !self.memory.incoming.is_empty() => {}
-                        Ok(Step::End) => {
+                        Ok(Step::Closed | Step::End) => {
                             self.has_ended = true;
                             break;
                         }
@@ -449,7 +455,7 @@ impl TlsStream {
                 match self.step(None, None) {
                     Ok(Step::Encoded) => {}
                     Ok(Step::Starved | Step::Ready) => break,
-                    Ok(Step::Plain | Step::End) | Err(_) => return true,
+                    Ok(Step::Closed | Step::Plain | Step::End) | Err(_) => return true,
                 }
             }
         }
@@ -521,6 +527,9 @@ impl TlsStream {
         into: Option<&mut Target<'_, '_>>,
         seal: Option<&[u8]>,
     ) -> Result<Step, Error> {
+        if self.has_failed && !self.session.common().wants_write() {
+            return Err(Error::HandshakeNotComplete);
+        }
         let mut sinks = Sinks {
             into,
             seal,
@@ -534,6 +543,7 @@ impl TlsStream {
             Session::Server(session) => handle(session.process_tls_records(incoming), &mut sinks),
         };
         self.memory.incoming.consume(discard);
+        self.has_failed |= step.is_err();
         step
     }
 
@@ -551,7 +561,9 @@ impl TlsStream {
                     // Something that was read comes first; it is kept for the reader.
                     Step::End => self.has_ended = true,
                     Step::Plain | Step::Encoded => {}
-                    Step::Starved => return Err(io::ErrorKind::NotConnected.into()),
+                    Step::Closed | Step::Starved => {
+                        return Err(io::ErrorKind::NotConnected.into());
+                    }
                 }
             }
             self.sealed += bytes.len();
@@ -564,8 +576,7 @@ impl TlsStream {
 
     /// After an error: the alert that tells the other end of it goes out, if it can at once.
     fn alert(&mut self, cx: &mut Context<'_>, error: Error) -> io::Error {
-        self.memory.incoming.clear();
-        while let Ok(Step::Encoded) = self.step(None, None) {}
+        while let Ok(Step::Plain | Step::Encoded) = self.step(None, None) {}
         let _ = self.poll_flush(cx);
         broken(error)
     }
@@ -674,7 +685,8 @@ fn handle<D>(
             }
             Step::Ready
         }
-        ConnectionState::PeerClosed | ConnectionState::Closed => Step::End,
+        ConnectionState::PeerClosed => Step::End,
+        ConnectionState::Closed => Step::Closed,
         // Early data are never allowed.
         _ => return (discard, Err(Error::General("unexpected state".to_owned()))),
     };

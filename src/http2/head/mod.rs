@@ -4,10 +4,12 @@
 //! what may go on is written anew. Text from here is sound line by line, because the types of the
 //! `http` crate hold neither CR nor LF nor NUL; whether it makes sense is not decided here.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request,
 };
@@ -50,11 +52,19 @@ pub(super) fn write_request(
     is_whole: bool,
     random: impl FnOnce() -> u128,
 ) {
-    let authority = parts.uri.authority().map(Authority::as_str);
     let opens = parts
         .extensions
         .get::<Protocol>()
         .is_some_and(|p| p.as_str().eq_ignore_ascii_case(WEBSOCKET));
+    let authority = parts.uri.authority().map(|authority| {
+        // The target of CONNECT has a port, even where its protocol is one that could do without.
+        if parts.method == Method::CONNECT && !opens && authority.port().is_none() {
+            Cow::Owned(format!("{authority}:443"))
+        } else {
+            Cow::Borrowed(authority.as_str())
+        }
+    });
+    let authority = authority.as_deref();
     if opens {
         out.extend_from_slice(b"GET ");
     } else {
@@ -79,35 +89,41 @@ pub(super) fn write_request(
         let key = websocket::key(random());
         write_field(out, b"Sec-WebSocket-Key", key.as_bytes());
     }
+    let mut has_cookie = false;
+    let mut has_length = false;
     for (name, value) in &parts.headers {
         let value = value.as_bytes();
         let skip = match *name {
             // Section 8.3.1: the same as :authority, or it is an error, which two Hosts are.
             HOST => authority.is_some_and(|a| a.as_bytes().eq_ignore_ascii_case(value)),
-            COOKIE => true,
+            COOKIE => {
+                has_cookie = true;
+                true
+            }
             // What follows is no body, whatever was said of its length (RFC 9110 section 9.3.6).
-            CONTENT_LENGTH => opens,
+            CONTENT_LENGTH => {
+                has_length = true;
+                opens
+            }
             _ => opens && name == "sec-websocket-key",
         };
         if !skip {
             write_field(out, name.as_str().as_bytes(), value);
         }
     }
-    // Section 8.2.3: its crumbs are one field again.
-    let mut crumbs = parts.headers.get_all(COOKIE).iter().peekable();
-    if crumbs.peek().is_some() {
-        out.extend_from_slice(b"cookie: ");
-        while let Some(crumb) = crumbs.next() {
+    if has_cookie {
+        // Section 8.2.3: its crumbs are one field again.
+        let mut separator: &[u8] = b"cookie: ";
+        for crumb in parts.headers.get_all(COOKIE) {
+            out.extend_from_slice(separator);
             out.extend_from_slice(crumb.as_bytes());
-            if crumbs.peek().is_some() {
-                out.extend_from_slice(b"; ");
-            }
+            separator = b"; ";
         }
         out.extend_from_slice(b"\r\n");
     }
     // What follows a CONNECT is no body either.
     let bears_body = !is_whole && parts.method != Method::CONNECT;
-    if bears_body && !parts.headers.contains_key(CONTENT_LENGTH) {
+    if bears_body && !has_length {
         write_field(out, b"Transfer-Encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
@@ -128,7 +144,9 @@ pub(super) fn write_response(
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" \r\n");
+    let mut has_length = false;
     for (name, value) in headers {
+        has_length |= *name == CONTENT_LENGTH;
         // Of a tunnel there is no length, and its one true Sec-WebSocket-Accept is made below.
         let skip = opened.is_some() && (*name == CONTENT_LENGTH || name == "sec-websocket-accept");
         if !skip {
@@ -143,7 +161,7 @@ pub(super) fn write_response(
         write_field(out, b"Connection", b"Upgrade");
         write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
         write_field(out, b"Sec-WebSocket-Accept", accept.as_bytes());
-    } else if bears_body && !is_whole && !headers.contains_key(CONTENT_LENGTH) {
+    } else if bears_body && !is_whole && !has_length {
         write_field(out, b"Transfer-Encoding", b"chunked");
     }
     out.extend_from_slice(b"\r\n");
@@ -163,7 +181,7 @@ pub(super) fn read_request(
         return Err(HeadError::Malformed);
     };
     let mut method = Method::from_bytes(method).map_err(|_| HeadError::Malformed)?;
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut headers = HeaderMap::with_capacity(FIELDS);
     let mut authority = None;
     let mut length = Some(0);
     let mut upgrade: Option<Bytes> = None;
@@ -181,7 +199,7 @@ pub(super) fn read_request(
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
                 is_grpc |= class == Class::ContentType && value.starts_with(b"application/grpc");
-                append(&mut headers, name, value)?;
+                append(&mut headers, name, value, class)?;
             }
         }
     }
@@ -190,7 +208,7 @@ pub(super) fn read_request(
         None => Authority::try_from(fallback),
     };
     let authority = authority.map_err(|_| HeadError::Authority)?;
-    let path = path(text_of(target)?)?;
+    let path = path(&lines.shared, target)?;
     let mut accept = None;
     if let Some(protocol) = upgrade {
         if !protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
@@ -205,12 +223,11 @@ pub(super) fn read_request(
         // Its servers insist (gRPC over HTTP2, "TE"), and trailers pass here.
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
-    let uri = Uri::builder()
-        .scheme(scheme)
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .map_err(|_| HeadError::Target)?;
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(scheme);
+    uri.authority = Some(authority);
+    uri.path_and_query = Some(path);
+    let uri = Uri::from_parts(uri).map_err(|_| HeadError::Target)?;
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -243,7 +260,7 @@ pub(super) fn read_response(
         status if opens && status.is_success() => StatusCode::BAD_GATEWAY,
         status => status,
     };
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut headers = HeaderMap::with_capacity(FIELDS);
     let mut length = None;
     while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
         match class(name) {
@@ -253,7 +270,7 @@ pub(super) fn read_response(
                 if class == Class::ContentLength {
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
-                append(&mut headers, name, value)?;
+                append(&mut headers, name, value, class)?;
             }
         }
     }
@@ -262,6 +279,9 @@ pub(super) fn read_response(
     *response.headers_mut() = headers;
     Ok((response, length))
 }
+
+/// Room for the fields of most heads.
+const FIELDS: usize = 12;
 
 /// What a field is to a head that changes versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,6 +293,8 @@ enum Class {
     Hop,
     Host,
     Other,
+    /// Never the same twice.
+    Unique,
     Upgrade,
     WebSocketAccept,
     WebSocketKey,
@@ -285,7 +307,10 @@ fn class(name: &[u8]) -> Class {
         4 if is("host") => Class::Host,
         7 if is("upgrade") => Class::Upgrade,
         10 if is("connection") || is("keep-alive") => Class::Hop,
+        11 if is("traceparent") => Class::Unique,
+        12 if is("x-request-id") => Class::Unique,
         12 if is("content-type") => Class::ContentType,
+        12 if is("grpc-timeout") => Class::Unique,
         14 if is("content-length") => Class::ContentLength,
         14 if is("http2-settings") => Class::Hop,
         16 if is("proxy-connection") => Class::Hop,
@@ -354,19 +379,32 @@ pub(super) fn length(text: &[u8]) -> Option<usize> {
     memchr::memmem::find(text, b"\r\n\r\n").map(|at| at + 4)
 }
 
-fn append(headers: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), HeadError> {
+fn append(
+    headers: &mut HeaderMap,
+    name: &[u8],
+    value: Bytes,
+    class: Class,
+) -> Result<(), HeadError> {
     let name = HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed)?;
-    let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
+    let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
+    // HPACK would make room for it in its table, and throw out what comes again.
+    value.set_sensitive(class == Class::Unique);
     headers.append(name, value);
     Ok(())
 }
 
 /// What is in a path that the type does not take is written in percent (RFC 3986 section 2.1): HTTP/1
 /// lets it pass, and means the same by both.
-fn path(target: &str) -> Result<PathAndQuery, HeadError> {
-    if let Ok(path) = PathAndQuery::try_from(target) {
+fn path(shared: &Bytes, target: &[u8]) -> Result<PathAndQuery, HeadError> {
+    // Where it lies in the text, and so in the copy: behind the method.
+    let start = memchr::memchr(b' ', shared).map_or(0, |at| at + 1);
+    if let Some(copy) = shared.get(start..start + target.len())
+        && copy == target
+        && let Ok(path) = PathAndQuery::from_maybe_shared(shared.slice(start..start + target.len()))
+    {
         return Ok(path);
     }
+    let target = text_of(target)?;
     let mut encoded = String::with_capacity(target.len() + 16);
     for byte in target.bytes() {
         match byte {

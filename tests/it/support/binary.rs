@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,7 +102,9 @@ impl Binary {
 
     /// What it has written so far, standard output and error as they came.
     pub fn output(&self) -> String {
-        self.said.lines.lock().unwrap().join("\n")
+        // A wait that failed has panicked with the lock held, and a drop wants to show what was said.
+        let lines = self.said.lines.lock();
+        lines.unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     /// Waits for a line that contains `needle`.

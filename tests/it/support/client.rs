@@ -3,8 +3,11 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, Connection};
 use socket2::{Domain, Socket, Type};
 
+use super::tls::Offer;
 use super::wire::{Body, Broken, Head, Wire};
 use super::{DEADLINE, deadline};
 
@@ -63,6 +66,41 @@ impl Client {
         Self {
             wire: Wire::new(socket.into()),
         }
+    }
+
+    /// Over TLS, to a server called so, the handshake done.
+    #[track_caller]
+    pub fn secure(addr: SocketAddr, offer: &Offer, name: &str) -> Self {
+        Self::try_secure(addr, offer, name)
+            .unwrap_or_else(|b| panic!("TLS with {addr} as {name}: {b:?}"))
+    }
+
+    /// The same where the two may rightly not agree. In TLS 1.3 a client is done before the server
+    /// has seen its certificate.
+    pub fn try_secure(addr: SocketAddr, offer: &Offer, name: &str) -> Result<Self, Broken> {
+        let client = Self::connect(addr);
+        client.into_secure(offer, name)
+    }
+
+    /// TLS on a connection that has said nothing yet.
+    pub fn into_secure(self, offer: &Offer, name: &str) -> Result<Self, Broken> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let tls = ClientConnection::new(offer.config.clone(), name).unwrap();
+        let stream = self.wire.stream().try_clone().unwrap();
+        let mut wire = Wire::secured(stream, tls);
+        wire.shake(deadline())?;
+        Ok(Self { wire })
+    }
+
+    /// The session of a connection over TLS.
+    #[track_caller]
+    pub fn tls(&mut self) -> &mut Connection {
+        self.wire.tls().expect("a connection over TLS")
+    }
+
+    /// New keys, of both ends (TLS 1.3); `false` = the other end has closed.
+    pub fn try_new_keys(&mut self) -> bool {
+        self.tls().refresh_traffic_keys().is_ok() && self.wire.flush().is_ok()
     }
 
     /// One connection, one request, its response.
@@ -184,6 +222,7 @@ impl Client {
         match self.wire.some(deadline()) {
             Err(Broken::Closed(_) | Broken::Reset) => {}
             Err(Broken::TimedOut) => panic!("still open after {DEADLINE:?}"),
+            Err(other) => panic!("not the end of a connection: {other:?}"),
             Ok(bytes) => {
                 panic!(
                     "bytes where the end was due: {:?}",
@@ -211,6 +250,24 @@ impl Client {
         }
     }
 
+    /// Whatever is there, at least one byte.
+    pub fn some(&mut self) -> Result<Vec<u8>, Broken> {
+        self.wire.some(deadline())
+    }
+
+    /// Whether the other end has closed, or does so within `time`.
+    pub fn is_closed_within(&mut self, time: Duration) -> bool {
+        !matches!(
+            self.wire.some(super::now() + time),
+            Ok(_) | Err(Broken::TimedOut)
+        )
+    }
+
+    /// All until the end, or how else it ends.
+    pub fn broken_or_all(&mut self) -> Result<Vec<u8>, Broken> {
+        self.wire.read_to_end(deadline())
+    }
+
     /// The end in whatever way, with all that came before it.
     #[track_caller]
     pub fn until_closed(&mut self) -> Vec<u8> {
@@ -218,7 +275,9 @@ impl Client {
         loop {
             match self.wire.some(deadline()) {
                 Ok(more) => all.extend_from_slice(&more),
-                Err(Broken::Closed(_) | Broken::Reset) => return all,
+                Err(Broken::Closed(_) | Broken::Reset | Broken::Truncated(_) | Broken::Tls(_)) => {
+                    return all;
+                }
                 Err(Broken::TimedOut) => panic!("still open after {DEADLINE:?}"),
             }
         }

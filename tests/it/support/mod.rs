@@ -18,16 +18,22 @@
 )]
 
 pub mod binary;
+pub mod certs;
 pub mod child;
 pub mod client;
 pub mod control;
 pub mod eventually;
 pub mod gate;
+pub mod grpc;
+pub mod h2;
+pub mod h2_origin;
 pub mod h2raw;
+pub mod openssl;
 pub mod origin;
 pub mod proxy;
 #[cfg(test)]
 mod selftest;
+pub mod tls;
 pub mod unreachable;
 pub mod watched;
 pub mod wire;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection};
 use socket2::{Domain, Socket, Type};
 
 use super::gate::Gate;
@@ -29,6 +30,8 @@ pub enum Step {
     Fill(usize),
     /// A 200 whose body is the head and the raw body as received.
     Mirror,
+    /// New keys (TLS 1.3), of the peer as well.
+    NewKeys,
     /// Waits until the test opens the gate.
     Pass(Gate),
     /// Says nothing more; waits until the peer closes. What it still sends is kept as `rest`.
@@ -83,6 +86,7 @@ pub struct Builder {
     idle_close: Box<dyn Fn(usize) -> Option<Duration> + Send + Sync>,
     is_narrow: bool,
     held: Option<SocketAddr>,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// A running origin; dropping it closes all its connections, and fails the test when a thread of
@@ -209,6 +213,12 @@ impl Builder {
         self
     }
 
+    /// Over TLS. Connections whose handshake fails are accepted, and never ask.
+    pub fn tls(mut self, config: ServerConfig) -> Self {
+        self.tls = Some(Arc::new(config));
+        self
+    }
+
     pub fn start(self) -> Origin {
         let listener = match self.held {
             None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
@@ -269,6 +279,7 @@ impl Origin {
             idle_close: Box::new(|_| None),
             is_narrow: false,
             held: None,
+            tls: None,
         }
     }
 
@@ -400,12 +411,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn serve(connection: usize, stream: TcpStream, shared: &Shared) {
-    let mut wire = Wire::new(stream);
+    let mut wire = match &shared.build.tls {
+        None => Wire::new(stream),
+        Some(config) => {
+            let tls = ServerConnection::new(Arc::clone(config)).unwrap();
+            Wire::secured(stream, tls)
+        }
+    };
     match (shared.build.greeting)(connection) {
         Greeting::Serve => {}
         Greeting::Close => return,
         Greeting::Reset => return wire.reset(),
         Greeting::Send(bytes) => drop(wire.send(&bytes)),
+    }
+    if wire
+        .shake(super::now() + Duration::from_secs(3600))
+        .is_err()
+    {
+        return;
     }
     let idle_close = (shared.build.idle_close)(connection);
     for nth in 0.. {
@@ -486,6 +509,11 @@ fn act(step: Step, id: usize, wire: &mut Wire, shared: &Shared) -> Result<Next, 
                 wire,
                 &response(200, [request.head.raw, request.body.raw].concat()),
             )?;
+        }
+        Step::NewKeys => {
+            let tls = wire.tls().expect("an origin over TLS");
+            tls.refresh_traffic_keys().unwrap();
+            wire.flush().map_err(|_| Broken::Reset)?;
         }
         Step::Pass(gate) => gate.pass(),
         Step::AwaitClose => {

@@ -7,6 +7,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustls::Connection;
+
 use super::DEADLINE;
 
 /// A start line with its fields, and the exact bytes they came in.
@@ -45,18 +47,23 @@ pub struct Body {
 /// Why a read brought nothing whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// FIN; what had come until then is kept.
+    /// FIN, over TLS close_notify; what had come until then is kept.
     Closed(Vec<u8>),
     /// RST.
     Reset,
     /// The time given is over.
     TimedOut,
+    /// TLS failed, by an alert or before it; why.
+    Tls(String),
+    /// FIN without close_notify over TLS; what had come until then is kept.
+    Truncated(Vec<u8>),
 }
 
 /// A socket with what was read too far.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
+    tls: Option<Box<Connection>>,
     buffer: Vec<u8>,
 }
 
@@ -68,8 +75,32 @@ impl Wire {
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Self {
             stream,
+            tls: None,
             buffer: Vec::new(),
         }
+    }
+
+    /// Over TLS; the handshake follows.
+    pub fn secured(stream: TcpStream, tls: impl Into<Connection>) -> Self {
+        Self {
+            tls: Some(Box::new(tls.into())),
+            ..Self::new(stream)
+        }
+    }
+
+    /// The handshake of a connection over TLS.
+    pub fn shake(&mut self, end: Instant) -> Result<(), Broken> {
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            let mut early = Vec::new();
+            self.read_tls(end, &mut early)?;
+            self.buffer.extend(early);
+        }
+        // Its last words.
+        self.flush().map_err(|_| Broken::Reset)
+    }
+
+    pub fn tls(&mut self) -> Option<&mut Connection> {
+        self.tls.as_deref_mut()
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -77,12 +108,37 @@ impl Wire {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)
+        let Some(tls) = &mut self.tls else {
+            return self.stream.write_all(bytes);
+        };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let n = tls.writer().write(rest)?;
+            rest = &rest[n..];
+            while tls.wants_write() {
+                tls.write_tls(&mut self.stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What TLS itself has to say.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.stream)?;
+            }
+        }
+        Ok(())
     }
 
     /// FIN: nothing more is sent, reading goes on.
-    pub fn finish(&self) {
+    pub fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
         // The peer may have gone already, which is as good.
+        let _ = self.flush();
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
@@ -200,25 +256,97 @@ impl Wire {
     }
 
     fn fill(&mut self, end: Instant) -> Result<(), Broken> {
-        // A socket's time limit of zero would mean none.
-        let left = end
-            .saturating_duration_since(super::now())
-            .max(Duration::from_millis(1));
-        self.stream.set_read_timeout(Some(left)).unwrap();
+        let mut more = Vec::new();
+        let read = match self.tls {
+            Some(_) => self.read_tls(end, &mut more),
+            None => read(&mut self.stream, end, &mut more),
+        };
+        self.buffer.extend(more);
+        match read {
+            Ok(()) => Ok(()),
+            Err(Broken::Closed(_)) => Err(Broken::Closed(std::mem::take(&mut self.buffer))),
+            Err(Broken::Truncated(_)) => Err(Broken::Truncated(std::mem::take(&mut self.buffer))),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Some plaintext, or, in a handshake, a step of it.
+    fn read_tls(&mut self, end: Instant, into: &mut Vec<u8>) -> Result<(), Broken> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(());
+        };
+        let was_handshaking = tls.is_handshaking();
         let mut piece = vec![0; 64 * 1024];
         loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Err(Broken::Closed(std::mem::take(&mut self.buffer))),
+            match tls.reader().read(&mut piece) {
+                Ok(0) => return Err(Broken::Closed(Vec::new())),
                 Ok(n) => {
-                    self.buffer.extend_from_slice(&piece[..n]);
+                    into.extend_from_slice(&piece[..n]);
                     return Ok(());
                 }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(Broken::TimedOut);
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(Broken::Truncated(Vec::new()));
                 }
                 Err(_) => return Err(Broken::Reset),
             }
+            if was_handshaking && !tls.is_handshaking() {
+                return Ok(());
+            }
+            while tls.wants_write() {
+                tls.write_tls(&mut self.stream).map_err(|_| Broken::Reset)?;
+            }
+            let mut cipher = Vec::new();
+            match read(&mut self.stream, end, &mut cipher) {
+                // The session learns of the end, and says whether it may.
+                Ok(()) | Err(Broken::Closed(_)) => {}
+                Err(other) => return Err(other),
+            }
+            let mut rest = &*cipher;
+            loop {
+                let n = tls.read_tls(&mut rest).map_err(|_| Broken::Reset)?;
+                if let Err(error) = tls.process_new_packets() {
+                    let _ = tls.write_tls(&mut self.stream);
+                    return Err(Broken::Tls(error.to_string()));
+                }
+                // It takes no more while it is full.
+                while let Ok(n @ 1..) = tls.reader().read(&mut piece) {
+                    into.extend_from_slice(&piece[..n]);
+                }
+                if rest.is_empty() || n == 0 {
+                    break;
+                }
+            }
+            if !into.is_empty() {
+                return Ok(());
+            }
+            if cipher.is_empty() && tls.is_handshaking() {
+                return Err(Broken::Truncated(Vec::new()));
+            }
+        }
+    }
+}
+
+/// Whatever is there.
+fn read(stream: &mut TcpStream, end: Instant, into: &mut Vec<u8>) -> Result<(), Broken> {
+    // A socket's time limit of zero would mean none.
+    let left = end
+        .saturating_duration_since(super::now())
+        .max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(left)).unwrap();
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(Broken::Closed(Vec::new())),
+            Ok(n) => {
+                into.extend_from_slice(&piece[..n]);
+                return Ok(());
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(Broken::TimedOut);
+            }
+            Err(_) => return Err(Broken::Reset),
         }
     }
 }
@@ -306,7 +434,8 @@ impl Broken {
     fn after(self, data: &[u8]) -> Self {
         match self {
             Self::Closed(rest) => Self::Closed([data, &rest].concat()),
-            Self::Reset | Self::TimedOut => self,
+            Self::Truncated(rest) => Self::Truncated([data, &rest].concat()),
+            Self::Reset | Self::TimedOut | Self::Tls(_) => self,
         }
     }
 }

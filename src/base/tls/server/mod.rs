@@ -224,6 +224,10 @@ impl Current {
             .with_client_cert_verifier(contents.verifier.clone())
             .with_cert_resolver(Arc::new(Resolver::new(&contents.loaded)));
         config.alpn_protocols = spec.alpn.iter().map(|name| name.to_vec()).collect();
+        // Who speaks HTTP/1 speaks 1.0, and some clients offer nothing else (`curl --http1.0`).
+        if spec.alpn.iter().any(|name| **name == *b"http/1.1") {
+            config.alpn_protocols.push(b"http/1.0".to_vec());
+        }
         // What a client repeats is not ours to carry out twice (RFC 8446 section 8).
         config.max_early_data_size = 0;
         // Tickets say all there is to know: nothing is kept here.
