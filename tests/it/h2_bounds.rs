@@ -62,7 +62,7 @@ fn upload_byte_after_byte_ends_at_the_deadline() {
     let watched = Watched::start(
         "",
         &format!(
-            "[[routes]]\nname = 'slow'\nmatch = {{ path_prefix = '/slow' }}\nupstream = 'app'\n\
+            "[[routes]]\nname = 'slow'\npath = '/slow'\nupstream = 'app'\n\
              timeout = '500ms'\n[[routes]]\nname = 'rest'\nupstream = 'app'\n\
              [upstreams.app]\nendpoints = ['{}']\n",
             origin.addr()
