@@ -59,6 +59,11 @@ pub struct Means {
 /// Bytes that an endpoint may send on a stream before they are read: 5 MB/s over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
+/// The `h2` crate charges 256 bytes for a frame that nobody has read, and ends the connection above its
+/// budget: so many times the window let each stream be full of messages of 16 bytes, as those of gRPC
+/// whose clients are slow may be. Endpoints are trusted with that.
+const SMALL_FRAMES: usize = 16;
+
 /// Largest head of a response, as HTTP/1 has it.
 const HEAD_MAX: u32 = 64 * 1024;
 
@@ -221,16 +226,16 @@ async fn link(
 ) -> Result<Rc<Link>, ConnectError> {
     let is_encrypted = stream.is_encrypted();
     let max_streams = upstream.spec.max_streams.get();
+    // That of all streams together: no client that does not read stalls another.
+    let window = STREAM_WINDOW
+        .saturating_mul(max_streams)
+        .min(i32::MAX as u32);
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
-        // That of all streams together: no client that does not read stalls another.
-        .initial_connection_window_size(
-            STREAM_WINDOW
-                .saturating_mul(max_streams)
-                .min(i32::MAX as u32),
-        )
+        .initial_connection_window_size(window)
+        .data_frame_budget(SMALL_FRAMES.saturating_mul(window as usize))
         .initial_max_send_streams(UNSETTLED)
         .max_header_list_size(HEAD_MAX)
         .max_send_buffer_size(SEND_BUFFER);

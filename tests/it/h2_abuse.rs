@@ -37,17 +37,17 @@ fn origin() -> Origin {
 }
 
 /// A proxy, and a well-behaved client on a connection of its own, which leaves before the proxy drains.
-struct Scene {
+pub(super) struct Scene {
     bystander: H2,
-    watched: Watched,
-    origin: Origin,
+    pub(super) watched: Watched,
+    pub(super) origin: Origin,
 }
 
 // === impl Scene ===
 
 impl Scene {
     #[track_caller]
-    fn new(listener: &str) -> Self {
+    pub(super) fn new(listener: &str) -> Self {
         let origin = origin();
         let watched = Watched::over(origin.addr(), listener, "");
         let bystander = H2::connect(watched.addr());
@@ -61,13 +61,13 @@ impl Scene {
     }
 
     #[track_caller]
-    fn connect(&self) -> H2 {
+    pub(super) fn connect(&self) -> H2 {
         H2::connect(self.watched.addr())
     }
 
     /// The bystander's connection lives, and so do others, of both versions.
     #[track_caller]
-    fn serves(&mut self) {
+    pub(super) fn serves(&mut self) {
         for answer in [self.bystander.get("/ok"), self.connect().get("/ok")] {
             assert_eq!(answer.status, Some(200));
             assert_eq!(answer.body, b"ok");
@@ -77,7 +77,7 @@ impl Scene {
 
     /// The connection is over with this abuse, which is counted once, and no other.
     #[track_caller]
-    fn expect_abuse(&mut self, mut client: H2, kind: &str) {
+    pub(super) fn expect_abuse(&mut self, mut client: H2, kind: &str) {
         assert_eq!(client.end(), Some(ENHANCE_YOUR_CALM), "{kind}");
         for k in KINDS {
             let series = format!("isobar_http2_abuse_total{{listener=\"web\",kind=\"{k}\"}}");
@@ -89,7 +89,7 @@ impl Scene {
 
     /// No abuse was counted.
     #[track_caller]
-    fn expect_no_abuse(&self) {
+    pub(super) fn expect_no_abuse(&self) {
         for kind in KINDS {
             let series = format!("isobar_http2_abuse_total{{listener=\"web\",kind=\"{kind}\"}}");
             assert_eq!(self.watched.proxy.metric(&series), 0.0, "{kind}");
@@ -97,7 +97,7 @@ impl Scene {
     }
 
     /// Targets that the origin was asked for, but for the bystanders' own.
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         let requests = self.origin.requests();
         let targets = requests.iter().map(|r| r.head.target().to_owned());
         targets.filter(|t| t != "/ok").collect()
@@ -331,23 +331,6 @@ fn stalled_streams_do_not_hold_up_their_neighbours() {
     scene.expect_no_abuse();
 }
 
-#[test]
-fn header_block_without_an_end_is_given_header_timeout() {
-    let mut scene = Scene::new("header_timeout = \"200ms\"");
-    let whole = frame(HEADERS, END_STREAM, 1, get("/slow"));
-    // Without END_HEADERS; and one that ends in the middle of its frame.
-    for bytes in [
-        &whole[..],
-        &headers(1, END_STREAM, get("/slow"))[..whole.len() - 1],
-    ] {
-        let mut client = scene.connect();
-        client.send(bytes);
-        client.end();
-        scene.serves();
-    }
-    assert!(scene.asked().is_empty());
-}
-
 /// Beyond `max_streams` a stream is refused, which tells the client that it may ask again.
 #[test]
 fn streams_beyond_the_limit_are_refused() {
@@ -522,7 +505,7 @@ fn memory_is_bounded_under_attack() {
 
 /// Resident memory in KiB.
 #[expect(clippy::unwrap_used, reason = "the kernel's own text")]
-fn resident(isobar: &Binary) -> u64 {
+pub(super) fn resident(isobar: &Binary) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", isobar.pid())).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     line.unwrap()

@@ -309,6 +309,42 @@ fn bodies_that_belie_their_length_are_never_whole() {
     );
 }
 
+/// Whether the request is refused or its trailers are dropped: the pseudo-header goes no further.
+#[test]
+fn pseudo_headers_in_trailers_never_reach_the_endpoint() {
+    let origin = Origin::always(origin::reply(200, "ok"));
+    let watched = Watched::over(origin.addr(), "", "");
+    let trailers = [
+        block(&[(":path", "/smuggled")]),
+        block(&[("x-sum", "1"), (":path", "/smuggled")]),
+        block(&[(":status", "200"), ("x-sum", "1")]),
+        block(&[(":method", "GET"), (":authority", "smuggled")]),
+    ];
+    let lengths: [&[(&str, &str)]; 2] = [&[("content-length", "5")], &[]];
+    for trailer in &trailers {
+        for length in lengths {
+            let mut client = H2::connect(watched.addr());
+            let post = headers(1, 0, request("POST", "/trailers", length));
+            let end = headers(1, END_STREAM, trailer);
+            client.send([post, data(1, 0, "hello"), end].concat());
+            let answer = client.answer(1);
+            assert!(
+                answer.status == Some(200) || is_refused(&client, &answer),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(H2::connect(watched.addr()).get("/ok").status, Some(200));
+    for request in origin.requests() {
+        let is_known = matches!(request.head.target(), "/trailers" | "/ok");
+        assert!(is_known, "{:?}", request.head);
+        let names = request.body.trailers.iter().map(|(name, _)| name);
+        assert!(names.clone().all(|n| n == "x-sum"), "{request:?}");
+        let text = String::from_utf8_lossy(&request.body.raw);
+        assert!(!text.contains("smuggled"), "{text}");
+    }
+}
+
 /// A body that is whole, or none, and then goes on: what is beyond it goes nowhere.
 #[test]
 fn what_follows_a_whole_body_is_never_a_request() {

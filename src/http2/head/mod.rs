@@ -431,4 +431,6 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 #[cfg(test)]
+mod any_fields;
+#[cfg(test)]
 mod tests;

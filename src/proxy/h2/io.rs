@@ -58,6 +58,11 @@ impl Watch {
         self.left.borrow_mut().take()
     }
 
+    /// What the client abuses, if the `h2` crate says that it does.
+    pub(super) fn suspect(&self) -> Abuse {
+        self.meter.borrow().suspect()
+    }
+
     /// Since when the client owes the rest of a head.
     pub(super) fn header_block_since(&self) -> Option<Nanos> {
         self.meter.borrow().header_block_since()

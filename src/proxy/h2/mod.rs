@@ -23,6 +23,7 @@ use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
 use crate::config::Http2;
 use crate::http2::ServerStream;
+use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
 use super::h1::{Conn, Next, linger};
@@ -38,6 +39,11 @@ const RESETS_REMEMBERED: usize = 64;
 
 /// Bytes that `h2` holds of a stream's response before they are frames: two of them.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// The `h2` crate charges 256 bytes for a frame that nobody has read, and ends the connection above its
+/// budget, half of the window. At least this, four thousand frames: a burst of small messages is no
+/// abuse where windows are small.
+const SMALL_FRAMES: usize = 1024 * 1024;
 
 /// The streams of a connection.
 #[derive(Debug, Default)]
@@ -115,6 +121,14 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         return;
     };
 
+    let tell = |abuse: Abuse, now| {
+        cells.worker(worker.index).abuses(abuse).inc();
+        if worker.may_log(now) {
+            let client = peer.map(tracing::field::display);
+            let kind = abuse.as_str();
+            tracing::info!(listener = %name, client, kind, "a connection of HTTP/2 was abused");
+        }
+    };
     let is_well = poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
@@ -122,6 +136,11 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                 Poll::Ready(None) => return Poll::Ready(!patience.has_refused()),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a connection of HTTP/2 broke");
+                    let is_calmed = error.reason() == Some(Code::ENHANCE_YOUR_CALM);
+                    let now = worker.clock.now();
+                    if error.is_library() && is_calmed && patience.refuse(now) {
+                        tell(watch.suspect(), now);
+                    }
                     return Poll::Ready(false);
                 }
                 Poll::Ready(Some(Ok((request, answer)))) => {
@@ -166,12 +185,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         if let Some(abuse) = watch.abuse()
             && patience.refuse(now)
         {
-            cells.worker(worker.index).abuses(abuse).inc();
-            if worker.may_log(now) {
-                let client = peer.map(tracing::field::display);
-                let kind = abuse.as_str();
-                tracing::info!(listener = %name, client, kind, "a connection of HTTP/2 was abused");
-            }
+            tell(abuse, now);
             // RFC 9113 section 10.5. What is not taken within the farewell is not waited for.
             connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
             cx.waker().wake_by_ref();
@@ -219,6 +233,7 @@ fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
         .max_concurrent_streams(limits.max_streams.get())
         .max_header_list_size(listener.spec.max_header_bytes as u32)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget((limits.connection_window as usize / 2).max(SMALL_FRAMES))
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         // Those that were reset before anybody looked at them: all that may be open, and as many again.
         .max_pending_accept_reset_streams(2 * limits.max_streams.get() as usize)

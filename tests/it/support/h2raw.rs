@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::{DEADLINE, deadline, remaining};
+use super::{DEADLINE, deadline, now, remaining};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -54,8 +54,12 @@ pub struct H2 {
     pub goaway: Option<u32>,
     /// FIN or RST has come.
     pub is_closed: bool,
+    /// SETTINGS have come.
+    pub has_settings: bool,
     /// Whether DATA is answered by WINDOW_UPDATE.
     pub opens_windows: bool,
+    /// Whether SETTINGS and PING are acknowledged.
+    pub acknowledges: bool,
 }
 
 /// What came on a stream.
@@ -290,7 +294,9 @@ impl H2 {
             streams: HashMap::new(),
             goaway: None,
             is_closed: false,
+            has_settings: false,
             opens_windows: true,
+            acknowledges: true,
         };
         // SETTINGS_HEADER_TABLE_SIZE 0.
         let pairs = [&[(1, 0)], more].concat();
@@ -364,13 +370,35 @@ impl H2 {
         }
     }
 
+    /// Takes in what comes within this time.
+    #[track_caller]
+    pub fn listen(&mut self, time: Duration) {
+        let end = now() + time;
+        while !self.is_closed && now() < end {
+            match self.next_frame(end.saturating_duration_since(now())) {
+                Ok(Some(frame)) => self.take(frame),
+                Ok(None) => self.is_closed = true,
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Takes in the next frame.
     #[track_caller]
     fn frame(&mut self, end: Instant, what: &str) {
-        let Some(frame) = self.next_frame(end, what) else {
-            self.is_closed = true;
-            return;
-        };
+        loop {
+            match self.next_frame(remaining(end, what)) {
+                Ok(Some(frame)) => return self.take(frame),
+                Ok(None) => {
+                    self.is_closed = true;
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
         let stream = self.streams.entry(frame.stream).or_default();
         match frame.kind {
             DATA => {
@@ -389,20 +417,22 @@ impl H2 {
                 stream.is_ended |= frame.flags & END_STREAM != 0;
             }
             RST_STREAM => stream.reset = Some(number(&frame.payload)),
-            GOAWAY => self.goaway = Some(number(&frame.payload[4..])),
             SETTINGS if frame.flags & ACK == 0 => {
-                self.try_send(self::frame(SETTINGS, ACK, 0, []));
+                self.has_settings = true;
+                if self.acknowledges {
+                    self.try_send(self::frame(SETTINGS, ACK, 0, []));
+                }
             }
-            PING if frame.flags & ACK == 0 => {
+            GOAWAY => self.goaway = Some(number(&frame.payload[4..])),
+            PING if self.acknowledges && frame.flags & ACK == 0 => {
                 self.try_send(self::frame(PING, ACK, 0, frame.payload));
             }
             _ => {}
         }
     }
 
-    /// `None` = FIN or RST.
-    #[track_caller]
-    fn next_frame(&mut self, end: Instant, what: &str) -> Option<Frame> {
+    /// `None` = FIN or RST; an error = nothing for so long.
+    fn next_frame(&mut self, wait: Duration) -> std::io::Result<Option<Frame>> {
         loop {
             if let Some((header, rest)) = self.buffer.split_first_chunk::<9>() {
                 let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
@@ -414,21 +444,24 @@ impl H2 {
                         payload: rest[..length].to_vec(),
                     };
                     self.buffer.drain(..9 + length);
-                    return Some(frame);
+                    return Ok(Some(frame));
                 }
             }
-            let left = remaining(end, what).max(Duration::from_millis(1));
-            self.socket.set_read_timeout(Some(left)).unwrap();
+            let wait = wait.max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(wait)).unwrap();
             let mut piece = [0; 16 * 1024];
             match self.io.read(&mut piece) {
-                Ok(0) => return None,
+                Ok(0) => return Ok(None),
                 Ok(n) => self.buffer.extend_from_slice(&piece[..n]),
                 Err(e)
                     if matches!(
                         e.kind(),
                         ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
-                    ) => {}
-                Err(_) => return None,
+                    ) =>
+                {
+                    return Err(e);
+                }
+                Err(_) => return Ok(None),
             }
         }
     }

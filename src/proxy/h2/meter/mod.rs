@@ -57,6 +57,8 @@ pub(crate) struct FrameMeter {
     block_frames: u32,
     /// The frame that is passing is its last.
     block_ends: bool,
+    /// The kind of the frame that came last.
+    last_kind: u8,
 }
 
 /// A token bucket as one time (GCRA): `back_at` is when all that was taken will be back. A full bucket
@@ -147,6 +149,7 @@ impl FrameMeter {
             block_since: None,
             block_frames: 0,
             block_ends: false,
+            last_kind: DATA,
         }
     }
 
@@ -194,7 +197,20 @@ impl FrameMeter {
         self.block_since
     }
 
+    /// What the frame that came last abuses, if it does: for what the `h2` crate finds too much before
+    /// it is that here (small frames that nobody reads, streams cancelled before they were looked at).
+    pub(crate) fn suspect(&self) -> Abuse {
+        match self.last_kind {
+            HEADERS | RST_STREAM => Abuse::Resets,
+            SETTINGS => Abuse::Settings,
+            PING => Abuse::Pings,
+            CONTINUATION => Abuse::Continuation,
+            _ => Abuse::IdleFrames,
+        }
+    }
+
     fn count(&mut self, frame: &Frame, now: Nanos) -> Result<(), Abuse> {
+        self.last_kind = frame.kind;
         match frame.kind {
             DATA => {
                 let is_due = frame.has(END_STREAM) && self.ends_due > 0;
