@@ -180,6 +180,7 @@ pub(super) fn read_request(
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
         return Err(HeadError::Malformed);
     };
+    let method_len = method.len();
     let mut method = Method::from_bytes(method).map_err(|_| HeadError::Malformed)?;
     let mut headers = HeaderMap::with_capacity(FIELDS);
     let mut authority = None;
@@ -208,7 +209,9 @@ pub(super) fn read_request(
         None => Authority::try_from(fallback),
     };
     let authority = authority.map_err(|_| HeadError::Authority)?;
-    let path = path(&lines.shared, target)?;
+    // It stands behind the method.
+    let start = method_len + 1;
+    let path = path(&lines.shared.slice(start..start + target.len()))?;
     let mut accept = None;
     if let Some(protocol) = upgrade {
         if !protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
@@ -395,13 +398,8 @@ fn append(
 
 /// What is in a path that the type does not take is written in percent (RFC 3986 section 2.1): HTTP/1
 /// lets it pass, and means the same by both.
-fn path(shared: &Bytes, target: &[u8]) -> Result<PathAndQuery, HeadError> {
-    // Where it lies in the text, and so in the copy: behind the method.
-    let start = memchr::memchr(b' ', shared).map_or(0, |at| at + 1);
-    if let Some(copy) = shared.get(start..start + target.len())
-        && copy == target
-        && let Ok(path) = PathAndQuery::from_maybe_shared(shared.slice(start..start + target.len()))
-    {
+fn path(target: &Bytes) -> Result<PathAndQuery, HeadError> {
+    if let Ok(path) = PathAndQuery::from_maybe_shared(target.clone()) {
         return Ok(path);
     }
     let target = text_of(target)?;
