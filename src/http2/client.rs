@@ -175,9 +175,8 @@ impl ClientStream {
             accept,
         } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(inexpressible)?;
         if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
-            drop(send);
             // RFC 8441 section 3: it says so in its SETTINGS, which may be on their way.
-            if !self.link.is_settled() {
+            if send.current_max_send_streams() == UNSETTLED {
                 self.link.unsettled.borrow_mut().push(cx.waker().clone());
                 return Poll::Pending;
             }

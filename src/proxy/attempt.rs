@@ -23,7 +23,7 @@ use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_first_head, await_head};
 use super::blame::{blame, judge, observe_response};
 use super::body::{Flow, Framing, Reader};
-use super::dial::{check_out, dial};
+use super::dial::{check_out, dial, tell_of_tls};
 use super::exchange::Exchange;
 use super::forwarded::Client;
 use super::h1::Conn;
@@ -305,7 +305,7 @@ pub(super) async fn forward(
                 again(conn, s, x, plan, client, has_dots, &mut upload);
                 continue;
             }
-            Awaited::Broken => {
+            Awaited::Broken(refusal) => {
                 // A second attempt that took the first one's place has a connection of its own.
                 let is_promoted = hedging.as_ref().is_some_and(Hedging::is_promoted);
                 // It says that it has done nothing with it: RFC 9113 section 8.7 allows any method.
@@ -326,7 +326,15 @@ pub(super) async fn forward(
                         continue;
                     }
                 }
-                Reason::EndpointReset
+                match (refusal, &x.ticket) {
+                    // The end of the handshake, told where an answer was due.
+                    (Some(why), Some(ticket)) if !is_reused => {
+                        let endpoint = &ticket.endpoint().shared;
+                        tell_of_tls(worker, upstream, endpoint, &why, now);
+                        Reason::EndpointTls
+                    }
+                    _ => Reason::EndpointReset,
+                }
             }
             Awaited::Failed(reason) => reason,
         };

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
+use crate::base::tls::refusal_in_words;
 use crate::http1::{Limits, Progress};
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
@@ -30,8 +31,8 @@ pub(super) const RESPONSE_LIMITS: Limits = Limits {
 pub(super) enum Awaited {
     /// A response head; interim ones are told apart by their status.
     Head,
-    /// The connection broke before the first byte of a response.
-    Broken,
+    /// The connection broke before the first byte of a response; why, if TLS says so.
+    Broken(Option<String>),
     Failed(Reason),
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn await_first_head(
                     judge(x, seen, now);
                     None
                 }
-                Awaited::Broken => Some(Reason::EndpointReset),
+                Awaited::Broken(_) => Some(Reason::EndpointReset),
                 Awaited::Failed(reason) if kind_of(reason).is_none() => {
                     return Poll::Ready(awaited);
                 }
@@ -185,7 +186,7 @@ fn poll_head(
             match connection.stream.poll_readable(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) => s.response = worker.buffers.take(),
-                Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken),
+                Poll::Ready(Err(_)) => return Poll::Ready(Awaited::Broken(None)),
             }
         }
         if s.response.spare().is_empty() {
@@ -194,7 +195,10 @@ fn poll_head(
         match connection.stream.poll_read(cx, &mut s.response) {
             Poll::Pending => break,
             Poll::Ready(Ok(n)) if n > 0 => {}
-            Poll::Ready(_) if s.response.is_empty() => return Poll::Ready(Awaited::Broken),
+            Poll::Ready(read) if s.response.is_empty() => {
+                let why = read.err().as_ref().and_then(refusal_in_words);
+                return Poll::Ready(Awaited::Broken(why));
+            }
             Poll::Ready(_) => return Poll::Ready(Awaited::Failed(Reason::ResponseIncomplete)),
         }
     }

@@ -1,12 +1,14 @@
 //! A new connection to an endpoint, and what is told of one that could not be made.
 
+use std::fmt::Display;
+
 use crate::base::clock::{Nanos, nanos};
 use crate::config::Protocol;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
 use crate::upstream::{
-    self, ConnectError, Connection, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
+    self, ConnectError, Connection, Endpoint, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
 };
 
 use super::exchange::Exchange;
@@ -86,7 +88,12 @@ pub(super) async fn dial(
                 Reason::EndpointTls => ConnectFailure::Tls,
                 _ => ConnectFailure::Unreachable,
             };
-            cells.connect_failures(failure).inc();
+            if failure == ConnectFailure::Tls {
+                tell_of_tls(worker, upstream, endpoint, &error, after);
+            } else {
+                cells.connect_failures(failure).inc();
+                tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
+            }
             endpoint
                 .cells
                 .worker(worker.index)
@@ -100,18 +107,26 @@ pub(super) async fn dial(
             };
             ticket.observe(seen, Some(elapsed), after);
             ticket.judge(&upstream.shared, seen, after);
-            if reason == Reason::EndpointTls && worker.may_log(after) {
-                // It will not mend itself: somebody should read why.
-                let name = &upstream.shared.spec.name;
-                tracing::warn!(
-                    upstream = %name, endpoint = %endpoint.name, why = %error,
-                    "TLS with an endpoint failed"
-                );
-            } else {
-                tracing::debug!(endpoint.addr = %endpoint.name, %error, "connect failed");
-            }
             Err((reason, seen))
         }
+    }
+}
+
+/// Counts a failure of TLS, and tells why: it will not mend itself, so somebody should read it.
+pub(super) fn tell_of_tls(
+    worker: &Worker,
+    upstream: &LocalUpstream,
+    endpoint: &Endpoint,
+    why: &dyn Display,
+    now: Nanos,
+) {
+    let cells = upstream.shared.cells.worker(worker.index);
+    cells.connect_failures(ConnectFailure::Tls).inc();
+    if worker.may_log(now) {
+        let name = &upstream.shared.spec.name;
+        tracing::warn!(
+            upstream = %name, endpoint = %endpoint.name, %why, "TLS with an endpoint failed"
+        );
     }
 }
 

@@ -1,5 +1,10 @@
 //! Bodies and trailers through HTTP/2 on either side, or on both.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::time::Duration;
 
 use http::Request;
@@ -58,7 +63,8 @@ fn empty_bodies() {
                     let asked = post("/", has_length, 0);
                     let (response, mut send) = client.open(asked, ends_with_head).await.unwrap();
                     if !ends_with_head {
-                        send_all(&mut send, b"", true).await.unwrap();
+                        // A length of 0 needs no end: it may have been answered by now.
+                        let _ = send_all(&mut send, b"", true).await;
                     }
                     let answer = within("a response", response).await.unwrap();
                     assert_eq!(answer.status(), 200, "{has_length} {ends_with_head}");

@@ -27,7 +27,9 @@ fn header_block_without_an_end_is_given_header_timeout() {
     let open = frame(HEADERS, END_STREAM, 1, get("/slow"));
     let mut clients = [scene.connect(), scene.connect()];
     // Which would be the rest of the frame, or in the middle of the block.
-    clients.iter_mut().for_each(|c| c.acknowledges = false);
+    for client in &mut clients {
+        client.acknowledges = false;
+    }
     clients[0].send(open);
     clients[1].send(&whole[..whole.len() - 1]);
     for client in &mut clients {

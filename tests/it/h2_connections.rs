@@ -6,9 +6,11 @@ use h2::Reason;
 use rustix::process::Signal;
 
 use crate::support::binary::{Binary, free_port};
+use crate::support::client::Client;
 use crate::support::gate::Gate;
 use crate::support::h2::{H2Client, Identity, request, run, send_all, spawn, within};
 use crate::support::h2_origin::{Exchange, H2Origin};
+use crate::support::h2raw;
 use crate::support::origin::{self, Origin, Step};
 use crate::support::proxy::Proxy;
 use crate::support::watched::Watched;
@@ -213,4 +215,48 @@ fn upload_that_stops_is_ended() {
     });
     assert_eq!(proxy.log(1)[0]["reason"], "client_idle");
     assert!(origin.await_done(0).body.is_empty(), "it did not end well");
+}
+
+/// All of a response is in the kernel's hands, its connection is told to go, and its client reads slowly,
+/// telling so as it goes: closing at once would reset it.
+#[test]
+fn slow_reader_gets_the_rest_after_the_farewell() {
+    const SIZE: usize = 128 * 1024;
+    let origin = Origin::always(origin::filled(SIZE));
+    let proxy = Watched::over(origin.addr(), "keepalive_timeout = '50ms'", "");
+    let mut client = Client::connect_narrow(proxy.addr());
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    client.send(h2raw::settings(&[(4, 1 << 30)]));
+    client.send(h2raw::window_update(0, 1 << 30));
+    client.send(h2raw::headers(1, 5, h2raw::get("/")));
+    proxy.log(1);
+    let mut all = Vec::new();
+    let mut data = 0;
+    while data < SIZE {
+        all.extend_from_slice(&client.exactly(4096));
+        client.send(h2raw::ping());
+        // A slow line; the farewell is 2 s long.
+        std::thread::park_timeout(Duration::from_millis(100));
+        data = sum_of_data(&all);
+        if SIZE - data < 4096 {
+            all.extend(client.until_closed());
+            data = sum_of_data(&all);
+            break;
+        }
+    }
+    assert_eq!(data, SIZE);
+}
+
+/// Bytes of whole DATA frames, and of the last that is there in part.
+fn sum_of_data(mut bytes: &[u8]) -> usize {
+    let mut sum = 0;
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        let (payload, after) = rest.split_at(length.min(rest.len()));
+        if *kind == 0 {
+            sum += payload.len();
+        }
+        bytes = after;
+    }
+    sum
 }

@@ -1,5 +1,10 @@
 //! Heads between the versions: what of them goes on, in which form, in both directions.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use http::{HeaderValue, Request};
 use serde_json::Value;
 

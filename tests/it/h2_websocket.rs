@@ -1,6 +1,11 @@
 //! WebSockets where one side, or both, speak HTTP/2 (RFC 8441). What goes through them is opaque here:
 //! bytes that are echoed.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
@@ -73,7 +78,7 @@ async fn talk(recv: &mut RecvStream, send: &mut SendStream<Bytes>) {
         assert_eq!(got, text.as_bytes());
     }
     // Half-closed: what is still on its way comes back before the end.
-    send_all(send, &[7; 100_000], true).await.unwrap();
+    send_all(send, &vec![7; 100_000], true).await.unwrap();
     let (rest, trailers) = read_all(recv).await.unwrap();
     assert_eq!((rest.len(), trailers), (100_000, None));
 }
@@ -123,7 +128,7 @@ fn http1_client_to_http2_endpoint() {
         assert_eq!(head.field("upgrade"), Some("websocket"));
         client.send("hello");
         assert_eq!(client.exactly(5), b"hello");
-        client.send([7; 100_000]);
+        client.send(vec![7; 100_000]);
         client.finish();
         assert_eq!(client.read_to_end().len(), 100_000);
     }

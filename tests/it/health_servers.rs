@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::support;
 use crate::support::eventually::eventually;
+use crate::support::grpc;
 use crate::support::proxy::Proxy;
 
 /// A server that ends with its test.
@@ -192,7 +193,7 @@ server.wait_for_termination()
 
 #[test]
 fn grpc_service_is_what_its_server_says() {
-    let Some(python) = grpc_python() else {
+    let Some(python) = grpc::python() else {
         return;
     };
     let folder = TempDir::new().unwrap();
@@ -225,22 +226,6 @@ fn grpc_service_is_what_its_server_says() {
     }
     drop(server);
     await_health(&all, "down");
-}
-
-/// A Python with grpcio, installed by `tests/run`; or the machine's own, if it has that.
-fn grpc_python() -> Option<PathBuf> {
-    let has_grpc = |python: &PathBuf| {
-        let tried = Command::new(python)
-            .args(["-c", "import grpc_health.v1.health"])
-            .stderr(Stdio::null())
-            .status();
-        tried.is_ok_and(|status| status.success())
-    };
-    let given = std::env::var_os("ISOBAR_GRPC_PYTHON").map(PathBuf::from);
-    given
-        .or_else(|| support::find("python3"))
-        .filter(has_grpc)
-        .or_else(|| support::need("python3 with grpcio-health-checking"))
 }
 
 /// Debian keeps the server's programs out of the PATH.

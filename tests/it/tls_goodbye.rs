@@ -56,7 +56,10 @@ fn endpoints_body_that_is_cut_is_not_taken_for_whole() {
         let origin = Origin::build(move |_| steps.clone())
             .tls(server(&own, &[&rustls::version::TLS13], None))
             .start();
-        let upstream = format!("tls = {{ ca = '{}' }}", ca.file.display());
+        let upstream = format!(
+            "connect_timeout = '20s'\ntls = {{ ca = '{}' }}",
+            ca.file.display()
+        );
         let proxy = Proxy::start(&config(&ca, &origin, "", &upstream));
         let offer = Offer::trusting(&ca);
         let mut client = Client::secure(proxy.addr(), &offer, "localhost");
@@ -176,5 +179,33 @@ fn response_that_breaks_off_is_not_ended_with_close_notify() {
         let broken = client.broken_or_all();
         let is_cut = matches!(broken, Err(Broken::Reset | Broken::Truncated(_)));
         assert!(is_cut, "{broken:?}");
+    }
+}
+
+#[test]
+fn upload_that_is_cut_is_not_taken_for_whole() {
+    let ca = Ca::new();
+    let origin = Origin::always(origin::reply(200, "stored"));
+    let proxy = Proxy::start(&config(&ca, &origin, "", ""));
+    let heads = ["Content-Length: 10", "Transfer-Encoding: chunked"];
+    let mut n = 0;
+    for versions in VERSIONS {
+        for head in heads {
+            for says_goodbye in [true, false] {
+                let offer = Offer::of(&ca, versions);
+                let mut client = Client::secure(proxy.addr(), &offer, "localhost");
+                client.send(format!("POST / HTTP/1.1\r\nHost: t\r\n{head}\r\n\r\n"));
+                client.send("4\r\nhalf\r\n");
+                origin.await_requests(n + 1);
+                if says_goodbye {
+                    client.finish();
+                } else {
+                    client.stream().shutdown(std::net::Shutdown::Write).unwrap();
+                }
+                let request = origin.await_done(n);
+                assert!(request.broken.is_some(), "{request:?}");
+                n += 1;
+            }
+        }
     }
 }

@@ -5,13 +5,15 @@
     reason = "helpers of a test: failing is their report"
 )]
 
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use crate::support::binary::{Binary, free_port};
-use crate::support::certs::{Ca, Wanted, listener_tls};
+use crate::support::certs::{Ca, Issued, Wanted, listener_tls};
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::gate::Gate;
@@ -55,7 +57,13 @@ fn silent_client_is_closed_in_time() {
     mute.send(&hello);
     mute.until_closed();
     proxy.await_metric(&handshakes("timeout"), 3.0);
-    let mut well = Client::secure(proxy.addr(), &Offer::trusting(&ca), "localhost");
+    // A busy machine may need more than the limit for that, now and then.
+    let mut well = None;
+    eventually("a handshake in time", || {
+        well = Client::try_secure(proxy.addr(), &Offer::trusting(&ca), "localhost").ok();
+        well.is_some()
+    });
+    let mut well = well.unwrap();
     // And the limit ends with the handshake.
     well.expect_silence(Duration::from_millis(400));
     assert_eq!(well.request("GET", "/").text(), "a");
@@ -215,6 +223,96 @@ fn bend(addr: std::net::SocketAddr, offer: &Offer, n: usize) -> bool {
         if tls.process_new_packets().is_err() {
             return true;
         }
+    }
+}
+
+#[test]
+fn handshake_in_pieces_is_a_handshake() {
+    let (ca, clients) = (Ca::new(), Ca::named("clients"));
+    let origin = Origin::named("a");
+    let tls = listener_tls(
+        &[&ca.server()],
+        &format!(", client_ca = '{}'", clients.file.display()),
+    );
+    let proxy = Watched::over(origin.addr(), &tls, "");
+    let alice = clients.issue(&Wanted::client("alice"));
+    for versions in [V12, V13] {
+        let mut config = (*Offer::build(&ca)
+            .versions(versions)
+            .own(&alice)
+            .done()
+            .config)
+            .clone();
+        // Each message of it in many records.
+        config.max_fragment_size = Some(40);
+        let offer = Offer {
+            config: Arc::new(config),
+        };
+        let mut client = Client::secure(proxy.addr(), &offer, "localhost");
+        assert_eq!(client.request("GET", "/").text(), "a");
+        // And each record in bytes.
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = ClientConnection::new(offer.config.clone(), name).unwrap();
+        let mut client = Client::connect(proxy.addr());
+        let mut has_asked = false;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\na") {
+            if !tls.is_handshaking() && !has_asked {
+                has_asked = true;
+                let ask = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+                tls.writer().write_all(ask).unwrap();
+            }
+            let mut bytes = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut bytes).unwrap();
+            }
+            client.send_byte_by_byte(&bytes);
+            if !tls.is_handshaking() && !has_asked {
+                continue;
+            }
+            let more = client.some().unwrap();
+            tls.read_tls(&mut &*more).unwrap();
+            tls.process_new_packets().unwrap();
+            let _ = tls.reader().read_to_end(&mut answer);
+        }
+    }
+}
+
+#[test]
+fn long_chains_of_certificates_fit() {
+    let (ca, clients) = (Ca::new(), Ca::named("clients"));
+    // More than a record holds, of CAs that nobody asked for.
+    let padding: Vec<Ca> = (0..60).map(|n| Ca::named(&format!("CA {n}"))).collect();
+    let pad = |issued: &Issued| {
+        let mut pem = std::fs::read(&issued.cert).unwrap();
+        for ca in &padding {
+            pem.extend(std::fs::read(&ca.file).unwrap());
+        }
+        std::fs::write(&issued.cert, pem).unwrap();
+    };
+    let (own, alice) = (ca.server(), clients.issue(&Wanted::client("alice")));
+    pad(&own);
+    pad(&alice);
+    let origin = Origin::named("a");
+    let tls = listener_tls(
+        &[&own],
+        &format!(", client_ca = '{}'", clients.file.display()),
+    );
+    let proxy = Watched::over(origin.addr(), &tls, "");
+    // And the same chains on the way to an endpoint, which is another listener.
+    let front = Watched::over(
+        proxy.addr(),
+        "",
+        &format!(
+            "connect_timeout = '20s'\ntls = {{ ca = '{}', cert = '{}', key = '{}' }}",
+            ca.file.display(),
+            alice.cert.display(),
+            alice.key.display()
+        ),
+    );
+    for _ in 0..3 {
+        let response = front.connect().request("GET", "/");
+        assert_eq!(response.text(), "a");
     }
 }
 

@@ -1,12 +1,13 @@
 //! What endpoints are told of a client's certificate, and that no client can say it for itself.
 
 use data_encoding::{BASE64, HEXLOWER};
+use rustls::HandshakeKind;
 use sha2::{Digest as _, Sha256};
 
 use crate::support::certs::{Ca, Issued, Wanted, listener_tls};
 use crate::support::client::Client;
 use crate::support::origin::{self, Origin};
-use crate::support::tls::Offer;
+use crate::support::tls::{Offer, V12, V13};
 use crate::support::watched::Watched;
 
 struct Told {
@@ -82,6 +83,37 @@ fn subject_fingerprint_and_certificate_are_told_and_kept_for_the_connection() {
             !text.contains(":aa==:") && !text.contains(":ab==:"),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn client_that_resumes_its_session_is_still_known() {
+    let told = Told::start("require");
+    let (alice, bob) = (
+        told.clients.issue(&Wanted::client("alice")),
+        told.clients.issue(&Wanted::client("bob")),
+    );
+    let mut n = 0;
+    for versions in [V12, V13] {
+        // Each keeps its own sessions.
+        let [alice, bob] = [&alice, &bob].map(|own| {
+            let offer = Offer::build(&told.ca).versions(versions).own(own);
+            offer.done()
+        });
+        for (offer, subject, kind) in [
+            (&alice, "CN=alice", HandshakeKind::Full),
+            (&bob, "CN=bob", HandshakeKind::Full),
+            (&alice, "CN=alice", HandshakeKind::Resumed),
+            (&bob, "CN=bob", HandshakeKind::Resumed),
+        ] {
+            let mut client = Client::secure(told.proxy.addr(), offer, "localhost");
+            assert_eq!(client.request("GET", "/").status(), 200);
+            assert_eq!(client.tls().handshake_kind(), Some(kind));
+            let head = told.origin.await_done(n).head;
+            n += 1;
+            assert_eq!(head.field("x-client-subject"), Some(subject));
+            assert!(head.field("client-cert").is_some());
+        }
     }
 }
 

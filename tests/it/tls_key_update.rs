@@ -111,7 +111,10 @@ fn endpoint_that_changes_its_keys_while_idle_is_used_again() {
     let origin = origin
         .tls(server(&own, &[&rustls::version::TLS13], None))
         .start();
-    let upstream = format!("tls = {{ ca = '{}' }}", ca.file.display());
+    let upstream = format!(
+        "connect_timeout = '20s'\ntls = {{ ca = '{}' }}",
+        ca.file.display()
+    );
     let (ca, proxy) = start(&origin, &upstream);
     let mut client = Client::secure(proxy.addr(), &Offer::trusting(&ca), "localhost");
     for n in 0..20 {

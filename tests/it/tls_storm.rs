@@ -15,7 +15,7 @@ use crate::support::watched::Watched;
 fn storm_of_handshakes_does_not_stall_live_requests() {
     let (ca, origin) = (Ca::new(), Origin::named("a"));
     let tls = listener_tls(&[&ca.server()], ", handshake_timeout = '60s'");
-    let proxy = Watched::over(origin.addr(), &tls, "");
+    let proxy = Watched::over(origin.addr(), &tls, "connect_timeout = '20s'");
     let addr = proxy.addr();
     let mut live = Client::secure(addr, &Offer::trusting(&ca), "localhost");
     assert_eq!(live.request("GET", "/").text(), "a");

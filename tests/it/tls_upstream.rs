@@ -5,7 +5,8 @@
     reason = "helpers of a test: failing is their report"
 )]
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 
 use data_encoding::BASE64;
 use isobar::telemetry::reason::Reason;
@@ -33,7 +34,7 @@ fn failures(reason: &str) -> String {
 /// The answer through a proxy with this `tls` to that endpoint.
 #[track_caller]
 fn trusted(addr: SocketAddr, tls: &str) {
-    let proxy = Watched::over(addr, "", &format!("tls = {tls}"));
+    let proxy = Watched::over(addr, "", &format!("connect_timeout = '20s'\ntls = {tls}"));
     let response = proxy.connect().request("GET", "/");
     assert_eq!(response.status(), 200, "{tls}: {}", response.text());
     assert_eq!(response.text(), "secret");
@@ -102,7 +103,7 @@ fn wrong_name_is_refused() {
     refused(
         origin.addr(),
         &format!(
-            "tls = {}",
+            "connect_timeout = '20s'\ntls = {}",
             trusting(&ca, ", server_name = 'other.internal'")
         ),
         "its certificate is not for `other.internal`",
@@ -116,7 +117,7 @@ fn address_that_is_not_in_the_certificate_is_refused() {
     let origin = endpoint(&ca.issue(&Wanted::server(&["app.internal"])));
     refused(
         origin.addr(),
-        &format!("tls = {}", trusting(&ca, "")),
+        &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
         "its certificate is not for `127.0.0.1`",
     );
 }
@@ -125,7 +126,7 @@ fn address_that_is_not_in_the_certificate_is_refused() {
 fn expired_certificate_is_refused() {
     let ca = Ca::new();
     let origin = endpoint(&ca.issue(&Wanted::server(&["127.0.0.1"]).expired()));
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "its certificate has expired");
 }
 
@@ -133,7 +134,7 @@ fn expired_certificate_is_refused() {
 fn certificate_of_tomorrow_is_refused() {
     let ca = Ca::new();
     let origin = endpoint(&ca.issue(&Wanted::server(&["127.0.0.1"]).not_yet()));
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "its certificate is not valid yet");
 }
 
@@ -141,7 +142,7 @@ fn certificate_of_tomorrow_is_refused() {
 fn unknown_ca_is_refused() {
     let (ca, stranger) = (Ca::new(), Ca::named("stranger"));
     let origin = endpoint(&stranger.server());
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(
         origin.addr(),
         &tls,
@@ -153,7 +154,7 @@ fn unknown_ca_is_refused() {
 fn unknown_ca_of_the_same_name_is_refused() {
     let (ca, forged) = (Ca::new(), Ca::new());
     let origin = endpoint(&forged.server());
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(
         origin.addr(),
         &tls,
@@ -166,7 +167,7 @@ fn cas_of_the_system_do_not_know_our_own() {
     let origin = endpoint(&Ca::new().server());
     refused(
         origin.addr(),
-        "tls = true",
+        "connect_timeout = '20s'\ntls = true",
         "its certificate is of a CA that is not trusted",
     );
 }
@@ -185,7 +186,7 @@ fn pinned_key_is_wanted_beside_all_else() {
     let wrong = trusting(&ca, &format!(", pin = '{}'", pin(&other)));
     refused(
         origin.addr(),
-        &format!("tls = {wrong}"),
+        &format!("connect_timeout = '20s'\ntls = {wrong}"),
         &format!("its key is {}, which is not pinned", pin(&own)),
     );
 }
@@ -198,7 +199,7 @@ fn insecure_upstream_works_and_is_warned_of() {
     let port = free_port();
     let binary = Binary::start(&format!(
         "[listeners.web]\nbind = '127.0.0.1:{port}'\nupstream = 'app'\n\
-         [upstreams.app]\nendpoints = ['{}']\ntls = {{ insecure = true }}\n",
+         [upstreams.app]\nendpoints = ['{}']\nconnect_timeout = '20s'\ntls = {{ insecure = true }}\n",
         origin.addr()
     ));
     binary.await_line("insecure");
@@ -214,26 +215,33 @@ fn plaintext_endpoint_is_refused() {
     let origin = Origin::build(|_: &Request| Vec::new())
         .greeting(|_| Greeting::Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()))
         .start();
-    let tls = format!("tls = {}", trusting(&ca, ""));
+    let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
     refused(origin.addr(), &tls, "it does not speak TLS");
 }
 
 #[test]
 fn endpoint_that_hangs_up_in_the_handshake_is_told_of() {
     let ca = Ca::new();
-    for greeting in [Greeting::Close, Greeting::Reset] {
-        let origin = Origin::build(|_: &Request| Vec::new())
-            .greeting(move |_| greeting.clone())
-            .start();
-        let tls = format!("tls = {}", trusting(&ca, ""));
-        refused(origin.addr(), &tls, "it hung up in the handshake");
+    // With all read that was said it is FIN, else RST.
+    for reads in [64 * 1024, 1] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        // It ends with the process: nobody waits for it.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { continue };
+                let _ = stream.read(&mut vec![0; reads]);
+            }
+        });
+        let tls = format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, ""));
+        refused(addr, &tls, "it hung up in the handshake");
     }
 }
 
 #[test]
 fn silent_endpoint_is_given_up_in_time() {
     let ca = Ca::new();
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let tls = format!("connect_timeout = '300ms'\ntls = {}", trusting(&ca, ""));
     let proxy = Watched::over(silent.local_addr().unwrap(), "", &tls);
     let mut client = proxy.connect();
@@ -251,7 +259,7 @@ fn another_endpoint_is_tried() {
         .start();
     let proxy = Proxy::over(
         &[bad.addr(), plain.addr(), good.addr()],
-        &format!("tls = {}", trusting(&ca, "")),
+        &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
     );
     let mut client = Client::connect(proxy.addr());
     // A body as well: nothing of it has been sent to anybody.
@@ -294,18 +302,21 @@ fn client_certificate_that_is_missing_or_wrong_is_told() {
         mallory.cert.display(),
         mallory.key.display()
     );
-    let origin = Origin::build(|_: &Request| origin::reply(200, "secret"))
-        .tls(server(&ca.server(), &[&TLS12], Some(&clients)))
-        .start();
-    refused(
-        origin.addr(),
-        &format!("tls = {}", trusting(&ca, "")),
-        "it wants a client certificate",
-    );
-    refused(
-        origin.addr(),
-        &format!("tls = {}", trusting(&ca, &wrong)),
-        "it does not trust the CA of our client certificate",
-    );
-    assert!(origin.requests().is_empty());
+    // TLS 1.3 tells where the answer is due.
+    for version in [&TLS12, &TLS13] {
+        let origin = Origin::build(|_: &Request| origin::reply(200, "secret"))
+            .tls(server(&ca.server(), &[version], Some(&clients)))
+            .start();
+        refused(
+            origin.addr(),
+            &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, "")),
+            "it wants a client certificate",
+        );
+        refused(
+            origin.addr(),
+            &format!("connect_timeout = '20s'\ntls = {}", trusting(&ca, &wrong)),
+            "it does not trust the CA of our client certificate",
+        );
+        assert!(origin.requests().is_empty());
+    }
 }

@@ -52,7 +52,10 @@ fn nginx(program: &Path, ca: &Ca, more: &str) -> (Tool, SocketAddr) {
 fn over(addr: SocketAddr, ca: &Ca, upstream: &str, tls: &str) -> Proxy {
     Proxy::over(
         &[addr],
-        &format!("{upstream}\ntls = {{ ca = '{}'{tls} }}", ca.file.display()),
+        &format!(
+            "{upstream}\nconnect_timeout = '20s'\ntls = {{ ca = '{}'{tls} }}",
+            ca.file.display()
+        ),
     )
 }
 

@@ -18,7 +18,10 @@ fn kept_connections_are_used_again_in_each_version() {
         let origin = Origin::build(|_: &Request| origin::reply(200, "a"))
             .tls(server(&ca.server(), &[version], None))
             .start();
-        let tls = format!("tls = {{ ca = '{}' }}", ca.file.display());
+        let tls = format!(
+            "connect_timeout = '20s'\ntls = {{ ca = '{}' }}",
+            ca.file.display()
+        );
         let proxy = Proxy::over(&[origin.addr()], &tls);
         for n in 0..20 {
             // Clients come and go; the endpoint's connection stays.
@@ -39,7 +42,10 @@ fn connection_that_the_endpoint_closed_is_not_used() {
             vec![Step::ReadBody, answer, last.clone(), Step::Close]
         });
         let origin = origin.tls(server(&ca.server(), &[&TLS13], None)).start();
-        let tls = format!("tls = {{ ca = '{}' }}", ca.file.display());
+        let tls = format!(
+            "connect_timeout = '20s'\ntls = {{ ca = '{}' }}",
+            ca.file.display()
+        );
         let proxy = Proxy::over(&[origin.addr()], &tls);
         let mut client = Client::connect(proxy.addr());
         for n in 0..10 {
@@ -64,7 +70,7 @@ fn reload_with_other_tls_does_not_use_old_connections() {
         Proxy::config_over(
             &[origin.addr()],
             &format!(
-                "{more}\ntls = {{ ca = '{}', server_name = '{name}' }}",
+                "{more}\nconnect_timeout = '20s'\ntls = {{ ca = '{}', server_name = '{name}' }}",
                 ca.file.display()
             ),
         )
@@ -83,7 +89,7 @@ fn reload_with_other_tls_does_not_use_old_connections() {
     assert_eq!(ask(), (200, 1));
     assert_eq!(ask(), (200, 1));
     // Nothing of TLS is another: the connection stays.
-    proxy.reload(&toml("one.test", "connect_timeout = '3s'"));
+    proxy.reload(&toml("one.test", "idle_timeout = '59s'"));
     assert_eq!(ask(), (200, 1));
     proxy.reload(&toml("two.test", ""));
     assert_eq!(ask(), (200, 2));
@@ -101,7 +107,10 @@ fn reload_with_another_ca_in_the_same_file_believes_only_that() {
         .start();
     let toml = Proxy::config_over(
         &[origin.addr()],
-        &format!("tls = {{ ca = '{}' }}", old.file.display()),
+        &format!(
+            "connect_timeout = '20s'\ntls = {{ ca = '{}' }}",
+            old.file.display()
+        ),
     );
     let proxy = Proxy::start(&toml);
     let mut client = Client::connect(proxy.addr());
@@ -123,7 +132,7 @@ fn checks_speak_the_tls_of_their_upstream() {
     let proxy = Proxy::over(
         &[good.addr(), bad.addr()],
         &format!(
-            "tls = {{ ca = '{}' }}\nhealth = {{ check = 'http', interval = '10s', \
+            "connect_timeout = '20s'\ntls = {{ ca = '{}' }}\nhealth = {{ check = 'http', interval = '10s', \
              down_interval = '10s', timeout = '10s', rise = 1, fall = 1 }}",
             ca.file.display()
         ),

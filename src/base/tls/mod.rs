@@ -45,4 +45,4 @@ pub use server::{Look, Stamp, TlsServer};
 pub use spec::{CertificateFiles, ClientAuth, ServerSpec, TlsVersion};
 pub use stream::{RecordBuffers, TlsStream};
 pub use tickets::TicketSecrets;
-pub use words::{explain, in_words};
+pub use words::{explain, in_words, refusal_in_words};

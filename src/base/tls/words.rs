@@ -16,6 +16,15 @@ pub fn in_words(error: &io::Error, name: &ServerName<'_>) -> Option<String> {
     Some(explain(cause, name))
 }
 
+/// What a server says instead of an answer, in plain words; `None` = nothing of TLS. In TLS 1.3 it is
+/// only then that a client learns that its certificate is not accepted.
+pub fn refusal_in_words(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::AlertReceived(received) => Some(alert(*received, "of this name")),
+        _ => None,
+    }
+}
+
 /// [`in_words`] of what rustls itself says.
 pub fn explain(error: &Error, name: &ServerName<'_>) -> String {
     match error {
@@ -23,7 +32,7 @@ pub fn explain(error: &Error, name: &ServerName<'_>) -> String {
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it does not speak TLS".to_owned()
         }
-        Error::AlertReceived(received) => alert(*received, name),
+        Error::AlertReceived(received) => alert(*received, &name.to_str()),
         Error::NoApplicationProtocol
         | Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
             NO_PROTOCOL.to_owned()
@@ -63,7 +72,7 @@ fn certificate(wrong: &CertificateError, name: &ServerName<'_>) -> String {
 }
 
 /// What a server says before it hangs up.
-fn alert(alert: AlertDescription, name: &ServerName<'_>) -> String {
+fn alert(alert: AlertDescription, name: &str) -> String {
     match alert {
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             "it wants a client certificate: say tls = { cert = …, key = … }".to_owned()
@@ -87,7 +96,7 @@ fn alert(alert: AlertDescription, name: &ServerName<'_>) -> String {
         AlertDescription::NoApplicationProtocol => NO_PROTOCOL.to_owned(),
         AlertDescription::ProtocolVersion => VERSION.to_owned(),
         AlertDescription::UnrecognisedName => {
-            format!("it knows no server `{}`", name.to_str())
+            format!("it knows no server `{name}`")
         }
         other => format!("it refuses TLS: {other:?}"),
     }

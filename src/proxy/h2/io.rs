@@ -20,7 +20,8 @@ use super::meter::FrameMeter;
 #[derive(Debug)]
 pub(super) struct WatchedIo {
     prefix: Buffer,
-    stream: Stream,
+    /// Until it is dropped.
+    stream: Option<Stream>,
     watch: Rc<Watch>,
 }
 
@@ -30,6 +31,8 @@ pub(super) struct Watch {
     meter: RefCell<FrameMeter>,
     abuse: Cell<Option<Abuse>>,
     clock: Clock,
+    /// What is below the connection, once that is over.
+    left: RefCell<Option<Stream>>,
 }
 
 // === impl Watch ===
@@ -41,6 +44,7 @@ impl Watch {
             meter: RefCell::new(FrameMeter::new(limits, clock.now())),
             abuse: Cell::new(None),
             clock,
+            left: RefCell::new(None),
         }
     }
 
@@ -52,6 +56,11 @@ impl Watch {
     /// What the client abuses, if the `h2` crate says that it does.
     pub(super) fn suspect(&self) -> Abuse {
         self.meter.borrow().suspect()
+    }
+
+    /// The stream of a connection that is over.
+    pub(super) fn take_stream(&self) -> Option<Stream> {
+        self.left.borrow_mut().take()
     }
 
     /// Since when the client owes the rest of a head.
@@ -67,9 +76,20 @@ impl WatchedIo {
     pub(super) fn new(stream: Stream, prefix: Buffer, watch: Rc<Watch>) -> Self {
         Self {
             prefix,
-            stream,
+            stream: Some(stream),
             watch,
         }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Pin::new(stream))
+    }
+}
+
+impl Drop for WatchedIo {
+    fn drop(&mut self) {
+        *self.watch.left.borrow_mut() = self.stream.take();
     }
 }
 
@@ -86,7 +106,7 @@ impl AsyncRead for WatchedIo {
         let before = into.filled().len();
         if this.prefix.is_empty() {
             this.prefix = Buffer::none();
-            match AsyncRead::poll_read(Pin::new(&mut this.stream), cx, into) {
+            match AsyncRead::poll_read(this.stream()?, cx, into) {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
             }
@@ -123,7 +143,7 @@ impl AsyncWrite for WatchedIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wrote = AsyncWrite::poll_write_vectored(Pin::new(&mut this.stream), cx, slices);
+        let wrote = AsyncWrite::poll_write_vectored(this.stream()?, cx, slices);
         if let Poll::Ready(Ok(mut left)) = wrote {
             let mut meter = this.watch.meter.borrow_mut();
             for slice in slices {
@@ -140,10 +160,10 @@ impl AsyncWrite for WatchedIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().stream), cx)
+        AsyncWrite::poll_flush(self.get_mut().stream()?, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.get_mut().stream), cx)
+        AsyncWrite::poll_shutdown(self.get_mut().stream()?, cx)
     }
 }

@@ -26,7 +26,7 @@ use crate::http2::ServerStream;
 use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
-use super::h1::{Conn, Next};
+use super::h1::{Conn, Next, linger};
 use super::http;
 use super::snapshot::ListenerPlan;
 use super::upgrade;
@@ -129,11 +129,11 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             tracing::info!(listener = %name, client, kind, "a connection of HTTP/2 was abused");
         }
     };
-    poll_fn(|cx| {
+    let is_well = poll_fn(|cx| {
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(!patience.has_refused()),
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!(%error, "a connection of HTTP/2 broke");
                     let is_calmed = error.reason() == Some(Code::ENHANCE_YOUR_CALM);
@@ -141,7 +141,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                     if error.is_library() && is_calmed && patience.refuse(now) {
                         tell(watch.suspect(), now);
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
                 Poll::Ready(Some(Ok((request, answer)))) => {
                     streams.open.set(streams.open.get() + 1);
@@ -162,7 +162,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             }
         }
         if life.phase() == Phase::Cutting {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         let now = worker.clock.now();
         let is_idle = streams.open.get() == 0;
@@ -174,7 +174,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                 connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
-            Verdict::End => return Poll::Ready(()),
+            Verdict::End => return Poll::Ready(!patience.has_refused()),
             Verdict::Slow => {
                 let reason = Reason::HeaderTimeout;
                 cells.worker(worker.index).refusals.of(reason).inc();
@@ -209,6 +209,20 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         Poll::Pending
     })
     .await;
+    // What the client has not read yet would be lost with the first window that it opens: closing with
+    // bytes unread resets the connection.
+    if is_well && let Some(stream) = watch.take_stream() {
+        let conn = Conn {
+            stream,
+            timer,
+            peer,
+            life,
+            ended: false,
+            expires,
+            identity,
+        };
+        linger(conn, worker).await;
+    }
 }
 
 fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {

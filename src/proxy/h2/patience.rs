@@ -58,6 +58,11 @@ impl Patience {
         }
     }
 
+    /// Whether it was refused.
+    pub(super) fn has_refused(&self) -> bool {
+        self.ends_at.is_some()
+    }
+
     /// Looks at it now: it has no streams, or some; a head that is not whole has begun, or none has.
     pub(super) fn look(
         &mut self,

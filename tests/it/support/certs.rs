@@ -255,9 +255,16 @@ impl Issued {
 
     /// Puts this one where `other` is, the certificate first.
     pub fn replace(&self, other: &Self) {
-        std::fs::copy(&self.cert, &other.cert).unwrap();
-        std::fs::copy(&self.key, &other.key).unwrap();
+        put(&self.cert, &other.cert);
+        put(&self.key, &other.key);
     }
+}
+
+/// Puts what is in a file where another one is; nobody sees half of it.
+pub fn put(from: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    std::fs::copy(from, &new).unwrap();
+    std::fs::rename(new, to).unwrap();
 }
 
 /// `tls = …` of a listener with these certificates; `more` are further keys, each after a comma.

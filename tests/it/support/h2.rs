@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -42,10 +42,8 @@ pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) 
 pub fn within<T>(what: &str, wait: impl Future<Output = T>) -> impl Future<Output = T> {
     let what = format!("not within {DEADLINE:?}: {what}");
     async move {
-        match tokio::time::timeout(DEADLINE, wait).await {
-            Ok(done) => done,
-            Err(_) => panic!("{what}"),
-        }
+        let done = tokio::time::timeout(DEADLINE, wait).await;
+        done.unwrap_or_else(|_| panic!("{what}"))
     }
 }
 
@@ -53,8 +51,11 @@ pub fn within<T>(what: &str, wait: impl Future<Output = T>) -> impl Future<Outpu
 #[derive(Clone, Debug)]
 pub struct H2Client {
     send: SendRequest<Bytes>,
-    ended: Arc<tokio::sync::Mutex<Option<JoinHandle<Result<(), h2::Error>>>>>,
+    ended: Arc<Mutex<Option<Moving>>>,
 }
+
+/// What moves a connection's frames, to its end.
+type Moving = JoinHandle<Result<(), h2::Error>>;
 
 /// A response, read to its end.
 #[derive(Clone, Debug)]
@@ -183,7 +184,7 @@ impl H2Client {
         let (send, connection) = shaken.unwrap();
         Self {
             send,
-            ended: Arc::new(tokio::sync::Mutex::new(Some(tokio::spawn(connection)))),
+            ended: Arc::new(Mutex::new(Some(tokio::spawn(connection)))),
         }
     }
 
@@ -244,7 +245,7 @@ impl H2Client {
 
     /// How the connection ended.
     pub async fn ended(&self) -> Result<(), h2::Error> {
-        let task = self.ended.lock().await.take().expect("asked once");
+        let task = self.ended.lock().unwrap().take().expect("asked once");
         within("the connection's end", task).await.unwrap()
     }
 }
