@@ -368,7 +368,7 @@ fn characters_that_no_uri_has_are_percent_encoded() {
     assert_eq!(target("/a?b<c>d").unwrap(), "/a?b%3Cc%3Ed");
     assert_eq!(target("/a%20b?c=%3C").unwrap(), "/a%20b?c=%3C");
     for wrong in ["", "/a\tb", "/a\rb", "/a\nb", "/a\0b"] {
-        assert!(matches!(target(wrong), Err(HeadError::Target)), "{wrong:?}");
+        assert!(target(wrong).is_err(), "{wrong:?}");
     }
 }
 
