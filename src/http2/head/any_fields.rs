@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::tests::{parse, parse_response, parts, text};
+use super::response_tests::parse_response;
+use super::tests::{parse, parts, text};
 use super::*;
 use crate::http1::{FieldId, RequestBody};
 

@@ -433,4 +433,6 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 #[cfg(test)]
 mod any_fields;
 #[cfg(test)]
+mod response_tests;
+#[cfg(test)]
 mod tests;

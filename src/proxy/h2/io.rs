@@ -53,14 +53,14 @@ impl Watch {
         self.abuse.get()
     }
 
-    /// The stream of a connection that is over.
-    pub(super) fn take_stream(&self) -> Option<Stream> {
-        self.left.borrow_mut().take()
-    }
-
     /// What the client abuses, if the `h2` crate says that it does.
     pub(super) fn suspect(&self) -> Abuse {
         self.meter.borrow().suspect()
+    }
+
+    /// The stream of a connection that is over.
+    pub(super) fn take_stream(&self) -> Option<Stream> {
+        self.left.borrow_mut().take()
     }
 
     /// Since when the client owes the rest of a head.
