@@ -94,7 +94,7 @@ balance = "least_request"
 protocol = "h1"
 connect_timeout = "1s"
 idle_timeout = "9s"
-keepalive = { idle_timeout = "55s", max_idle = 64 }
+keepalive = { idle_timeout = "55s", max_idle = 256 }
 outlier = { consecutive_failures = 0, consecutive_connect_failures = 3, eject_for = "10s", max_eject = "5m", max_ejected = 0.5, mode = "enforce" }
 retry_floor = 10
 when_unhealthy = "fail_closed"
