@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::config::{Action, Config};
+use crate::config::{Action, Config, Listener};
 use crate::server::Server;
 
 /// Listeners named before the rest is only counted.
@@ -16,7 +16,7 @@ pub(super) fn banner(config: &Config, server: &Server) -> String {
     for listener in config.listeners.iter().take(SHOWN) {
         let at = server.local_addr(&listener.name).map_or_else(
             || listener.bind[0].to_string(),
-            |addr| format!("http://{}", reach(addr)),
+            |addr| format!("{}://{}", scheme(listener), reach(addr)),
         );
         let to: Vec<String> = config
             .routes
@@ -41,15 +41,26 @@ pub(super) fn banner(config: &Config, server: &Server) -> String {
     if let Some(first) = config
         .listeners
         .first()
-        .and_then(|l| server.local_addr(&l.name))
+        .and_then(|l| Some((l.tls.is_some(), server.local_addr(&l.name)?)))
     {
-        let _ = writeln!(out, "try: curl {}", reach(first));
+        let (is_tls, addr) = first;
+        // A name and a CA are missing for more than a look.
+        let to = if is_tls { "-k https://" } else { "" };
+        let _ = writeln!(out, "try: curl {to}{}", reach(addr));
     }
     let _ = writeln!(
         out,
         "stop with Ctrl-C: requests in flight are finished first"
     );
     out
+}
+
+fn scheme(listener: &Listener) -> &'static str {
+    if listener.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    }
 }
 
 /// An address that can be typed into a client: a wildcard listens on this one too.

@@ -73,7 +73,7 @@ fn line_in_front_of_an_endpoint() {
             })
             .collect();
         proxy.await_metric("isobar_upstream_queue_length{upstream=\"app\"}", 4.0);
-        assert_eq!(origin.requests().len(), 2);
+        eventually("two are on their way", || origin.requests().len() == 2);
         // One that gives up leaves the line.
         let asked = request("GET", "/").body(()).unwrap();
         let (response, mut send) = client.open(asked, true).await.unwrap();
