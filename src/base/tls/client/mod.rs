@@ -180,7 +180,7 @@ impl TlsClient {
     /// Agrees on TLS with a server that must be `name`.
     ///
     /// # Errors
-    /// What rustls or the connection says; [`in_words`] tells them apart.
+    /// What rustls or the connection says; [`in_words`](super::in_words) tells them apart.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         name: ServerName<'static>,
