@@ -73,6 +73,13 @@
 //! - Heads are spans over the connection's buffer, not `http::HeaderMap`: a map costs two
 //!   allocations and a hash of every name for each message, and loses the case of names. The types
 //!   of the `http` crate stay where they cost nothing (methods, statuses, configured fields).
+//! - HTTP/2 has no story of its own. A stream of it, on either side, is a channel
+//!   ([`base::stream::Channel`]) whose heads are HTTP/1.1 text, parsed by the one strict codec: retries,
+//!   hedges, the queue and tunnels exist once, and nothing gets into a connection of HTTP/1 that could
+//!   not have come in as HTTP/1. Bodies are not framed again: their ends and trailers are told beside
+//!   the bytes. Writing and parsing that text costs 2,000 of 40,000 instructions of a request.
+//! - TLS is in `base/tls`, because listeners, upstreams and checks share it; its streams use rustls'
+//!   unbuffered API, so that a worker lends the buffers and an idle connection has none.
 //! - The compiled `Snapshot` lives in `proxy`, not in `runtime`: the data path reads it, and a
 //!   module knows only the floors below it. `runtime` builds it.
 //! - The config model is below `proxy`, because plans hold parts of it as they were checked.

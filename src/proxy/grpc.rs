@@ -1,5 +1,7 @@
 //! What is particular to gRPC: a failure is told with status 200 and `grpc-status`.
 
+use ::http::{HeaderMap, HeaderValue};
+
 use crate::http1::{FieldId, RequestHead};
 use crate::telemetry::reason::Reason;
 
@@ -36,6 +38,16 @@ pub(super) fn write_error(out: &mut Vec<u8>, reason: Reason, id: Option<(&str, &
         field(name, id);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a response that had begun.
+pub(super) fn trailers(reason: Reason) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(code(reason))));
+    if let Ok(message) = HeaderValue::try_from(format!("isobar: {reason}")) {
+        trailers.insert("grpc-message", message);
+    }
+    trailers
 }
 
 /// The status code that clients act on: they try again after UNAVAILABLE, and wait after

@@ -15,6 +15,7 @@ use super::answer::fail;
 use super::blame::judge;
 use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
+use super::grpc;
 use super::h1::{Conn, Next};
 use super::headers::{self, ResponseContext, ResponseFraming};
 use super::http::After;
@@ -290,9 +291,17 @@ pub(super) async fn relay(
             let keep = keep_unless_broken(s, upload);
             fail(conn, worker, s, x, reason, None, keep).await
         }
-        // The response is cut, and a reset keeps the client from taking it for complete.
+        // The response is cut, and a reset keeps the client from taking it for complete. A call of gRPC
+        // is told why: its status comes last.
         Err(reason) => {
             x.reason = Some(reason);
+            if let Some(channel) = conn.stream.channel()
+                && reason != Reason::ClientGone
+                && grpc::is_call(&s.head, s.inbound.filled())
+                && channel.finish(Some(grpc::trailers(reason))).is_ok()
+            {
+                return After::Then(Next::Close);
+            }
             After::Then(Next::Reset)
         }
         Ok(()) if close || !upload.flow.has_read_all() || upload.broken => {

@@ -112,3 +112,74 @@ impl Drop for Entered<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_above_the_budget_wait_for_the_next_turn_and_all_come_in_order() {
+        LocalSet::new()
+            .run_until(async {
+                let gate = Rc::new(Gate::new(Clock::start()));
+                let keeper = {
+                    let gate = gate.clone();
+                    spawn_local(async move { gate.keep().await })
+                };
+                // This turn's is spent.
+                gate.spent.set(BUDGET);
+                let order = Rc::new(RefCell::new(Vec::new()));
+                let all: Vec<_> = (0..5)
+                    .map(|i| {
+                        let (gate, order) = (gate.clone(), order.clone());
+                        spawn_local(async move {
+                            let entered = poll_fn(|cx| gate.poll_enter(cx)).await;
+                            order.borrow_mut().push(i);
+                            // As much as a whole turn may take.
+                            gate.spent.set(BUDGET);
+                            drop(entered);
+                        })
+                    })
+                    .collect();
+                tokio::task::yield_now().await;
+                assert!(gate.waiting() > 0, "nobody passes before the turn is over");
+                for one in all {
+                    one.await.unwrap();
+                }
+                assert_eq!(*order.borrow(), [0, 1, 2, 3, 4]);
+                assert_eq!(gate.waiting(), 0);
+                keeper.abort();
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn who_goes_away_while_waiting_keeps_nobody_out() {
+        LocalSet::new()
+            .run_until(async {
+                let gate = Rc::new(Gate::new(Clock::start()));
+                gate.spent.set(BUDGET);
+                let gone = {
+                    let gate = gate.clone();
+                    spawn_local(async move {
+                        let _ = poll_fn(|cx| gate.poll_enter(cx)).await;
+                    })
+                };
+                tokio::task::yield_now().await;
+                assert_eq!(gate.waiting(), 1);
+                gone.abort();
+                let keeper = {
+                    let gate = gate.clone();
+                    spawn_local(async move { gate.keep().await })
+                };
+                drop(poll_fn(|cx| gate.poll_enter(cx)).await);
+                keeper.abort();
+            })
+            .await;
+    }
+}
