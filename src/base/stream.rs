@@ -55,6 +55,9 @@ pub trait Channel: Debug {
     fn reset(&mut self);
     /// Ready with an error once the other end has given the exchange up: for who neither reads nor writes.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+    /// An answer was waited for in vain. Where nothing came on the whole connection meanwhile, nothing more
+    /// is asked of it: it may be dead, and all that follow would wait for it.
+    fn suspect(&mut self);
     /// Whether the other end has said that it did nothing with what it was sent: it may be sent
     /// elsewhere, whatever it is.
     fn was_refused(&self) -> bool;
@@ -145,6 +148,15 @@ impl Stream {
                     let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
                 }
             }
+        }
+    }
+
+    /// Ends our direction in the middle of a message, where the other end must not take what came for all
+    /// of it: what comes may still come. A stream of many has no such end, so it is given up.
+    pub fn break_off(&mut self) {
+        match self {
+            Self::Channel(s) => s.reset(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => self.shutdown_write(),
         }
     }
 

@@ -780,6 +780,17 @@ impl Default for Queue {
     }
 }
 
+// === impl ClientHeaders ===
+
+impl ClientHeaders {
+    /// Those that are told.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        [&self.subject, &self.fingerprint, &self.certificate]
+            .into_iter()
+            .flatten()
+    }
+}
+
 // === impl Http2 ===
 
 impl Default for Http2 {

@@ -18,6 +18,14 @@ pub(super) struct Incoming {
     end: End,
 }
 
+/// A head as text, on its way to whoever reads the stream.
+#[derive(Debug, Default)]
+pub(super) struct HeadText {
+    text: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+}
+
 /// How far the end of a body has come.
 #[derive(Debug)]
 enum End {
@@ -40,6 +48,40 @@ pub(super) struct Outgoing {
 
 /// Most bytes handed to `h2` at once: one frame.
 const FRAME: usize = 16 * 1024;
+
+// === impl HeadText ===
+
+impl HeadText {
+    pub(super) fn new(text: Vec<u8>) -> Self {
+        Self { text, read: 0 }
+    }
+
+    /// Whether all of it was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.read == self.text.len()
+    }
+
+    /// Reads of it, and of `body` where it ends and there is something: a small one comes with its head.
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut Buffer,
+        body: Option<&mut Incoming>,
+    ) -> usize {
+        let mut n = into.push(&self.text[self.read..]);
+        self.read += n;
+        if self.is_read() {
+            *self = Self::default();
+            if let Some(body) = body.filter(|body| !body.is_over())
+                && !into.spare().is_empty()
+                && let Poll::Ready(Ok(more)) = body.poll_read(cx, into)
+            {
+                n += more;
+            }
+        }
+        n
+    }
+}
 
 // === impl Incoming ===
 
@@ -186,7 +228,13 @@ impl Outgoing {
     }
 
     /// The body is complete.
+    ///
+    /// # Errors
+    /// It is not: the head told a length, and some of it is missing.
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        if self.left.is_some_and(|left| left > 0) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         if std::mem::replace(&mut self.has_ended, true) {
             return Ok(());
         }

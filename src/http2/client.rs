@@ -9,12 +9,12 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::uri::Scheme;
-use http::{HeaderMap, Method, StatusCode, response};
+use http::{HeaderMap, Method, response};
 
 use crate::base::buffer::Buffer;
 use crate::base::stream::Channel;
 
-use super::body::{Incoming, Outgoing};
+use super::body::{HeadText, Incoming, Outgoing};
 use super::head::{self, HeadError, Outbound};
 
 /// A connection to an endpoint, shared by its streams.
@@ -25,6 +25,8 @@ pub struct Link {
     streams: Cell<u32>,
     /// No new stream is to be opened on it.
     is_closing: Cell<bool>,
+    /// Moves with all that comes on any of its streams.
+    heard: Cell<u64>,
     is_encrypted: bool,
     /// What `:authority` says where a request names no host.
     name: Box<str>,
@@ -45,13 +47,11 @@ pub struct ClientStream {
     link: Rc<Link>,
     state: State,
     outgoing: Option<Outgoing>,
-    /// The response's head as text, and how much of it was read.
-    text: Vec<u8>,
-    read: usize,
+    head: HeadText,
     is_head: bool,
     accept: Option<String>,
-    /// The request's head is all there will be.
-    ends_with_head: bool,
+    /// What the connection had said when the request was sent.
+    heard: u64,
     was_refused: bool,
     has_only_head: bool,
 }
@@ -77,6 +77,7 @@ impl Link {
             send: RefCell::new(send),
             streams: Cell::new(0),
             is_closing: Cell::new(false),
+            heard: Cell::new(0),
             is_encrypted,
             name: name.into(),
             unsettled: RefCell::default(),
@@ -99,6 +100,10 @@ impl Link {
             self.wake_unsettled();
         }
         is_settled
+    }
+
+    fn hear(&self) {
+        self.heard.set(self.heard.get() + 1);
     }
 
     fn wake_unsettled(&self) {
@@ -134,19 +139,13 @@ impl ClientStream {
             link,
             state: State::Idle,
             outgoing: None,
-            text: Vec::new(),
-            read: 0,
+            head: HeadText::default(),
             is_head: false,
             accept: None,
-            ends_with_head: false,
+            heard: 0,
             was_refused: false,
             has_only_head: false,
         }
-    }
-
-    /// Its connection.
-    pub fn link(&self) -> &Rc<Link> {
-        &self.link
     }
 
     fn poll_send_head(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -182,7 +181,7 @@ impl ClientStream {
             }
             return Poll::Ready(Err(inexpressible(HeadError::Upgrade)));
         }
-        let is_whole = self.ends_with_head || length == Some(0);
+        let is_whole = length == Some(0);
         self.is_head = request.method() == Method::HEAD;
         self.accept = accept;
         match send.send_request(request, is_whole) {
@@ -207,13 +206,14 @@ impl ClientStream {
         length: Option<u64>,
         is_whole: bool,
     ) {
+        self.heard = self.link.heard.get();
         self.state = State::Awaiting(response);
         self.outgoing = Some(Outgoing::new(stream, length, is_whole));
     }
 
     /// Waits for something to read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.read < self.text.len() {
+        if !self.head.is_read() {
             return Poll::Ready(Ok(()));
         }
         let State::Awaiting(response) = &mut self.state else {
@@ -248,18 +248,17 @@ impl ClientStream {
     }
 
     fn write_text(&mut self, parts: &response::Parts, is_whole: bool) {
-        self.text.clear();
-        self.read = 0;
-        let accept = self.accept.as_deref();
-        let is_open = parts.status == StatusCode::OK;
+        self.link.hear();
+        let mut text = Vec::with_capacity(512);
         head::write_response(
-            &mut self.text,
+            &mut text,
             parts.status,
             &parts.headers,
-            is_whole && !(is_open && accept.is_some()),
+            is_whole,
             self.is_head,
-            accept,
+            self.accept.as_deref(),
         );
+        self.head = HeadText::new(text);
     }
 
     fn broke(&mut self, error: h2::Error) -> io::Error {
@@ -285,23 +284,17 @@ impl Drop for ClientStream {
 impl Channel for ClientStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
         ready!(self.poll_fill(cx))?;
-        if self.read < self.text.len() {
-            let mut n = into.push(&self.text[self.read..]);
-            self.read += n;
-            // A small body comes with its head.
-            if self.read == self.text.len()
-                && !into.spare().is_empty()
-                && let State::Begun(incoming) = &mut self.state
-                && !incoming.is_over()
-                && let Poll::Ready(Ok(more)) = incoming.poll_read(cx, into)
-            {
-                n += more;
+        let body = match &mut self.state {
+            State::Begun(incoming) => Some(incoming),
+            State::Idle | State::Awaiting(_) | State::Broken => None,
+        };
+        match body {
+            body if !self.head.is_read() => Poll::Ready(Ok(self.head.read(cx, into, body))),
+            Some(incoming) => {
+                self.link.hear();
+                incoming.poll_read(cx, into)
             }
-            return Poll::Ready(Ok(n));
-        }
-        match &mut self.state {
-            State::Begun(incoming) => incoming.poll_read(cx, into),
-            _ => Poll::Pending,
+            None => Poll::Pending,
         }
     }
 
@@ -317,7 +310,7 @@ impl Channel for ClientStream {
     }
 
     fn take_end(&mut self) -> Option<HeaderMap> {
-        if self.read < self.text.len() {
+        if !self.head.is_read() {
             return None;
         }
         match &mut self.state {
@@ -331,7 +324,7 @@ impl Channel for ClientStream {
     }
 
     fn end_with_head(&mut self) {
-        self.ends_with_head = true;
+        // The head of a request says so itself.
     }
 
     fn ends_after(&mut self, bytes: u64) {
@@ -357,6 +350,12 @@ impl Channel for ClientStream {
         match &mut self.outgoing {
             Some(outgoing) => outgoing.poll_gone(cx),
             None => Poll::Pending,
+        }
+    }
+
+    fn suspect(&mut self) {
+        if self.link.heard.get() == self.heard {
+            self.link.retire();
         }
     }
 

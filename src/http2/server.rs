@@ -11,15 +11,13 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use crate::base::buffer::Buffer;
 use crate::base::stream::Channel;
 
-use super::body::{Incoming, Outgoing, gone};
+use super::body::{HeadText, Incoming, Outgoing, gone};
 use super::head;
 
 /// One request of a client and the response to it.
 #[derive(Debug)]
 pub struct ServerStream {
-    /// The request's head as text, and how much of it was read.
-    text: Vec<u8>,
-    read: usize,
+    head: HeadText,
     incoming: Incoming,
     answer: Answer,
     /// Whether it asked for the head alone.
@@ -52,8 +50,7 @@ impl ServerStream {
         let is_whole = recv.is_end_stream();
         head::write_request(&mut text, &parts, is_whole, random);
         Self {
-            text,
-            read: 0,
+            head: HeadText::new(text),
             incoming: Incoming::new(recv),
             answer: Answer::Awaited(answer),
             is_head: parts.method == Method::HEAD,
@@ -93,21 +90,8 @@ impl ServerStream {
 
 impl Channel for ServerStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
-        if self.read < self.text.len() {
-            let mut n = into.push(&self.text[self.read..]);
-            self.read += n;
-            if self.read == self.text.len() {
-                self.text = Vec::new();
-                self.read = 0;
-                // A small body comes with its head.
-                if !self.incoming.is_over()
-                    && !into.spare().is_empty()
-                    && let Poll::Ready(Ok(more)) = self.incoming.poll_read(cx, into)
-                {
-                    n += more;
-                }
-            }
-            return Poll::Ready(Ok(n));
+        if !self.head.is_read() {
+            return Poll::Ready(Ok(self.head.read(cx, into, Some(&mut self.incoming))));
         }
         if self.incoming.is_over() {
             return Poll::Ready(Err(ready!(self.poll_gone(cx))));
@@ -116,7 +100,7 @@ impl Channel for ServerStream {
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.read < self.text.len() {
+        if !self.head.is_read() {
             return Poll::Ready(Ok(()));
         }
         if self.incoming.is_over() {
@@ -133,7 +117,7 @@ impl Channel for ServerStream {
     }
 
     fn take_end(&mut self) -> Option<HeaderMap> {
-        if self.read < self.text.len() {
+        if !self.head.is_read() {
             return None;
         }
         self.incoming.take_end()
@@ -176,6 +160,10 @@ impl Channel for ServerStream {
             Answer::Awaited(answer) => gone(ready!(answer.poll_reset(cx))),
             Answer::Begun(outgoing) => outgoing.poll_gone(cx),
         }
+    }
+
+    fn suspect(&mut self) {
+        // Of a client nothing is asked.
     }
 
     fn was_refused(&self) -> bool {

@@ -38,7 +38,7 @@ use super::snapshot::RoutePlan;
 use super::stick::{Cookie, Key};
 use super::trailers::Trailers;
 use super::upgrade;
-use super::upload::{Deadlines, Upload, account_upload, arm, keep_unless_broken};
+use super::upload::{Deadlines, Turn, Upload, account_upload, arm, keep_unless_broken};
 use super::worker::Worker;
 
 /// Interim responses of one exchange: a 100 and some early hints are usual; without a bound an
@@ -338,6 +338,13 @@ pub(super) async fn forward(
             }
             Awaited::Failed(reason) => reason,
         };
+        let was_endpoint_awaited = matches!(
+            reason,
+            Reason::AttemptTimeout | Reason::Deadline | Reason::EndpointIdle
+        ) && upload.turn() == Turn::Endpoint;
+        if was_endpoint_awaited && let Some(channel) = connection.stream.channel() {
+            channel.suspect();
+        }
         let why = retry::kind_of(reason).filter(|_| may_repeat || was_nothing_sent);
         let pause = why.and_then(|why| {
             let ticket = x.ticket.as_ref()?;

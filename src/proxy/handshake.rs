@@ -8,12 +8,12 @@ use std::task::Poll;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 
+use crate::base::buffer::Buffer;
 use crate::base::clock::nanos;
 use crate::base::stream::Stream;
 use crate::base::tls::{
     Handshake, TlsServer, TlsStream, TlsVersion, failure_in_words, handshake_failure, identity,
 };
-use crate::config::ListenerTls;
 use crate::telemetry::reason::Reason;
 
 use super::h1::{Conn, Greeted, Next};
@@ -132,24 +132,17 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
         })
         .inc();
     let speaks_h2 = listener.spec.http2.is_some() && stream.protocol() == Some(H2);
-    if wants_identity(spec)
-        && let Some(chain) = stream.peer_certificates()
-    {
+    let are_told = spec.client_headers.names().next().is_some();
+    if are_told && let Some(chain) = stream.peer_certificates() {
         conn.identity = identity(chain).map(Rc::new);
     }
     conn.timer.arm(now + listener.header_timeout);
     let next = if speaks_h2 {
-        Next::Http2(Box::new(crate::base::buffer::Buffer::none()))
+        Next::Http2(Box::new(Buffer::none()))
     } else {
         Next::Idle
     };
     Some((conn, next))
-}
-
-/// Whether endpoints are told who a client is.
-fn wants_identity(spec: &ListenerTls) -> bool {
-    let headers = &spec.client_headers;
-    headers.certificate.is_some() || headers.fingerprint.is_some() || headers.subject.is_some()
 }
 
 fn failure(error: &io::Error) -> (Handshake, String) {

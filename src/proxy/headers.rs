@@ -157,9 +157,8 @@ pub(super) fn write_request(
 /// Whether a field of this name speaks of the client's certificate, to endpoints that take `_` for `-`
 /// too.
 pub(super) fn speaks_of_proof(names: &ClientHeaders, name: &[u8]) -> bool {
-    [&names.subject, &names.fingerprint, &names.certificate]
-        .into_iter()
-        .flatten()
+    names
+        .names()
         .any(|ours| forwarded::is_folded(name, ours.as_str()))
 }
 

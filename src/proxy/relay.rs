@@ -169,7 +169,7 @@ pub(super) async fn relay(
             Err(FlowError::Read(_)) => return Poll::Ready(Err(Reason::ClientGone)),
             // An endpoint that waits for the rest learns that none will come.
             Err(FlowError::Refused(_) | FlowError::TooLarge | FlowError::Truncated) => {
-                connection.stream.shutdown_write();
+                connection.stream.break_off();
             }
         }
         let polled = download.poll(

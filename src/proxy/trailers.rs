@@ -48,7 +48,7 @@ impl<'p> Trailers<'p> {
     ) -> Self {
         let request_id = listener.forwarding.request_id.clone();
         let proof = listener.tls.as_ref().map(|tls| &tls.client_headers);
-        let proof = proof.filter(|names| **names != ClientHeaders::default());
+        let proof = proof.filter(|told| told.names().next().is_some());
         let proof = proof.map(|names| Box::new(names.clone()));
         Self {
             edits,

@@ -53,11 +53,6 @@ impl Links {
         Some(Box::new(ClientStream::new(open.link.clone())))
     }
 
-    /// Whether the endpoint spoke HTTP/1.1 when it was free to choose.
-    pub fn speaks_h1(&self) -> bool {
-        self.speaks_h1.get()
-    }
-
     /// Ready when there is something to be done for who wants a stream.
     pub(super) fn poll_turn(&self, cx: &mut Context<'_>, max: u32) -> Poll<Turn<'_>> {
         if let Some(stream) = self.take(max) {

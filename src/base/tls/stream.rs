@@ -549,15 +549,16 @@ impl TlsStream {
 
     /// Encrypts as much of `slices` as there is room for in `outgoing`.
     fn seal(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        for slice in slices {
-            let room = room_for(self.memory.outgoing.spare().len());
-            let bytes = &slice[..slice.len().min(room)];
-            if bytes.is_empty() {
-                continue;
-            }
-            loop {
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
+            let sealed = loop {
+                // Asked anew each time: what comes first takes of it too.
+                let room = room_for(self.memory.outgoing.spare().len());
+                let bytes = &slice[..slice.len().min(room)];
+                if bytes.is_empty() {
+                    return Ok(());
+                }
                 match self.step(None, Some(bytes)).map_err(broken)? {
-                    Step::Ready => break,
+                    Step::Ready => break bytes.len(),
                     // Something that was read comes first; it is kept for the reader.
                     Step::End => self.has_ended = true,
                     Step::Plain | Step::Encoded => {}
@@ -565,9 +566,9 @@ impl TlsStream {
                         return Err(io::ErrorKind::NotConnected.into());
                     }
                 }
-            }
-            self.sealed += bytes.len();
-            if bytes.len() < slice.len() {
+            };
+            self.sealed += sealed;
+            if sealed < slice.len() {
                 break;
             }
         }
