@@ -14,7 +14,7 @@ use regex::Regex;
 use crate::balance::Policy;
 use crate::base::addr::{BindAddr, EndpointAddr};
 use crate::base::tls::{ServerSpec, TlsClient};
-use crate::route::Rule;
+use crate::route::{HostPattern, Rule};
 
 /// The name of a listener, route or upstream: its identity across reloads.
 pub type Name = Arc<str>;
@@ -110,13 +110,25 @@ pub enum LogTarget {
     Stdout,
 }
 
-/// `[listeners.NAME]` with protocol http.
+/// `[listeners.NAME]`. What is said of requests means something while it serves HTTP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// The table's name.
     pub name: Name,
-    /// At least one.
+    /// At least one; of UDP no Unix socket.
     pub bind: Vec<BindAddr>,
+    /// What is spoken with its clients.
+    pub serves: Serves,
+    /// From whom the PROXY protocol is taken, and from nobody else anything at all; `None` = clients
+    /// connect themselves.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Connections that begin with a ClientHello for one of these go there unopened; the first that
+    /// matches. Not with UDP.
+    pub passthrough: Vec<Passthrough>,
+    /// What else may be spoken at the same port; `None` = nothing. Not with UDP.
+    pub detect: Option<Detect>,
+    /// How long its connections may take to end once it drains; `None` = `process.grace`.
+    pub grace: Option<Duration>,
     /// Connections above this are answered 503, closed and counted.
     pub max_connections: u32,
     /// From the first byte of a head (or the accept) to its end: 408 after.
@@ -145,6 +157,94 @@ pub struct Listener {
     /// A connection older than this (up to a tenth more or less, so that those opened together do not
     /// end together) ends with its next answer, one of HTTP/2 by GOAWAY; `None` = it may live for ever.
     pub max_connection_age: Option<Duration>,
+}
+
+/// `listeners.NAME.protocol`, with what belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Serves {
+    /// Requests, to routes.
+    Http,
+    /// Connections, as they are.
+    Tcp(TcpSpec),
+    /// Datagrams.
+    Udp(UdpSpec),
+}
+
+/// A listener with `protocol = "tcp"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpSpec {
+    /// Whom its connections go to; `None` = only those that `passthrough` or `detect` name have
+    /// somebody, others are refused.
+    pub upstream: Option<Name>,
+    /// No byte in either direction for this long ends a connection; `None` = it may be silent for ever.
+    pub idle_timeout: Option<Duration>,
+    /// The same once one side has ended its direction.
+    pub half_close_timeout: Duration,
+    /// How often whom it serves; by client or as a whole.
+    pub rate_limits: Vec<RateLimit>,
+}
+
+/// A listener with `protocol = "udp"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UdpSpec {
+    /// Whom its datagrams go to.
+    pub upstream: Name,
+    /// What belongs together.
+    pub flow: FlowKey,
+    /// No datagram in either direction for this long ends a flow.
+    pub idle_timeout: Duration,
+    /// So many datagrams of the endpoint end a flow (1 for DNS); `None` = only time does.
+    pub responses: Option<NonZeroU32>,
+    /// Most flows at once, all workers together; above, those that were quiet for longest go.
+    pub max_flows: NonZeroU32,
+    /// Most flows of one source address (IPv6: /64); above, its own that was quiet for longest goes.
+    pub max_flows_per_client: NonZeroU32,
+    /// How often whom it serves a new flow; by client or as a whole.
+    pub rate_limits: Vec<RateLimit>,
+}
+
+/// `listeners.NAME.flow`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowKey {
+    /// The client's address and port.
+    Client,
+    /// The QUIC connection id of `length` bytes that endpoints hand out, so that a client that moves
+    /// keeps its endpoint; the client's address and port for what is no QUIC.
+    Quic {
+        /// How long the connection ids are that endpoints choose: 1 to 20.
+        length: u8,
+    },
+}
+
+/// `listeners.NAME.proxy_protocol`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Who speaks it; at least one. Connections of others are refused.
+    pub from: Vec<IpNet>,
+    /// Within what time the header must be there.
+    pub timeout: Duration,
+}
+
+/// One of `listeners.NAME.passthrough`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// Names that clients ask for, any of these; empty = every one, and none at all.
+    pub sni: Vec<HostPattern>,
+    /// Protocols that clients offer, any of these; empty = whatever they offer.
+    pub alpn: Vec<String>,
+    /// Where they go.
+    pub upstream: Name,
+}
+
+/// `listeners.NAME.detect`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detect {
+    /// HTTP in clear text is served at a port that speaks TLS; otherwise it is answered 400.
+    pub http: bool,
+    /// Where connections go that begin with neither TLS nor HTTP, or with nothing for `timeout`.
+    pub other: Option<Name>,
+    /// For how long the first bytes are waited for.
+    pub timeout: Duration,
 }
 
 /// `listeners.NAME.tls`
@@ -421,6 +521,29 @@ pub struct Upstream {
     pub tls: Option<Arc<UpstreamTls>>,
     /// Most streams on one HTTP/2 connection (the endpoint may allow fewer); above, another is made.
     pub max_streams: NonZeroU32,
+    /// Who the client is, told at the beginning of each connection; `None` = nothing is. A connection
+    /// that tells of one client is not used for another.
+    pub send_proxy_protocol: Option<ProxyVersion>,
+    /// What becomes of an endpoint's exchanges when checks take it down.
+    pub on_down: OnDown,
+}
+
+/// `upstreams.NAME.send_proxy_protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// Text: addresses only.
+    V1,
+    /// Binary: addresses, and what is known besides (ALPN, name, TLS, id); the only one for UDP.
+    V2,
+}
+
+/// `upstreams.NAME.on_down`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    /// They end.
+    Close,
+    /// They go on.
+    Keep,
 }
 
 /// `upstreams.NAME.protocol`
@@ -788,6 +911,32 @@ impl ClientHeaders {
         [&self.subject, &self.fingerprint, &self.certificate]
             .into_iter()
             .flatten()
+    }
+}
+
+// === impl Serves ===
+
+impl Serves {
+    /// The word in the configuration.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp(_) => "tcp",
+            Self::Udp(_) => "udp",
+        }
+    }
+}
+
+// === impl Detect ===
+
+impl Default for Detect {
+    /// Nothing beside TLS and HTTP; 3 s are three losses of a first segment.
+    fn default() -> Self {
+        Self {
+            http: false,
+            other: None,
+            timeout: Duration::from_secs(3),
+        }
     }
 }
 

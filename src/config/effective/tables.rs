@@ -127,6 +127,11 @@ pub(in super::super) fn listener(listener: &Listener) -> Table {
     let Listener {
         name: _,
         bind,
+        serves: _,
+        proxy_protocol: _,
+        passthrough: _,
+        detect: _,
+        grace: _,
         max_connections,
         header_timeout,
         keepalive_timeout,
@@ -297,6 +302,8 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         protocol: _,
         tls,
         max_streams: _,
+        send_proxy_protocol: _,
+        on_down: _,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);

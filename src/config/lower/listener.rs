@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::super::PortZero;
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{Forwarding, Listener};
+use super::super::model::{Forwarding, Listener, Serves};
 use super::super::node::Node;
 use super::super::reader::{Aliases, Table};
 use super::super::units::format_duration;
@@ -89,6 +89,11 @@ pub(super) fn lower<'a>(
     let mut l = Listener {
         name: name.value.clone(),
         bind: binds.iter().map(|b| b.value.clone()).collect(),
+        serves: Serves::Http,
+        proxy_protocol: None,
+        passthrough: Vec::new(),
+        detect: None,
+        grace: None,
         // 20,000: about 20 MB of idle connections; the descriptors are two per busy connection.
         max_connections: 20_000,
         header_timeout: Duration::from_secs(10),

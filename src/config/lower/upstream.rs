@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use crate::balance::{Policy, PolicyKind};
 
 use super::super::diagnostic::Diagnostic;
-use super::super::model::{HashKey, Outlier, Protocol, Queue, Upstream, WhenUnhealthy};
+use super::super::model::{HashKey, OnDown, Outlier, Protocol, Queue, Upstream, WhenUnhealthy};
 use super::super::node::{Located, Node, quote_all};
 use super::super::reader::{Aliases, Table};
 use super::super::source::At;
@@ -164,6 +164,8 @@ pub(super) fn lower<'a>(
         protocol: Protocol::H1,
         tls: None,
         max_streams: MAX_STREAMS,
+        send_proxy_protocol: None,
+        on_down: OnDown::Keep,
     };
     set(&mut u.connect_timeout, table.timeout("connect_timeout"));
     set(&mut u.idle_timeout, table.timeout("idle_timeout"));
