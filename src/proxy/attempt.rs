@@ -139,12 +139,13 @@ pub(super) async fn forward(
             Picked::One(ticket) => Ok(ticket),
             Picked::Nobody => Err(Reason::NoEndpoint),
             Picked::Full => {
+                x.phase = Phase::Queue;
                 let wishes = queue::Wishes {
                     key: &key,
                     cookie: cookie.as_ref().filter(|_| tries.is_first()),
                     tried: tries.tried(),
                 };
-                let waited = queue::wait(conn, worker, s, x, upstream, wishes, deadlines);
+                let waited = queue::wait(conn, worker, s, upstream, wishes, deadlines);
                 let waited = Box::pin(waited).await;
                 now = worker.clock.now();
                 waited
@@ -183,7 +184,14 @@ pub(super) async fn forward(
                 cells.pool(PoolOutcome::Reused).inc();
                 Ok(connection)
             }
-            None => dial(conn, worker, x, upstream, &ticket, deadlines, now).await,
+            None => {
+                x.phase = Phase::Connect;
+                let dialled = dial(conn, worker, upstream, &ticket, deadlines, now).await;
+                dialled.map(|(connection, at)| {
+                    x.connected_at = Some(at);
+                    connection
+                })
+            }
         };
         let mut connection = match connection {
             Ok(connection) => connection,

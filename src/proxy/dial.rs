@@ -4,14 +4,12 @@ use std::fmt::Display;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::config::Protocol;
-use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
 use crate::upstream::{
     self, ConnectError, Connection, Endpoint, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
 };
 
-use super::exchange::Exchange;
 use super::h1::Conn;
 use super::respond;
 use super::upload::{Deadlines, arm};
@@ -39,17 +37,15 @@ pub(super) fn check_out(
     found.connection
 }
 
-/// Makes a new connection to the ticket's endpoint.
+/// Makes a new connection to the ticket's endpoint; with it the time when it was there.
 pub(super) async fn dial(
     conn: &Conn,
     worker: &Worker,
-    x: &mut Exchange,
     upstream: &LocalUpstream,
     ticket: &Ticket,
     deadlines: Deadlines,
     now: Nanos,
-) -> Result<Connection, (Reason, Seen)> {
-    x.phase = Phase::Connect;
+) -> Result<(Connection, Nanos), (Reason, Seen)> {
     let cells = upstream.shared.cells.worker(worker.index);
     let endpoint = &ticket.endpoint().shared;
     arm(
@@ -71,10 +67,9 @@ pub(super) async fn dial(
     let elapsed = after.saturating_sub(now);
     match connected {
         Ok(connection) => {
-            x.connected_at = Some(after);
             cells.pool(PoolOutcome::Fresh).inc();
             cells.connect_duration.observe(elapsed);
-            Ok(connection)
+            Ok((connection, after))
         }
         Err(error) => {
             let mut reason = respond::connect_failed(&error);

@@ -336,7 +336,7 @@ impl Exchange {
 }
 
 /// How the log calls the end of an exchange with this reason.
-fn ending(reason: Option<Reason>) -> Ending {
+pub(super) fn ending(reason: Option<Reason>) -> Ending {
     match reason {
         None => Ending::Ok,
         Some(Reason::ClientGone) => Ending::Cancelled,

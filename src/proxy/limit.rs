@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::config::{LimitKey, MaxConcurrent, Mode, RateLimit, Route};
+use crate::base::clock::Nanos;
+use crate::config::{LimitKey, MaxConcurrent, Mode, RateLimit};
 use crate::guard::keys::Limiter;
 use crate::telemetry::reason::Reason;
 use crate::upstream::SOON;
@@ -30,10 +31,14 @@ pub(super) struct Place(Arc<AtomicU32>);
 // === impl RouteLimits ===
 
 impl RouteLimits {
-    /// The limits of `route`, if it has any. `before` are those of the route of this name before a
-    /// reload.
-    pub fn new(route: &Route, before: Option<&Arc<Self>>, seed: u64) -> Option<Arc<Self>> {
-        if route.rate_limits.is_empty() && route.max_concurrent.is_none() {
+    /// The limits, if there are any. `before` are those of the same name before a reload.
+    pub fn new(
+        rate_limits: &[RateLimit],
+        max_concurrent: Option<MaxConcurrent>,
+        before: Option<&Arc<Self>>,
+        seed: u64,
+    ) -> Option<Arc<Self>> {
+        if rate_limits.is_empty() && max_concurrent.is_none() {
             return None;
         }
         let counted = before.and_then(|b| Some(b.concurrent.as_ref()?.1.clone()));
@@ -42,7 +47,7 @@ impl RouteLimits {
             let (known, limiter) = before?.rates.get(i)?;
             (known == limit).then(|| limiter.clone())
         };
-        let rates = route.rate_limits.iter().enumerate().map(|(i, limit)| {
+        let rates = rate_limits.iter().enumerate().map(|(i, limit)| {
             let fresh = || {
                 let seed = seed.wrapping_add(i as u64);
                 Arc::new(Limiter::new(
@@ -57,10 +62,31 @@ impl RouteLimits {
         });
         Some(Arc::new(Self {
             rates: rates.collect(),
-            concurrent: route
-                .max_concurrent
-                .map(|limit| (limit, counted.unwrap_or_default())),
+            concurrent: max_concurrent.map(|limit| (limit, counted.unwrap_or_default())),
         }))
+    }
+
+    /// Whether a flow of `client` may begin, as far as rates go; `observed` hears of a limit that only
+    /// observes.
+    pub(super) fn admit_flow(
+        &self,
+        client: Option<IpAddr>,
+        now: Nanos,
+        mut observed: impl FnMut(),
+    ) -> Result<(), Reason> {
+        for (limit, limiter) in &self.rates {
+            let mut key = [0; 17];
+            let n = match limit.key {
+                LimitKey::Client => client_key(client, &mut key),
+                LimitKey::Cookie(_) | LimitKey::Header(_) | LimitKey::Route => 0,
+            };
+            match (limiter.allow(&key[..n], now), limit.mode) {
+                (Ok(()), _) => {}
+                (Err(_), Mode::Observe) => observed(),
+                (Err(_), Mode::Enforce) => return Err(Reason::RateLimit),
+            }
+        }
+        Ok(())
     }
 
     /// Whether the exchange may go on; `Err` = why not, with when to come again noted on it.
@@ -112,18 +138,9 @@ fn write_key(key: &LimitKey, s: &mut Scratch, client: Client) {
     let found = match key {
         LimitKey::Route => None,
         LimitKey::Client => {
-            match client.addr {
-                Some(IpAddr::V4(addr)) => {
-                    s.key.push(1);
-                    s.key.extend_from_slice(&addr.octets());
-                }
-                // A household or a host has a /64 to choose addresses from (RFC 6177 section 2).
-                Some(IpAddr::V6(addr)) => {
-                    s.key.push(1);
-                    s.key.extend_from_slice(&addr.octets()[..8]);
-                }
-                None => {}
-            }
+            let mut key = [0; 17];
+            let n = client_key(client.addr, &mut key);
+            s.key.extend_from_slice(&key[..n]);
             return;
         }
         LimitKey::Cookie(name) => cookie(s, name),
@@ -135,6 +152,23 @@ fn write_key(key: &LimitKey, s: &mut Scratch, client: Client) {
     if let Some((start, end)) = found.and_then(|value| range(s.inbound.filled(), value)) {
         s.key.push(1);
         s.key.extend_from_slice(&s.inbound.filled()[start..end]);
+    }
+}
+
+/// Writes who a client counts as, and how long that is; 0 = nobody.
+fn client_key(client: Option<IpAddr>, key: &mut [u8; 17]) -> usize {
+    key[0] = 1;
+    match client {
+        Some(IpAddr::V4(addr)) => {
+            key[1..5].copy_from_slice(&addr.octets());
+            5
+        }
+        // A household or a host has a /64 to choose addresses from (RFC 6177 section 2).
+        Some(IpAddr::V6(addr)) => {
+            key[1..9].copy_from_slice(&addr.octets()[..8]);
+            9
+        }
+        None => 0,
     }
 }
 

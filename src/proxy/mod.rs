@@ -7,6 +7,7 @@ mod blame;
 mod body;
 mod dial;
 mod exchange;
+mod flow;
 mod forwarded;
 mod grpc;
 mod h1;

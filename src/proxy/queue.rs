@@ -2,15 +2,13 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
-use crate::telemetry::access_log::Phase;
 use crate::telemetry::reason::Reason;
 use crate::upstream::{Called, LocalUpstream, Picked, Ticket, Tried};
 
-use super::exchange::Exchange;
 use super::h1::Conn;
 use super::scratch::Scratch;
 use super::stick::{Cookie, Key};
@@ -28,7 +26,21 @@ pub(super) struct Wishes<'a> {
     pub(super) tried: &'a Tried,
 }
 
-/// Waits in the upstream's line until an endpoint has room.
+/// Who waits for an endpoint: what it wants, and whether it is still there.
+pub(super) trait Wanting {
+    /// An endpoint with room, for one who was called.
+    fn pick(&mut self, upstream: &LocalUpstream, now: Nanos, rng: &mut Rng) -> Picked;
+    /// Whether its client has gone.
+    fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool;
+}
+
+/// A request that waits.
+struct Waiting<'a> {
+    wishes: Wishes<'a>,
+    s: &'a mut Scratch,
+}
+
+/// Waits in the upstream's line until an endpoint has room for a request.
 ///
 /// # Errors
 /// Why there is none for this exchange.
@@ -36,12 +48,21 @@ pub(super) async fn wait(
     conn: &mut Conn,
     worker: &Worker,
     s: &mut Scratch,
-    x: &mut Exchange,
     upstream: &Rc<LocalUpstream>,
     wishes: Wishes<'_>,
     deadlines: Deadlines,
 ) -> Result<Ticket, Reason> {
-    x.phase = Phase::Queue;
+    wait_for(conn, worker, upstream, Waiting { wishes, s }, deadlines).await
+}
+
+/// The same for whoever wants one.
+pub(super) async fn wait_for(
+    conn: &mut Conn,
+    worker: &Worker,
+    upstream: &Rc<LocalUpstream>,
+    mut wanting: impl Wanting,
+    deadlines: Deadlines,
+) -> Result<Ticket, Reason> {
     let spec = &upstream.shared.spec.queue;
     if spec.length == 0 {
         return Err(Reason::EndpointsLimit);
@@ -63,7 +84,7 @@ pub(super) async fn wait(
                 let now = worker.clock.now();
                 // By the limits of now: a reload may have raised them.
                 let upstream = worker.renewed(upstream);
-                match wishes.pick(&upstream, s, now, &mut worker.rng.borrow_mut()) {
+                match wanting.pick(&upstream, now, &mut worker.rng.borrow_mut()) {
                     Picked::One(ticket) => return Poll::Ready(Ok(ticket)),
                     Picked::Nobody => return Poll::Ready(Err(Reason::NoEndpoint)),
                     Picked::Full => {}
@@ -90,7 +111,7 @@ pub(super) async fn wait(
             }
         }
         may_pick = false;
-        if is_client_gone(cx, conn, &mut s.inbound) {
+        if wanting.is_gone(cx, conn) {
             return Poll::Ready(Err(Reason::ClientGone));
         }
         if conn.is_cutting() {
@@ -117,15 +138,19 @@ pub(super) async fn wait(
     waited
 }
 
-// === impl Wishes ===
+// === impl Waiting ===
 
-impl Wishes<'_> {
-    /// An endpoint with room, for one who was called.
-    fn pick(self, upstream: &LocalUpstream, s: &Scratch, now: Nanos, rng: &mut Rng) -> Picked {
-        let value = self.cookie.and_then(|cookie| cookie.of(s));
+impl Wanting for Waiting<'_> {
+    fn pick(&mut self, upstream: &LocalUpstream, now: Nanos, rng: &mut Rng) -> Picked {
+        let Wishes { key, cookie, tried } = self.wishes;
+        let value = cookie.and_then(|cookie| cookie.of(self.s));
         match value.map(|value| upstream.pick_sticky(value, true)) {
             Some(picked @ Picked::One(_)) => picked,
-            _ => upstream.pick(self.key.bytes(s), self.tried, true, now, rng),
+            _ => upstream.pick(key.bytes(self.s), tried, true, now, rng),
         }
+    }
+
+    fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool {
+        is_client_gone(cx, conn, &mut self.s.inbound)
     }
 }

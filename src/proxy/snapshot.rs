@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::base::clock::{Nanos, nanos};
 use crate::base::tls::TlsServer;
-use crate::config::{self, HeaderEdits, Name, Retry, Rewrite};
+use crate::config::{self, HeaderEdits, Name, Passthrough, Retry, Rewrite};
 use crate::http1::Limits;
 use crate::route::RouteTable;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -62,8 +62,23 @@ pub struct ListenerPlan {
     pub keepalive_timeout: Nanos,
     /// `idle_timeout`
     pub idle_timeout: Nanos,
+    /// Whom connections and datagrams go to that are not looked into.
+    pub layer4: Layer4,
     /// Its metrics.
     pub cells: Arc<PerWorker<ListenerCells>>,
+}
+
+/// Where a listener passes things on as they are.
+#[derive(Debug, Default)]
+pub struct Layer4 {
+    /// What comes by a listener of TCP or UDP; `None` = it names nobody.
+    pub upstream: Option<Arc<Upstream>>,
+    /// TLS that is not opened here, in the order of the file.
+    pub passthrough: Vec<(Passthrough, Arc<Upstream>)>,
+    /// What is neither TLS nor HTTP.
+    pub other: Option<Arc<Upstream>>,
+    /// How often whom it serves.
+    pub limits: Option<Arc<RouteLimits>>,
 }
 
 /// A route as requests see it.
@@ -154,6 +169,11 @@ impl Snapshot {
     pub fn listener(&self, slot: usize) -> Option<&ListenerPlan> {
         self.listeners.get(slot)?.as_deref()
     }
+
+    /// The same, to be kept.
+    pub fn kept_listener(&self, slot: usize) -> Option<Arc<ListenerPlan>> {
+        self.listeners.get(slot)?.clone()
+    }
 }
 
 // === impl ListenerPlan ===
@@ -164,6 +184,7 @@ impl ListenerPlan {
         spec: config::Listener,
         route_index: usize,
         tls: Option<Arc<TlsServer>>,
+        layer4: Layer4,
         cells: Arc<PerWorker<ListenerCells>>,
     ) -> Self {
         Self {
@@ -178,6 +199,7 @@ impl ListenerPlan {
             idle_timeout: nanos(spec.idle_timeout),
             route_index,
             tls,
+            layer4,
             cells,
             spec,
         }

@@ -11,10 +11,10 @@ use crate::balance::Factory;
 use crate::balance::sticky::Keyring;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, nanos};
-use crate::config::{self, Action, Config, Name};
+use crate::config::{self, Action, Config, Name, Serves};
 use crate::health::threshold::Threshold;
 use crate::proxy::limit::RouteLimits;
-use crate::proxy::snapshot::{ListenerPlan, Plan, RoutePlan, Snapshot};
+use crate::proxy::snapshot::{Layer4, ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
@@ -127,7 +127,10 @@ impl Compiler {
         for (i, (spec, slot)) in config.listeners.iter().zip(slots).enumerate() {
             let cells = self.registry.listener(&spec.name);
             let tls = files.tls.get(&spec.name).cloned();
-            listeners[*slot] = Some(Arc::new(ListenerPlan::new(spec.clone(), i, tls, cells)));
+            let old = before.and_then(|before| before.listener(*slot));
+            let layer4 = layer4(spec, old, &by_name, self.seed ^ *slot as u64);
+            let plan = ListenerPlan::new(spec.clone(), i, tls, layer4, cells);
+            listeners[*slot] = Some(Arc::new(plan));
         }
         let limits: HashMap<&str, &Arc<RouteLimits>> = before
             .into_iter()
@@ -145,7 +148,12 @@ impl Compiler {
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),
                 retry: route.retry.clone(),
-                limits: RouteLimits::new(route, limits.get(&*route.name).copied(), self.seed),
+                limits: RouteLimits::new(
+                    &route.rate_limits,
+                    route.max_concurrent,
+                    limits.get(&*route.name).copied(),
+                    self.seed,
+                ),
                 cells: self.registry.route(&route.name),
             })
             .collect();
@@ -255,12 +263,39 @@ fn tier(place: &config::Endpoint, zone: Option<&Name>) -> Tier {
     }
 }
 
-fn plan(action: &Action, upstreams: &HashMap<Name, &Arc<Upstream>>) -> Plan {
-    // `lower` made sure that every name exists.
-    let find = |name: &Name| {
-        let found = upstreams.get(name).copied().cloned();
-        found.expect("invariant: config::lower refuses routes to upstreams that do not exist")
+/// Where `listener` passes things on; `old` is what it was before.
+fn layer4(
+    listener: &config::Listener,
+    old: Option<&ListenerPlan>,
+    upstreams: &HashMap<Name, &Arc<Upstream>>,
+    seed: u64,
+) -> Layer4 {
+    let (upstream, rate_limits) = match &listener.serves {
+        Serves::Http => (None, &[][..]),
+        Serves::Tcp(tcp) => (tcp.upstream.as_ref(), &tcp.rate_limits[..]),
+        Serves::Udp(udp) => (Some(&udp.upstream), &udp.rate_limits[..]),
     };
+    let other = listener.detect.as_ref().and_then(|d| d.other.as_ref());
+    let old_limits = old.and_then(|old| old.layer4.limits.as_ref());
+    Layer4 {
+        upstream: upstream.map(|name| find(name, upstreams)),
+        passthrough: listener
+            .passthrough
+            .iter()
+            .map(|to| (to.clone(), find(&to.upstream, upstreams)))
+            .collect(),
+        other: other.map(|name| find(name, upstreams)),
+        limits: RouteLimits::new(rate_limits, None, old_limits, seed),
+    }
+}
+
+fn find(name: &Name, upstreams: &HashMap<Name, &Arc<Upstream>>) -> Arc<Upstream> {
+    let found = upstreams.get(name).copied().cloned();
+    found.expect("invariant: config::lower refuses names of upstreams that do not exist")
+}
+
+fn plan(action: &Action, upstreams: &HashMap<Name, &Arc<Upstream>>) -> Plan {
+    let find = |name: &Name| find(name, upstreams);
     match action {
         Action::Redirect { to, status } => Plan::Redirect {
             to: to.clone(),

@@ -78,6 +78,9 @@ pub enum Reason {
     PipelineLimit,
     /// The client speaks plain HTTP to a port that speaks TLS.
     PlainHttp,
+    /// The header of the PROXY protocol is missing, late or wrong, or its sender is not one of
+    /// `proxy_protocol.from`.
+    ProxyProtocol,
     /// Every endpoint has its most exchanges, and the queue is full.
     QueueFull,
     /// Every endpoint had its most exchanges for as long as the queue lets wait.
@@ -96,6 +99,8 @@ pub enum Reason {
     TooManyFields,
     /// A transfer coding we do not know.
     TransferCoding,
+    /// The connection begins with nothing that its listener serves.
+    UnknownProtocol,
     /// The endpoint cannot be reached: no network path, no local port, no file descriptor.
     Unreachable,
     /// The endpoint answered an upgrade with something that is none.
@@ -134,7 +139,7 @@ impl fmt::Display for Who {
 
 impl Reason {
     /// Every reason, in the order of its [`index`](Self::index).
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::AmbiguousFraming,
         Self::AttemptTimeout,
         Self::BadBody,
@@ -164,6 +169,7 @@ impl Reason {
         Self::NoRoute,
         Self::PipelineLimit,
         Self::PlainHttp,
+        Self::ProxyProtocol,
         Self::QueueFull,
         Self::QueueTimeout,
         Self::RateLimit,
@@ -173,6 +179,7 @@ impl Reason {
         Self::TargetTooLong,
         Self::TooManyFields,
         Self::TransferCoding,
+        Self::UnknownProtocol,
         Self::Unreachable,
         Self::UpgradeRefused,
         Self::Version,
@@ -238,6 +245,7 @@ impl Reason {
             Self::NoRoute => ("no_route", 404, "destination_not_found", Client),
             Self::PipelineLimit => ("pipeline_limit", 429, "http_request_denied", Client),
             Self::PlainHttp => ("plain_http", 400, "http_request_error", Client),
+            Self::ProxyProtocol => ("proxy_protocol", 400, "http_request_error", Client),
             Self::QueueFull => ("queue_full", 503, "connection_limit_reached", Proxy),
             Self::QueueTimeout => ("queue_timeout", 503, "connection_limit_reached", Proxy),
             Self::RateLimit => ("rate_limit", 429, "http_request_denied", Client),
@@ -257,6 +265,7 @@ impl Reason {
             Self::TargetTooLong => ("target_too_long", 414, "http_request_denied", Client),
             Self::TooManyFields => ("too_many_fields", 431, "http_request_denied", Client),
             Self::TransferCoding => ("transfer_coding", 501, "http_request_error", Client),
+            Self::UnknownProtocol => ("unknown_protocol", 400, "http_request_error", Client),
             Self::Unreachable => ("unreachable", 502, "destination_ip_unroutable", Endpoint),
             Self::UpgradeRefused => ("upgrade_refused", 502, "http_upgrade_failed", Endpoint),
             Self::Version => ("version", 505, "http_request_error", Client),

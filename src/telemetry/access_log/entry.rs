@@ -155,6 +155,9 @@ impl Entry<'_> {
 // === impl Ending ===
 
 impl Ending {
+    /// Every one, in the order of its place.
+    pub const ALL: [Self; 4] = [Self::Cancelled, Self::Failed, Self::Ok, Self::Refused];
+
     /// The word in the log.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::cell::{Counter, Gauge, Histogram};
 use crate::base::tls::{Handshake, TlsVersion};
 use crate::telemetry::abuse::Abuse;
+use crate::telemetry::access_log::Ending;
 use crate::telemetry::reason::Reason;
 
 /// Counters by [`Reason`].
@@ -198,6 +199,11 @@ pub struct ListenerCells {
     /// TLS handshakes that succeeded: from the accept to the end.
     pub handshake_duration: Histogram,
     tls_connections: [Counter; TlsVersion::ALL.len()],
+    flows: [Counter; Ending::ALL.len()],
+    /// Connections of TCP and flows of UDP that were passed on: from the accept to the end.
+    pub flow_duration: Histogram,
+    /// What a limit would have refused, had it not been told to observe.
+    pub observed: ByReason,
     /// Times new certificates were served, or files were whole again. Control plane only.
     pub renewals: Counter,
     /// Times changed files could not be served. Control plane only.
@@ -572,6 +578,12 @@ impl ListenerCells {
     #[inline]
     pub fn handshakes(&self, ending: Handshake) -> &Counter {
         &self.handshakes[ending as usize]
+    }
+
+    /// Connections of TCP and flows of UDP by how they ended.
+    #[inline]
+    pub fn flows(&self, ending: Ending) -> &Counter {
+        &self.flows[ending as usize]
     }
 
     /// Connections whose handshake succeeded, by version.

@@ -12,6 +12,7 @@ use super::registry::{Certificates, Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
 use crate::base::tls::{Handshake, TlsVersion};
 use crate::telemetry::abuse::Abuse;
+use crate::telemetry::access_log::Ending;
 use crate::telemetry::reason::Reason;
 
 /// One family of series.
@@ -261,6 +262,37 @@ pub const FAMILIES: &[Family] = &[
         labels: LISTENER,
         help: "Bytes written to clients, heads included.",
         read: Read::Listener(|c, to| to.counter(&[], c.sum(|c| c.sent_bytes.value()))),
+    },
+    Family {
+        name: "isobar_listener_flows_total",
+        kind: Kind::Counter,
+        labels: &["listener", "outcome"],
+        help: "Connections of TCP and flows of UDP that ended, by how: ok, cancelled (by the client), \
+               failed (the endpoint, a deadline) or refused.",
+        read: Read::Listener(|c, to| {
+            for ending in Ending::ALL {
+                to.counter(&[ending.as_str()], c.sum(|c| c.flows(ending).value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_listener_flow_duration_seconds",
+        kind: Kind::Histogram,
+        labels: LISTENER,
+        help: "Connections of TCP and flows of UDP: from the first sign of one to its end.",
+        read: Read::Listener(|c, to| to.histogram(&sum_of(c, |c| &c.flow_duration))),
+    },
+    Family {
+        name: "isobar_listener_observed_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Connections of TCP and flows of UDP that a limit with mode = \"observe\" would have refused.",
+        read: Read::Listener(|c, to| {
+            let counted = [Reason::RateLimit];
+            for reason in counted {
+                to.counter(&[reason.as_str()], c.sum(|c| c.observed.of(reason).value()));
+            }
+        }),
     },
     // ── TLS of listeners ─────────────────────────────────────────────────────────────────────
     Family {
