@@ -50,6 +50,8 @@ mod pool;
 mod pool_race;
 mod pool_replay;
 mod privileges;
+mod proxy_protocol;
+mod proxy_protocol_peers;
 mod queue;
 mod refusals;
 mod relay_bodies;

@@ -30,6 +30,7 @@ pub mod h2_origin;
 pub mod h2raw;
 pub mod openssl;
 pub mod origin;
+pub mod proxied;
 pub mod proxy;
 #[cfg(test)]
 mod selftest;
