@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, api};
 use crate::balance::{Balancer, Factory, Member};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, nanos};
 use crate::base::tls::CertificateError;
 use crate::config::{Config, Name};
 use crate::listener::handover::{Entry, Inherited, Kind, Manifest};
@@ -395,9 +395,11 @@ impl Server {
         self.published.snapshot.load_full()
     }
 
-    /// How long a drain may take before it cuts.
+    /// How long a drain may take before it cuts: that of the most patient listener.
     pub fn grace(&self) -> Duration {
-        self.live().config().process.grace
+        let live = self.live();
+        let graces = live.graces().into_iter().map(|(_, grace)| grace);
+        graces.max().unwrap_or(live.config().process.grace)
     }
 
     /// Opens the access log's file anew (after a rotation).
@@ -473,7 +475,8 @@ impl Server {
         self.live().workers().have_ended()
     }
 
-    /// Drains for at most `process.grace`, then cuts. Blocks.
+    /// Drains for at most `process.grace`, then cuts; a listener with a `grace` of its own has that.
+    /// Blocks.
     pub fn shutdown(self) -> Shutdown {
         self.shutdown_unless(|_| false)
     }
@@ -496,14 +499,30 @@ impl Server {
     fn end(mut self, heir: Heir, mut is_urgent: impl FnMut(&Self) -> bool) -> Shutdown {
         self.drain_for(heir);
         let clock = Clock::start();
-        let grace = self.live().config().process.grace;
-        let deadline = clock.now().saturating_add(crate::base::clock::nanos(grace));
+        let began = clock.now();
+        let deadline = began.saturating_add(nanos(self.grace()));
+        let mut graces = self.live().graces();
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {
-            if is_urgent(&self) || clock.now() >= deadline {
+            let now = clock.now();
+            if is_urgent(&self) || now >= deadline {
                 ended = Shutdown::Cut;
                 break;
             }
+            graces.retain(|(slot, grace)| {
+                let is_over = now >= began.saturating_add(nanos(*grace));
+                if is_over
+                    && self
+                        .live()
+                        .sockets()
+                        .slot(*slot)
+                        .is_some_and(|(_, open)| open > 0)
+                {
+                    self.live().cut_listener(*slot);
+                    ended = Shutdown::Cut;
+                }
+                !is_over
+            });
             std::thread::park_timeout(DRAIN_POLL);
         }
         self.stop();

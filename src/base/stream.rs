@@ -2,12 +2,14 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buffer;
@@ -102,6 +104,60 @@ impl Stream {
         }
     }
 
+    /// Waits until more than `known` bytes are there, and copies as many as fit without taking them: all
+    /// of them will still be read. `Ok(n)` with `n <= known` is the end. Not for what is encrypted.
+    pub fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+        known: usize,
+    ) -> Poll<io::Result<usize>> {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut was_ready = false;
+        loop {
+            match self {
+                Self::Tcp(s) => ready!(s.poll_read_ready(cx))?,
+                Self::Unix(s) => ready!(s.poll_read_ready(cx))?,
+                Self::Tls(_) | Self::Channel(_) => {
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                }
+            }
+            // Nothing new is as good as nothing: the reactor is to tell of what comes next. Once the
+            // other end has closed it goes on saying that there is something to read.
+            let mut peek = |fd: BorrowedFd<'_>| match rustix::net::recv(fd, &mut *into, flags) {
+                Ok((_, n)) if n <= known && n > 0 && !was_ready => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Ok((_, n)) => Ok(n),
+                Err(e) => Err(e.into()),
+            };
+            let peeked = match self {
+                Self::Tcp(s) => s.try_io(Interest::READABLE, || peek(s.as_fd())),
+                Self::Unix(s) => s.try_io(Interest::READABLE, || peek(s.as_fd())),
+                Self::Tls(_) | Self::Channel(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match peeked {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => was_ready = true,
+                peeked => return Poll::Ready(peeked),
+            }
+        }
+    }
+
+    /// Takes `n` bytes that [`Stream::poll_peek`] has shown, and not one more.
+    pub fn take_peeked(&mut self, n: usize) -> io::Result<()> {
+        let mut bytes = [0; 512];
+        let mut left = n;
+        while left > 0 {
+            let fd = self.fd().ok_or(io::ErrorKind::Unsupported)?;
+            let want = left.min(bytes.len());
+            match rustix::net::recv(fd, &mut bytes[..want], RecvFlags::DONTWAIT)? {
+                (_, 0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                (_, n) => left -= n,
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what is taken of `bytes`. After `Pending` the same bytes are to be written again.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
@@ -193,7 +249,7 @@ impl Stream {
     /// and it sees what the reactor has not yet been told.
     pub fn is_stale_now(&mut self) -> bool {
         let mut byte = [0u8; 1];
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let Some(fd) = self.fd() else {
             return true;
         };
@@ -231,7 +287,7 @@ impl Stream {
     /// Drops what has been received until now, up to 16 KiB, without waiting for more.
     pub fn drop_now(&self) {
         let mut bytes = [0u8; 4096];
-        let flags = rustix::net::RecvFlags::DONTWAIT;
+        let flags = RecvFlags::DONTWAIT;
         let Some(fd) = self.fd() else {
             return;
         };
@@ -240,6 +296,15 @@ impl Stream {
                 Ok((n, _)) if n == bytes.len() => {}
                 _ => return,
             }
+        }
+    }
+
+    /// Our end of it; `None` = it has none that others know.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(s) => s.local_addr().ok(),
+            Self::Tls(s) => s.socket().local_addr(),
+            Self::Unix(_) | Self::Channel(_) => None,
         }
     }
 

@@ -179,19 +179,16 @@ pub(super) async fn forward(
             check_out(worker, upstream, ticket.endpoint(), reuse, now)
         };
         let is_reused = checkout.is_some();
-        let connection = match checkout {
-            Some(connection) => {
-                cells.pool(PoolOutcome::Reused).inc();
-                Ok(connection)
-            }
-            None => {
-                x.phase = Phase::Connect;
-                let dialled = dial(conn, worker, upstream, &ticket, deadlines, now).await;
-                dialled.map(|(connection, at)| {
-                    x.connected_at = Some(at);
-                    connection
-                })
-            }
+        let connection = if let Some(connection) = checkout {
+            cells.pool(PoolOutcome::Reused).inc();
+            Ok(connection)
+        } else {
+            x.phase = Phase::Connect;
+            let dialled = dial(conn, worker, upstream, &ticket, deadlines, now).await;
+            dialled.map(|(connection, at)| {
+                x.connected_at = Some(at);
+                connection
+            })
         };
         let mut connection = match connection {
             Ok(connection) => connection,

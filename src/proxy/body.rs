@@ -198,29 +198,6 @@ impl<'p> Flow<'p> {
         self.has_told = false;
     }
 
-    /// Whether the bytes go through a pipe now.
-    pub(super) fn is_splicing(&self) -> bool {
-        self.pipe.is_some()
-    }
-
-    /// Whether the buffer holds nothing that is still to be written or decoded.
-    pub(super) fn holds_nothing(&self, buffer: &Buffer) -> bool {
-        self.raw == 0 && self.cursor == buffer.len()
-    }
-
-    /// The buffer goes back to its pool; the next one starts empty.
-    pub(super) fn forget_buffer(&mut self) {
-        self.cursor = self.base;
-        self.rewindable = false;
-    }
-
-    /// Returns an empty pipe; the next bytes take one again.
-    pub(super) fn rest(&mut self, pipes: &Pipes) {
-        if let Some(pipe) = self.pipe.take_if(|pipe| pipe.is_empty()) {
-            pipes.put(pipe);
-        }
-    }
-
     /// Returns what was borrowed.
     pub(super) fn release(&mut self, pipes: &Pipes) {
         if let Some(pipe) = self.pipe.take() {

@@ -10,6 +10,7 @@ use crate::upstream::{
     self, ConnectError, Connection, Endpoint, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
 };
 
+use super::announce::announce;
 use super::h1::Conn;
 use super::respond;
 use super::upload::{Deadlines, arm};
@@ -55,10 +56,12 @@ pub(super) async fn dial(
         nanos(upstream.shared.spec.connect_timeout),
     );
     let means = worker.means();
+    let announced = announce(conn, &upstream.shared.spec);
     let made = upstream::open(
         ticket.endpoint(),
         &upstream.shared,
         &means,
+        &announced,
         &conn.timer,
         || conn.is_cutting(),
     );

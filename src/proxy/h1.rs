@@ -11,13 +11,17 @@ use std::time::Duration;
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::coroutine::Coroutine;
+use crate::base::proxy_protocol::Header;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
-use crate::base::tls::{ClientIdentity, TlsServer};
+use crate::base::tls::ClientIdentity;
 
+use super::greet;
 use super::h2;
-use super::handshake::handshake;
 use super::http;
+use super::pump::Start;
+use super::snapshot::ListenerPlan;
+use super::tcp::{self, Joined, Passage};
 use super::upgrade::{self, Tunnel};
 use super::worker::{Life, Phase, Worker};
 
@@ -42,6 +46,8 @@ pub struct Conn {
     pub identity: Option<Rc<ClientIdentity>>,
     /// When it has been open for as long as it may: the answer after that is its last.
     pub expires: Nanos,
+    /// What the PROXY protocol said of it, if it did.
+    pub proxied: Option<Rc<Header>>,
 }
 
 /// What becomes of a connection after its requests were served.
@@ -61,6 +67,8 @@ pub(super) enum Next {
     Tunnel(Box<Tunnel>),
     /// It speaks HTTP/2; what was read of it.
     Http2(Box<Buffer>),
+    /// It is passed on as it is.
+    Passage(Box<Passage>),
 }
 
 /// How long a client that has been answered may send nothing before it is closed: nginx's 5 s are
@@ -109,25 +117,34 @@ pub(super) type Greeted = Option<(Conn, Next)>;
 enum State {
     /// Waiting without a buffer for the first bytes of a request.
     Waiting(Conn),
-    /// Agreeing on TLS.
+    /// Finding out who it is and what it speaks.
     Greeting(Pin<Box<dyn Future<Output = Greeted>>>),
     /// Requests are at hand; the exchanger has the connection.
     Exchanging(Exchanger),
+    /// Looking for an endpoint to pass it on to.
+    Connecting(Pin<Box<dyn Future<Output = Option<Box<Joined>>>>>),
+    /// Passed on.
+    Joined(Box<Joined>),
     /// Lingering, or a tunnel.
     Ending(Pin<Box<dyn Future<Output = ()>>>),
     Ended,
 }
 
-/// Serves one connection to its end, over TLS if there is any; `guard` is dropped with it.
+/// Serves one connection of `listener` to its end; `guard` is dropped with it.
 pub fn serve<G: Unpin>(
     conn: Conn,
-    tls: Option<Arc<TlsServer>>,
+    listener: Arc<ListenerPlan>,
     worker: Rc<Worker>,
     guard: G,
 ) -> impl Future<Output = ()> {
-    let state = match tls {
-        Some(tls) => State::Greeting(Box::pin(handshake(conn, worker.clone(), tls))),
-        None => State::Waiting(conn),
+    let state = if greet::is_needed(&listener) {
+        State::Greeting(Box::pin(greet::greet(conn, worker.clone(), listener)))
+    } else if let Some(upstream) = &listener.layer4.upstream {
+        let passage = Passage::new(upstream, None, Start::Copying);
+        let connected = tcp::connect(conn, worker.clone(), listener, passage);
+        State::Connecting(Box::pin(connected))
+    } else {
+        State::Waiting(conn)
     };
     Serving {
         state,
@@ -164,6 +181,20 @@ impl<G: Unpin> Future for Serving<G> {
                     let (conn, next) = ready!(exchanger.poll_result(cx));
                     this.follow(conn, next);
                 }
+                State::Connecting(connecting) => {
+                    let joined = ready!(connecting.as_mut().poll(cx));
+                    this.state = joined.map_or(State::Ended, State::Joined);
+                }
+                State::Joined(joined) => {
+                    let reason = ready!(joined.poll(cx, &this.worker));
+                    let state = std::mem::replace(&mut this.state, State::Ended);
+                    if let State::Joined(joined) = state
+                        && let Some(conn) = joined.end(reason, &this.worker)
+                    {
+                        let lingering = linger(conn, this.worker.clone());
+                        this.state = State::Ending(Box::pin(lingering));
+                    }
+                }
                 State::Ending(ending) => {
                     ready!(ending.as_mut().poll(cx));
                     this.state = State::Ended;
@@ -195,6 +226,13 @@ impl<G> Serving<G> {
                 State::Ended
             }
             Next::Http2(prefix) => State::Ending(Box::pin(h2::serve(conn, *prefix, worker))),
+            Next::Passage(passage) => match worker.listener_for(conn.life.slot) {
+                Some(listener) => {
+                    let connected = tcp::connect(conn, worker, listener, *passage);
+                    State::Connecting(Box::pin(connected))
+                }
+                None => State::Ended,
+            },
             Next::Linger => State::Ending(Box::pin(linger(conn, worker))),
             Next::Reset => {
                 conn.stream.reset_on_close();

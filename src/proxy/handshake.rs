@@ -40,6 +40,7 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
         ended,
         expires,
         identity: _,
+        proxied,
     } = conn;
     let stream = TlsStream::server(stream, tls.config(), worker.records.clone());
     let mut stream = match stream {
@@ -73,6 +74,7 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
         ended,
         expires,
         identity: None,
+        proxied,
     };
     let Stream::Tls(stream) = &conn.stream else {
         return None;

@@ -19,6 +19,7 @@ use crate::http1::{Progress, RequestBody, ResponseHead};
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome};
 use crate::upstream::{self, ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket};
 
+use super::announce::announce;
 use super::await_head::RESPONSE_LIMITS;
 use super::blame::is_failure;
 use super::dial::{check_out, is_local};
@@ -234,12 +235,13 @@ impl<'a> Hedging<'a> {
             let endpoint = endpoint.clone();
             let upstream = self.upstream.shared.clone();
             let means = worker.means();
+            let announced = announce(conn, &upstream.spec);
             let timer = worker.timers.timer();
             timer.arm(now + nanos(upstream.spec.connect_timeout));
             let life = conn.life.clone();
             Link::Dialing(Box::pin(async move {
                 let is_cut = || life.phase() == Phase::Cutting;
-                upstream::open(&endpoint, &upstream, &means, &timer, is_cut).await
+                upstream::open(&endpoint, &upstream, &means, &announced, &timer, is_cut).await
             }))
         };
         Some(Running {

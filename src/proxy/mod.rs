@@ -1,5 +1,6 @@
 //! Moving requests and responses: the data path.
 
+mod announce;
 mod answer;
 mod attempt;
 mod await_head;
@@ -9,6 +10,7 @@ mod dial;
 mod exchange;
 mod flow;
 mod forwarded;
+mod greet;
 mod grpc;
 mod h1;
 mod h2;
@@ -18,6 +20,7 @@ mod hedge;
 mod http;
 pub mod limit;
 mod pipeline;
+mod pump;
 mod queue;
 mod read_head;
 mod redirect;
@@ -29,6 +32,7 @@ pub mod snapshot;
 mod splice;
 mod stick;
 mod target;
+mod tcp;
 mod trailers;
 mod turn_away;
 mod upgrade;

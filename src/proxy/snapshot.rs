@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
@@ -170,9 +171,27 @@ impl Snapshot {
         self.listeners.get(slot)?.as_deref()
     }
 
-    /// The same, to be kept.
+    /// The longest grace that listeners have of their own which pass things on to `upstream`.
+    pub fn grace_of(&self, upstream: &str) -> Option<Duration> {
+        let plans = self.listeners.iter().flatten();
+        let leading = plans.filter(|plan| plan.layer4.leads_to(upstream));
+        leading.filter_map(|plan| plan.spec.grace).max()
+    }
+
+    /// The plan of the listener in `slot`, to be kept.
     pub fn kept_listener(&self, slot: usize) -> Option<Arc<ListenerPlan>> {
         self.listeners.get(slot)?.clone()
+    }
+}
+
+// === impl Layer4 ===
+
+impl Layer4 {
+    /// Whether something is passed on to `upstream`.
+    fn leads_to(&self, upstream: &str) -> bool {
+        let passthrough = self.passthrough.iter().map(|(_, to)| to);
+        let mut all = passthrough.chain(&self.upstream).chain(&self.other);
+        all.any(|to| &*to.spec.name == upstream)
     }
 }
 

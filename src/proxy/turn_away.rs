@@ -9,13 +9,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::config::HeaderEdits;
+use crate::config::{HeaderEdits, Serves};
 use crate::telemetry::reason::Reason;
 
 use super::exchange::Exchange;
+use super::flow::{FlowExchange, Transport};
 use super::h1::{Conn, linger};
 use super::respond::{self, Answer};
 use super::snapshot::Held;
+use super::tcp;
 use super::worker::Worker;
 
 /// Lingering connections of one worker: most clients send their request within a round trip, so
@@ -33,6 +35,14 @@ pub fn turn_away(
     worker: &Rc<Worker>,
     snapshot: Rc<Held>,
 ) -> Option<impl Future<Output = ()> + use<>> {
+    if let Some(listener) = snapshot.kept_listener(conn.life.slot)
+        && matches!(listener.spec.serves, Serves::Tcp(_))
+    {
+        let now = worker.clock.now();
+        let x = FlowExchange::begin(listener, Transport::Tcp, conn.peer, now);
+        tcp::refuse(conn, worker, x, Reason::ConnectionsLimit);
+        return None;
+    }
     // Over TLS nothing can be said before the handshake, which is what there is no room for.
     let is_tls = snapshot
         .listener(conn.life.slot)

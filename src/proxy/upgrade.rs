@@ -1,16 +1,11 @@
 //! Tunnels: after a 101 the two connections are joined, whatever is spoken on them.
-//!
-//! An idle tunnel holds no buffer and no pipe: each direction waits for readability first, borrows
-//! from the worker, and gives back once everything read has been written.
 
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
-use crate::base::stream::Stream;
 use crate::http1::RequestHead;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
@@ -18,11 +13,11 @@ use crate::telemetry::reason::Reason;
 use crate::upstream::Connection;
 
 use super::answer::send;
-use super::body::{Flow, FlowError, Framing, Reader};
 use super::exchange::Exchange;
 use super::h1::{Conn, Next};
 use super::headers;
 use super::http::After;
+use super::pump::{Pump, Start, at_fault};
 use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
 use super::upload::Deadlines;
@@ -45,16 +40,6 @@ pub(super) struct Tunnel {
     pub outbound: Buffer,
     /// No progress for this long ends it.
     pub idle_timeout: Nanos,
-}
-
-/// One direction.
-struct Half {
-    flow: Flow<'static>,
-    buffer: Buffer,
-    out: Vec<u8>,
-    done: bool,
-    /// It ended because its destination, having said all it had to say, closed.
-    deaf: bool,
 }
 
 /// Answers 101 and hands both connections over to a tunnel.
@@ -125,26 +110,33 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
         early.push(&inbound.filled()[head_len..]);
         inbound.truncate(head_len);
     }
-    let mut up = Half::new(early);
-    let mut down = Half::new(outbound);
+    let mut up = Pump::new(early, Start::Copying);
+    let mut down = Pump::new(outbound, Start::Copying);
     conn.timer.arm(worker.clock.now() + idle_timeout);
     let mut progress = 0;
     let reason = poll_fn(|cx| {
-        let up_ended = up.poll(cx, &worker, &mut conn.stream, &mut connection.stream);
-        let down_ended = down.poll(cx, &worker, &mut connection.stream, &mut conn.stream);
-        if let Err(reason) = up.judge(up_ended, Reason::ClientGone, Reason::EndpointReset) {
-            return Poll::Ready(Some(reason));
+        let (client, endpoint) = (&mut conn.stream, &mut connection.stream);
+        if let Err((side, _)) = up.poll(cx, &worker, client, endpoint, down.is_done) {
+            return Poll::Ready(Some(at_fault(
+                side,
+                Reason::ClientGone,
+                Reason::EndpointReset,
+            )));
         }
-        if let Err(reason) = down.judge(down_ended, Reason::EndpointReset, Reason::ClientGone) {
-            return Poll::Ready(Some(reason));
+        if let Err((side, _)) = down.poll(cx, &worker, endpoint, client, up.is_done) {
+            return Poll::Ready(Some(at_fault(
+                side,
+                Reason::EndpointReset,
+                Reason::ClientGone,
+            )));
         }
-        if up.done && down.done {
+        if up.is_done && down.is_done {
             return Poll::Ready(None);
         }
         if conn.is_cutting() || connection.is_cut() {
             return Poll::Ready(Some(Reason::Draining));
         }
-        let moved = up.flow.progress + down.flow.progress;
+        let moved = up.moved + down.moved;
         if moved != progress {
             progress = moved;
             conn.timer.arm(worker.clock.now() + idle_timeout);
@@ -163,17 +155,15 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
         connection.stream.reset_on_close();
     }
     exchange.reason = reason;
-    exchange.body_in += up.flow.body_bytes;
-    exchange.body_out += down.flow.body_bytes;
-    exchange.received += up.flow.body_bytes;
-    exchange.sent += down.flow.body_bytes;
-    let lingers = reason.is_none() && up.deaf;
-    for half in [up, down] {
-        cells.spliced_bytes.add(half.flow.spliced);
-        cells
-            .copied_bytes
-            .add(half.flow.body_bytes - half.flow.spliced);
-        half.release(&worker);
+    exchange.body_in += up.moved;
+    exchange.body_out += down.moved;
+    exchange.received += up.moved;
+    exchange.sent += down.moved;
+    let lingers = reason.is_none() && up.is_deaf;
+    for mut pump in [up, down] {
+        cells.spliced_bytes.add(pump.spliced);
+        cells.copied_bytes.add(pump.moved - pump.spliced);
+        pump.release(&worker);
     }
     cells.tunnels.dec();
     if let Some(ticket) = &exchange.ticket {
@@ -194,88 +184,4 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
     let now = worker.clock.now();
     exchange.record(&worker, conn.peer, Some((&head, inbound.filled())), now);
     lingers.then_some(conn)
-}
-
-// === impl Half ===
-
-impl Half {
-    fn new(buffer: Buffer) -> Self {
-        let flow = Flow::new(Reader::UntilClose, Framing::Raw, 0, u64::MAX);
-        Self {
-            flow,
-            buffer,
-            out: Vec::new(),
-            done: false,
-            deaf: false,
-        }
-    }
-
-    /// Moves what can be moved; passes the end of one direction on as the end of that direction
-    /// only (half-close).
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        worker: &Worker,
-        from: &mut Stream,
-        to: &mut Stream,
-    ) -> Result<(), FlowError> {
-        if self.done {
-            return Ok(());
-        }
-        if self.buffer.is_none() && !self.flow.is_splicing() {
-            match from.poll_readable(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Err(e)) => return Err(FlowError::Read(e)),
-                Poll::Ready(Ok(())) => self.buffer = worker.buffers.take(),
-            }
-        }
-        match self
-            .flow
-            .poll(cx, from, &mut self.buffer, to, &mut self.out, &worker.pipes)
-        {
-            Poll::Ready(Err(e)) => return Err(e),
-            Poll::Ready(Ok(())) => {
-                self.done = true;
-                to.shutdown_write();
-                worker
-                    .buffers
-                    .put(std::mem::replace(&mut self.buffer, Buffer::none()));
-            }
-            Poll::Pending if self.flow.holds_nothing(&self.buffer) => {
-                self.flow.rest(&worker.pipes);
-                self.flow.forget_buffer();
-                worker
-                    .buffers
-                    .put(std::mem::replace(&mut self.buffer, Buffer::none()));
-            }
-            Poll::Pending => {}
-        }
-        Ok(())
-    }
-
-    /// What becomes of the tunnel: `from` and `to` are the reasons should either side be gone.
-    fn judge(
-        &mut self,
-        polled: Result<(), FlowError>,
-        from: Reason,
-        to: Reason,
-    ) -> Result<(), Reason> {
-        match polled {
-            Ok(()) => Ok(()),
-            // Not a reset: its FIN came before, and what it sent until then is still on its way
-            // in the other direction.
-            Err(FlowError::Write(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
-                self.done = true;
-                self.deaf = true;
-                Ok(())
-            }
-            Err(FlowError::Write(_)) => Err(to),
-            Err(_) => Err(from),
-        }
-    }
-
-    fn release(mut self, worker: &Worker) {
-        self.flow.release(&worker.pipes);
-        worker.buffers.put(self.buffer);
-    }
 }

@@ -15,7 +15,7 @@ use crate::telemetry::metrics::cells::WorkerCells;
 use crate::upstream::{LocalUpstream, Means, Upstream};
 
 use super::h1::Exchanger;
-use super::snapshot::{Held, Published};
+use super::snapshot::{Held, ListenerPlan, Published};
 use super::splice::Pipes;
 use super::turn_away::TurnedAway;
 
@@ -229,6 +229,11 @@ impl Worker {
         let leaving = self.published.leaving.load();
         let (_, last) = leaving.iter().find(|(leaving, _)| *leaving == slot)?;
         Some(Rc::new(Held(last.clone())))
+    }
+
+    /// The plan of the listener in `slot`, as [`Worker::snapshot_for`] has it.
+    pub fn listener_for(&self, slot: usize) -> Option<Arc<ListenerPlan>> {
+        self.snapshot_for(slot)?.kept_listener(slot)
     }
 
     /// What the connections of the listener in `slot` do.

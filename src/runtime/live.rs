@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::base::clock::{Clock, Nanos};
 use crate::base::tls::CertificateError;
 use crate::config::units::format_duration;
-use crate::config::{self, Config, Name};
+use crate::config::{self, Config, Name, OnDown};
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
@@ -274,6 +274,8 @@ impl Live {
         for slot in &prepared.removed {
             if let Some((name, _)) = self.sockets.slot(*slot) {
                 let name = name.clone();
+                let own = old.listener(*slot).and_then(|plan| plan.spec.grace);
+                let grace = own.unwrap_or(grace);
                 self.leaving
                     .add_listener(*slot, name, old.clone(), now, grace);
             }
@@ -400,6 +402,8 @@ impl Live {
             .seats(&upstream.spec, upstream.zone.as_ref(), &known, wanted);
         let now = self.clock.now();
         let grace = self.config.process.grace;
+        let own = self.published.snapshot.load().grace_of(name);
+        let grace = own.map_or(grace, |own| own.max(grace));
         let stays: Stays = seats.iter().map(|s| Arc::as_ptr(&s.endpoint)).collect();
         self.leaving
             .keep_endpoints(|endpoint| stays.contains(&Arc::as_ptr(endpoint)));
@@ -440,8 +444,14 @@ impl Live {
             for change in changes.iter().filter(|c| c.health == Health::Up) {
                 upstream.forget(&change.endpoint);
             }
-            if !changes.is_empty() {
-                upstream.publish_health(self.clock.now());
+            if changes.is_empty() {
+                continue;
+            }
+            upstream.publish_health(self.clock.now());
+            if upstream.spec.on_down == OnDown::Close {
+                let down = changes.iter().filter(|c| c.health == Health::Down);
+                down.for_each(|change| change.endpoint.disconnect());
+                self.workers.tell(|_| Command::Wake);
             }
         }
     }
@@ -727,7 +737,7 @@ impl Live {
             .leaving
             .advance(now, |slot| sockets.slot(slot).map_or(0, |(_, open)| open));
         for slot in due.cut {
-            self.workers.tell(|_| Command::CutListener { slot });
+            self.cut_listener(slot);
         }
         if due.wake {
             self.workers.tell(|_| Command::Wake);
@@ -774,6 +784,24 @@ impl Live {
         self.workers.tell(|_| Command::Drain { last_call, heir });
     }
 
+    /// How long the connections of each listener may take to end, by slot.
+    pub fn graces(&self) -> Vec<(usize, Duration)> {
+        let snapshot = self.published.snapshot.load();
+        let plans = snapshot.listeners.iter().enumerate();
+        let plans = plans.filter_map(|(slot, plan)| Some((slot, plan.as_ref()?)));
+        plans
+            .map(|(slot, plan)| {
+                let grace = self.config.process.grace;
+                (slot, plan.spec.grace.unwrap_or(grace))
+            })
+            .collect()
+    }
+
+    /// Ends what is left of the listener in `slot`.
+    pub fn cut_listener(&self, slot: usize) {
+        self.workers.tell(|_| Command::CutListener { slot });
+    }
+
     /// Ends everything now: cuts what is left, joins the workers, writes the last log lines.
     pub fn stop(&mut self) {
         self.is_stopping = true;
@@ -809,6 +837,7 @@ impl Live {
             for endpoint in &upstream.members.load().endpoints {
                 if !stays.contains(&Arc::as_ptr(endpoint)) {
                     let name = upstream.spec.name.clone();
+                    let grace = old.grace_of(&name).map_or(grace, |own| own.max(grace));
                     self.leaving
                         .add_endpoint(name, endpoint.clone(), now, grace);
                 }

@@ -444,7 +444,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
     let snapshot = worker.snapshot_for(listening.slot);
     let Some((held, plan)) = snapshot
         .as_ref()
-        .and_then(|held| Some((held, held.listener(listening.slot)?)))
+        .and_then(|held| Some((held, held.kept_listener(listening.slot)?)))
     else {
         shared.spread.sub(worker.index);
         return;
@@ -456,8 +456,9 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         peer,
         life: worker.life(listening.slot),
         ended: false,
-        expires: expiry(plan, worker),
+        expires: expiry(&plan, worker),
         identity: None,
+        proxied: None,
     };
     // Relaxed: a count; one connection too many for an instant is no harm.
     let open = listening.open.fetch_add(1, Ordering::Relaxed);
@@ -478,7 +479,7 @@ fn admit(shared: &Rc<Shared>, listening: &Admitting, stream: Stream, peer: Optio
         of_listener: listening.open.clone(),
         cells: plan.cells.clone(),
     };
-    spawn_local(serve(conn, plan.tls.clone(), worker.clone(), guard));
+    spawn_local(serve(conn, plan, worker.clone(), guard));
 }
 
 /// When a connection that begins now has been open for long enough: up to a tenth sooner or later than

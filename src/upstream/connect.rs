@@ -83,12 +83,14 @@ pub fn is_local(error: &io::Error) -> bool {
 }
 
 /// A connection to `endpoint`, or a stream on one, for an exchange: made if there is none. `timer` holds
-/// the deadline, armed by the caller; `is_cut` says whether the process cuts what is left. Whether it
+/// the deadline, armed by the caller; `announced` is what a new connection begins with, before all else;
+/// `is_cut` says whether the process cuts what is left. Whether it
 /// was made for this exchange is told beside it. Cancel-safe: dropping the future closes what was begun.
 pub async fn open(
     endpoint: &LocalEndpoint,
     upstream: &Upstream,
     means: &Means,
+    announced: &[u8],
     timer: &Timer,
     is_cut: impl Fn() -> bool,
 ) -> Result<Connection, ConnectError> {
@@ -108,7 +110,10 @@ pub async fn open(
             Turn::H1 => None,
         }
     };
-    let stream = connect(&endpoint.shared.addr, timer, &is_cut).await?;
+    let mut stream = connect(&endpoint.shared.addr, timer, &is_cut).await?;
+    if !announced.is_empty() {
+        announce(&mut stream, announced, timer, &is_cut).await?;
+    }
     let stream = match &spec.tls {
         Some(tls) => secure(stream, tls, &endpoint.shared.addr, means, timer, &is_cut).await?,
         None => stream,
@@ -172,6 +177,27 @@ async fn connect(
             return Poll::Ready(result.map_err(ConnectError::Io));
         }
         ended(cx, timer, is_cut)
+    })
+    .await
+}
+
+/// Says `bytes` first, on a connection on which nothing was said yet.
+async fn announce(
+    stream: &mut Stream,
+    bytes: &[u8],
+    timer: &Timer,
+    is_cut: &impl Fn() -> bool,
+) -> Result<(), ConnectError> {
+    let mut left = bytes;
+    poll_fn(|cx| {
+        while !left.is_empty() {
+            match stream.poll_write(cx, left) {
+                Poll::Ready(Ok(n)) => left = &left[n..],
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(ConnectError::Io(e))),
+                Poll::Pending => return ended(cx, timer, is_cut),
+            }
+        }
+        Poll::Ready(Ok(()))
     })
     .await
 }

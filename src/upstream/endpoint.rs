@@ -1,7 +1,7 @@
 //! One endpoint as all workers share it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -33,6 +33,8 @@ pub struct Endpoint {
     /// It was removed, and what was in flight has had its time. Read on every turn of an exchange,
     /// written once: it lies among fields that nobody writes.
     cut: AtomicBool,
+    /// How often all that was connected to it was ended. As `cut`, written rarely.
+    epoch: AtomicU32,
     /// A [`Health`]; written by the control plane's lock holder alone.
     health: AtomicU8,
     /// Left alone for what requests say of it; written as `health` is.
@@ -130,6 +132,7 @@ impl Endpoint {
             idle_limit: IdleLimit::default(),
             cells,
             cut: AtomicBool::new(false),
+            epoch: AtomicU32::new(0),
             health: AtomicU8::new(Health::Unchecked as u8),
             ejected: AtomicBool::new(false),
             ejection: ArcSwapOption::empty(),
@@ -272,6 +275,19 @@ impl Endpoint {
     /// Ends the exchanges with it, at their next turn; `false` takes that back.
     pub fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Which generation of connections one made now belongs to.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        // Relaxed: as `is_cut`.
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Ends the exchanges on all connections that are there, at their next turn; those made from now
+    /// on are not touched.
+    pub fn disconnect(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Exchanges in flight.

@@ -29,6 +29,8 @@ pub struct Connection {
     /// For how long it had been idle when it was last taken from the pool.
     idle_for: Nanos,
     endpoint: Arc<Endpoint>,
+    /// The endpoint's when it was made.
+    epoch: u32,
     /// `None` = a stream of a connection, which is counted by itself.
     counted: Option<Counted>,
 }
@@ -75,6 +77,7 @@ impl Connection {
             stream,
             idle_for: 0,
             counted: Some(Counted::new(endpoint.clone(), worker)),
+            epoch: endpoint.epoch(),
             endpoint,
         }
     }
@@ -85,14 +88,16 @@ impl Connection {
             stream: Stream::Channel(stream),
             idle_for: 0,
             endpoint: endpoint.clone(),
+            epoch: endpoint.epoch(),
             counted: None,
         }
     }
 
-    /// Whether its endpoint was removed and has had its time to drain: what is left ends now.
+    /// Whether its endpoint was removed and has had its time to drain, or was disconnected: what is
+    /// left ends now.
     #[inline]
     pub fn is_cut(&self) -> bool {
-        self.endpoint.is_cut()
+        self.endpoint.is_cut() || self.endpoint.epoch() != self.epoch
     }
 
     /// It was taken from the pool and turned out to have been closed there.

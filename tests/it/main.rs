@@ -70,6 +70,7 @@ mod routing;
 mod routing_actions;
 mod sticky_signed;
 mod support;
+mod tcp;
 mod tiers;
 mod tls_alpn;
 mod tls_bodies;

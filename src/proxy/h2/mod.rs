@@ -9,6 +9,7 @@ mod patience;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -20,6 +21,7 @@ use tokio::task::spawn_local;
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
 use crate::base::coroutine::Coroutine;
+use crate::base::proxy_protocol::{Addresses, Header, Tlvs, Version};
 use crate::base::stream::Stream;
 use crate::config::Http2;
 use crate::http2::ServerStream;
@@ -81,6 +83,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         ended: _,
         expires,
         identity,
+        proxied,
     } = conn;
     let Some(snapshot) = worker.snapshot_for(life.slot) else {
         return;
@@ -92,6 +95,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         return;
     };
     let is_encrypted = stream.is_encrypted();
+    let proxied = proxied.or_else(|| origin(&stream, peer).map(Rc::new));
     let watch = Rc::new(Watch::new(&limits, worker.clock));
     let io = WatchedIo::new(stream, prefix, watch.clone());
     let cells = listener.cells.clone();
@@ -156,6 +160,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                         ended: false,
                         expires: Nanos::MAX,
                         identity: identity.clone(),
+                        proxied: proxied.clone(),
                     };
                     spawn_local(exchange(conn, worker.clone(), open));
                 }
@@ -220,9 +225,28 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
             ended: false,
             expires,
             identity,
+            proxied,
         };
         linger(conn, worker).await;
     }
+}
+
+/// What endpoints are to be told of a connection whose streams do not know it.
+fn origin(stream: &Stream, peer: Option<SocketAddr>) -> Option<Header> {
+    let addresses = Addresses {
+        source: peer?,
+        destination: stream.local_addr()?,
+    };
+    let mut tlvs = Tlvs::default();
+    if stream.is_encrypted() {
+        tlvs.set_alpn(b"h2");
+    }
+    Some(Header {
+        len: 0,
+        version: Version::V2,
+        addresses: Some(addresses),
+        tlvs,
+    })
 }
 
 fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
@@ -255,7 +279,7 @@ async fn exchange(conn: Conn, worker: Rc<Worker>, _open: Open) {
     match next {
         // Its end was told; a request that was not read to its end is reset with NO_ERROR by `h2`
         // (RFC 9113 section 8.1).
-        Next::Close | Next::Idle | Next::Linger | Next::Http2(_) => {}
+        Next::Close | Next::Idle | Next::Linger | Next::Http2(_) | Next::Passage(_) => {}
         Next::Reset => conn.stream.reset_on_close(),
         Next::Tunnel(tunnel) => {
             Box::pin(upgrade::run(conn, *tunnel, worker)).await;

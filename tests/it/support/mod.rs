@@ -33,6 +33,7 @@ pub mod origin;
 pub mod proxy;
 #[cfg(test)]
 mod selftest;
+pub mod tcp;
 pub mod tls;
 pub mod unreachable;
 pub mod watched;

@@ -1,0 +1,198 @@
+//! Two connections joined, whatever is spoken on them: one direction of it.
+//!
+//! A quiet direction holds no buffer and no pipe: it waits for readability first, borrows from the
+//! worker, and gives back once everything that was read has been written. Small messages are copied (a
+//! read and a write, and no third call: a short read tells that there is no more); bulk goes through a
+//! pipe inside the kernel, for as long as it is bulk.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::base::buffer::Buffer;
+use crate::base::stream::Stream;
+use crate::telemetry::reason::Reason;
+
+use super::splice::{Pipe, SPLICE_MIN, Side, Spliced};
+use super::worker::Worker;
+
+/// One direction of two connections that are joined.
+#[derive(Debug)]
+pub(super) struct Pump {
+    buffer: Buffer,
+    pipe: Option<Pipe>,
+    /// Whether the next bytes go through a pipe.
+    is_bulk: bool,
+    /// Its source has ended; what was read is still to be written.
+    has_ended: bool,
+    /// Its source's end was passed on.
+    pub is_done: bool,
+    /// It ended because its destination, having said all it had to say, closed.
+    pub is_deaf: bool,
+    /// Bytes that were written.
+    pub moved: u64,
+    /// Those of them that went through a pipe.
+    pub spliced: u64,
+}
+
+/// How two connections begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With messages, as it seems: bulk must show itself.
+    Copying,
+    /// In the kernel at once: nobody here looks at the bytes.
+    Splicing,
+}
+
+/// A turn of a pipe that moves less is no bulk: reading what is there would have done it.
+const BULK_TURN: u64 = 16 * 1024;
+
+/// The reason when `side` of a direction failed from `source` to `destination`.
+pub(super) fn at_fault(side: Side, source: Reason, destination: Reason) -> Reason {
+    match side {
+        Side::Read => source,
+        Side::Write => destination,
+    }
+}
+
+// === impl Pump ===
+
+impl Pump {
+    /// A direction; `first` was read of its source already.
+    pub(super) fn new(first: Buffer, start: Start) -> Self {
+        Self {
+            buffer: first,
+            pipe: None,
+            is_bulk: start == Start::Splicing,
+            has_ended: false,
+            is_done: false,
+            is_deaf: false,
+            moved: 0,
+            spliced: 0,
+        }
+    }
+
+    /// Moves what can be moved. The end of the source is passed on as the end of this direction only
+    /// (half-close), unless `is_last`: then both connections are about to be closed, which says it too.
+    ///
+    /// # Errors
+    /// Which side failed, and how.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        from: &mut Stream,
+        to: &mut Stream,
+        is_last: bool,
+    ) -> Result<(), (Side, io::Error)> {
+        if self.is_done {
+            return Ok(());
+        }
+        match self.advance(cx, worker, from, to) {
+            Poll::Ready(Ok(())) => {
+                self.is_done = true;
+                // TLS tells an end from a cut, and a stream of HTTP/2 has no other way.
+                if !is_last || !matches!(to, Stream::Tcp(_) | Stream::Unix(_)) {
+                    to.shutdown_write();
+                }
+            }
+            Poll::Ready(Err((Side::Write, e))) if e.kind() == io::ErrorKind::BrokenPipe => {
+                // Not a reset: its FIN came before, and what it sent until then is still on its way in
+                // the other direction.
+                self.is_done = true;
+                self.is_deaf = true;
+            }
+            Poll::Ready(Err(failed)) => return Err(failed),
+            Poll::Pending => {}
+        }
+        self.rest(worker);
+        Ok(())
+    }
+
+    /// Ready when the source has ended and everything was written.
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<Result<(), (Side, io::Error)>> {
+        loop {
+            while !self.buffer.is_empty() {
+                match to.poll_write(cx, self.buffer.filled()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err((Side::Write, io::ErrorKind::WriteZero.into())));
+                    }
+                    Poll::Ready(Ok(n)) => {
+                        self.buffer.consume(n);
+                        self.moved += n as u64;
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Write, e))),
+                }
+            }
+            if self.has_ended {
+                return Poll::Ready(Ok(()));
+            }
+            if (self.is_bulk || self.pipe.is_some())
+                && let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
+                && let Some(pipe) = self.pipe.take().or_else(|| worker.pipes.take())
+            {
+                let pipe = self.pipe.insert(pipe);
+                let before = self.moved;
+                let (mut left, mut waits) = (u64::MAX, Side::Read);
+                let polled = pipe.poll(cx, from, to, &mut left, &mut self.moved, &mut waits);
+                let turn = self.moved - before;
+                self.spliced += turn;
+                match polled {
+                    Poll::Pending => {
+                        self.is_bulk &= waits == Side::Write || turn >= BULK_TURN;
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(Spliced::Done | Spliced::SourceEnded)) => {
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(failed)) => return Poll::Ready(Err(failed)),
+                }
+            }
+            if self.buffer.is_none() {
+                match from.poll_readable(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
+                    Poll::Ready(Ok(())) => self.buffer = worker.buffers.take(),
+                }
+            }
+            match from.poll_read(cx, &mut self.buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.has_ended = true,
+                Poll::Ready(Ok(_)) => {
+                    let is_full = self.buffer.spare().is_empty();
+                    self.is_bulk = is_full && self.moved >= SPLICE_MIN;
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
+            }
+        }
+    }
+
+    /// Gives back what nothing lies in.
+    fn rest(&mut self, worker: &Worker) {
+        if self.is_done || self.buffer.is_empty() {
+            let buffer = std::mem::replace(&mut self.buffer, Buffer::none());
+            worker.buffers.put(buffer);
+        }
+        let is_done = self.is_done;
+        if let Some(pipe) = self.pipe.take_if(|pipe| is_done || pipe.is_empty()) {
+            worker.pipes.put(pipe);
+        }
+    }
+
+    /// Whether bytes that were read are still to be written.
+    pub(super) fn holds_bytes(&self) -> bool {
+        !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    /// Gives everything back.
+    pub(super) fn release(&mut self, worker: &Worker) {
+        self.is_done = true;
+        self.rest(worker);
+    }
+}

@@ -1,0 +1,357 @@
+//! THE STORY OF A CONNECTION whose bytes are passed on as they are, top to bottom.
+//!
+//! ```text
+//! 1 whom it comes from, what it begins with      -> greet.rs, if the listener wants to know
+//! 2 may it go on: rates, breaker                 -> flow.rs
+//! 3 attempts { pick or wait, connect }           -> queue.rs, dial.rs: nothing was sent, so another
+//!                                                   endpoint may be asked
+//! 4 joined: both directions until both have ended -> pump.rs
+//! 5 record, exactly once                         -> flow.rs
+//! ```
+//!
+//! What one side does the other learns as it was: an end as an end, of that direction alone; a reset as
+//! a reset. A connection that could not be served is reset, so that nobody takes it for an empty answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::base::buffer::Buffer;
+use crate::base::clock::{Nanos, nanos};
+use crate::base::rng::Rng;
+use crate::config::{Retry, Serves};
+use crate::telemetry::access_log::Phase;
+use crate::telemetry::metrics::cells::EndpointOutcome;
+use crate::telemetry::reason::Reason;
+use crate::upstream::{Connection, LocalUpstream, Picked, Seen, Ticket, Tried, Upstream};
+
+use super::dial::dial;
+use super::flow::{FlowExchange, Transport, hash_key};
+use super::h1::Conn;
+use super::pump::{Pump, Start, at_fault};
+use super::queue::{self, Wanting};
+use super::retry::{self, Tries};
+use super::snapshot::ListenerPlan;
+use super::upload::Deadlines;
+use super::worker::Worker;
+
+/// Where a connection goes as it is.
+#[derive(Debug)]
+pub(super) struct Passage {
+    /// To whom.
+    pub upstream: Arc<Upstream>,
+    /// The name that it asks for, if it is TLS.
+    pub name: Option<Box<str>>,
+    /// How it is moved at first.
+    pub start: Start,
+}
+
+/// A client's connection and one to an endpoint, joined. It is all that such a pair costs while it is
+/// quiet, beside its task and its sockets.
+#[derive(Debug)]
+pub(super) struct Joined {
+    conn: Conn,
+    connection: Connection,
+    up: Pump,
+    down: Pump,
+    exchange: FlowExchange,
+    /// No progress for this long ends it.
+    idle_timeout: Nanos,
+    /// The same once one side has ended its direction.
+    half_close_timeout: Nanos,
+    /// What had moved when the timer was last armed.
+    progress: u64,
+}
+
+/// What `passthrough` and `detect` of HTTP listeners have: an hour is what TCP listeners have too.
+const IDLE: Nanos = 3600 * 1_000_000_000;
+
+/// Time for an answer that is computed once the request has ended.
+const HALF_CLOSE: Nanos = 300 * 1_000_000_000;
+
+/// Connects a client with an endpoint; `None` = it is over.
+pub(super) async fn connect(
+    mut conn: Conn,
+    worker: Rc<Worker>,
+    listener: Arc<ListenerPlan>,
+    passage: Passage,
+) -> Option<Box<Joined>> {
+    let now = worker.clock.now();
+    let mut x = FlowExchange::begin(listener, Transport::Tcp, conn.peer, now);
+    x.name = passage.name;
+    match find_endpoint(&mut conn, &worker, &mut x, &passage.upstream).await {
+        Ok(connection) => Some(Box::new(Joined::new(
+            conn,
+            connection,
+            x,
+            passage.start,
+            &worker,
+        ))),
+        Err(reason) => {
+            refuse(conn, &worker, x, reason);
+            None
+        }
+    }
+}
+
+/// Ends a connection that nobody serves.
+pub(super) fn refuse(mut conn: Conn, worker: &Worker, mut x: FlowExchange, reason: Reason) {
+    x.reason = Some(reason);
+    conn.stream.reset_on_close();
+    drop(conn);
+    x.record(worker, worker.clock.now());
+}
+
+/// A connection to an endpoint for it.
+async fn find_endpoint(
+    conn: &mut Conn,
+    worker: &Worker,
+    x: &mut FlowExchange,
+    upstream: &Arc<Upstream>,
+) -> Result<Connection, Reason> {
+    let upstream = x.admit(worker, upstream, x.started)?;
+    let cells = upstream.shared.cells.worker(worker.index);
+    let spec = &upstream.shared.spec;
+    let mut key = Vec::new();
+    hash_key(spec, x.client.map(|c| c.ip()), &mut key);
+    let key = (!key.is_empty()).then_some(&key[..]);
+    // Nothing but connecting takes time here, and that has a limit of its own.
+    let deadlines = Deadlines {
+        total: None,
+        attempt: None,
+        per_try: None,
+        client_idle: Nanos::MAX,
+        endpoint_idle: Nanos::MAX,
+    };
+    let retry = Retry::default();
+    let mut tries = Tries::new(&retry);
+    loop {
+        x.phase = Phase::Pick;
+        let mut now = worker.clock.now();
+        x.picked_at = Some(now);
+        let is_called = !tries.is_first();
+        let picked = {
+            let mut rng = worker.rng.borrow_mut();
+            upstream.pick(key, tries.tried(), is_called, now, &mut rng)
+        };
+        let ticket = match picked {
+            Picked::One(ticket) => ticket,
+            Picked::Nobody => {
+                cells.no_endpoint.inc();
+                return Err(Reason::NoEndpoint);
+            }
+            Picked::Full => {
+                x.phase = Phase::Queue;
+                let wanting = Waiting {
+                    key,
+                    tried: tries.tried(),
+                };
+                let waited = queue::wait_for(conn, worker, &upstream, wanting, deadlines);
+                let ticket = Box::pin(waited).await?;
+                now = worker.clock.now();
+                ticket
+            }
+        };
+        x.attempts += 1;
+        x.phase = Phase::Connect;
+        match dial(conn, worker, &upstream, &ticket, deadlines, now).await {
+            Ok((connection, at)) => {
+                // What comes of it is the client's and the endpoint's own affair: this it was good for.
+                ticket.observe(Seen::Answered, Some(at.saturating_sub(now)), at);
+                x.connected_at = Some(at);
+                x.ticket = Some(ticket);
+                x.phase = Phase::Tunnel;
+                return Ok(connection);
+            }
+            Err((reason, seen)) => {
+                let now = worker.clock.now();
+                let another = retry::kind_of(reason).and_then(|why| {
+                    let mut rng = worker.rng.borrow_mut();
+                    let at = (worker.index, now);
+                    tries.another(why, ticket.endpoint(), &upstream, None, at, &mut rng)
+                });
+                x.ticket = Some(ticket);
+                if another.is_none() {
+                    x.conclude(seen, now);
+                    return Err(reason);
+                }
+                x.let_go();
+            }
+        }
+    }
+}
+
+/// A connection that waits for an endpoint with room.
+struct Waiting<'a> {
+    key: Option<&'a [u8]>,
+    tried: &'a Tried,
+}
+
+// === impl Waiting ===
+
+impl Wanting for Waiting<'_> {
+    fn pick(&mut self, upstream: &LocalUpstream, now: Nanos, rng: &mut Rng) -> Picked {
+        upstream.pick(self.key, self.tried, true, now, rng)
+    }
+
+    /// What it has sent is not taken, so its end can be seen only while it has sent nothing; one that has,
+    /// and went, is found out by the first write.
+    fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool {
+        let mut first = [0; 1];
+        matches!(
+            conn.stream.poll_peek(cx, &mut first, 0),
+            Poll::Ready(Ok(0) | Err(_))
+        )
+    }
+}
+
+// === impl Passage ===
+
+impl Passage {
+    pub(super) fn new(upstream: &Arc<Upstream>, name: Option<String>, start: Start) -> Self {
+        Self {
+            upstream: upstream.clone(),
+            name: name.map(Into::into),
+            start,
+        }
+    }
+}
+
+// === impl Joined ===
+
+impl Joined {
+    fn new(
+        conn: Conn,
+        connection: Connection,
+        exchange: FlowExchange,
+        start: Start,
+        worker: &Worker,
+    ) -> Self {
+        let (idle_timeout, half_close_timeout) = match &exchange.listener.spec.serves {
+            Serves::Tcp(tcp) => (
+                tcp.idle_timeout.map_or(Nanos::MAX, nanos),
+                nanos(tcp.half_close_timeout),
+            ),
+            Serves::Http | Serves::Udp(_) => (IDLE, HALF_CLOSE),
+        };
+        let joined = Self {
+            conn,
+            connection,
+            up: Pump::new(Buffer::none(), start),
+            down: Pump::new(Buffer::none(), start),
+            exchange,
+            idle_timeout,
+            half_close_timeout,
+            progress: 0,
+        };
+        joined.arm(worker.clock.now());
+        joined
+    }
+
+    /// Gives it its time again.
+    fn arm(&self, now: Nanos) {
+        let patience = if self.up.is_done || self.down.is_done {
+            self.idle_timeout.min(self.half_close_timeout)
+        } else {
+            self.idle_timeout
+        };
+        match now.checked_add(patience) {
+            Some(at) => self.conn.timer.arm(at),
+            None => self.conn.timer.disarm(),
+        }
+    }
+
+    /// Moves what can be moved; ready when there is nothing more to come: why, if it is a fault.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<Option<Reason>> {
+        let was_half = self.up.is_done || self.down.is_done;
+        let (client, endpoint) = (&mut self.conn.stream, &mut self.connection.stream);
+        let (up, down) = (&mut self.up, &mut self.down);
+        if let Err((side, _)) = up.poll(cx, worker, client, endpoint, down.is_done) {
+            let reason = at_fault(side, Reason::ClientGone, Reason::EndpointReset);
+            return Poll::Ready(Some(reason));
+        }
+        if let Err((side, _)) = down.poll(cx, worker, endpoint, client, up.is_done) {
+            let reason = at_fault(side, Reason::EndpointReset, Reason::ClientGone);
+            return Poll::Ready(Some(reason));
+        }
+        if up.is_done && down.is_done {
+            return Poll::Ready(None);
+        }
+        if self.conn.is_cutting() || self.connection.is_cut() {
+            return Poll::Ready(Some(Reason::Draining));
+        }
+        let moved = up.moved + down.moved;
+        let is_half = up.is_done || down.is_done;
+        if moved != self.progress || is_half != was_half {
+            self.progress = moved;
+            let now = worker.clock.now();
+            if self.down.moved > 0 && self.exchange.first_byte_at.is_none() {
+                self.exchange.first_byte_at = Some(now);
+            }
+            self.arm(now);
+        }
+        if self.conn.timer.has_expired(cx) {
+            return Poll::Ready(Some(Reason::ClientIdle));
+        }
+        Poll::Pending
+    }
+
+    /// Closes both and records it. The client's connection comes back if it still sends, and closing it
+    /// would reset it and lose what it has not read yet.
+    pub(super) fn end(self, reason: Option<Reason>, worker: &Worker) -> Option<Conn> {
+        let Self {
+            mut conn,
+            mut connection,
+            up,
+            down,
+            exchange: mut x,
+            ..
+        } = self;
+        // What lies here when time is up is lost: nobody may take what came before for all of it.
+        let is_quiet = match reason {
+            None => true,
+            Some(Reason::ClientIdle) => !up.holds_bytes() && !down.holds_bytes(),
+            Some(_) => false,
+        };
+        if !is_quiet {
+            conn.stream.reset_on_close();
+            connection.stream.reset_on_close();
+        }
+        let now = worker.clock.now();
+        if x.first_byte_at.is_none() && down.moved > 0 {
+            x.first_byte_at = Some(now);
+        }
+        x.reason = reason;
+        x.bytes_in = up.moved;
+        x.bytes_out = down.moved;
+        let (outcome, seen) = match reason {
+            // It took the connection and then would not have it.
+            Some(Reason::EndpointReset) if down.moved == 0 => {
+                (EndpointOutcome::Reset, Seen::Failed)
+            }
+            Some(Reason::EndpointReset) => (EndpointOutcome::Reset, Seen::Answered),
+            Some(Reason::ClientGone | Reason::Draining) => {
+                (EndpointOutcome::Cancelled, Seen::Cancelled)
+            }
+            _ => (EndpointOutcome::Ok, Seen::Answered),
+        };
+        x.count_outcome(worker, outcome);
+        if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
+            let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
+            endpoint.sent_bytes.add(up.moved);
+            endpoint.received_bytes.add(down.moved);
+            Ticket::judge(ticket, &upstream.shared, seen, now);
+        }
+        x.conclude(seen, now);
+        let lingers = reason.is_none() && up.is_deaf;
+        let cells = worker.cells();
+        for mut pump in [up, down] {
+            cells.spliced_bytes.add(pump.spliced);
+            cells.copied_bytes.add(pump.moved - pump.spliced);
+            pump.release(worker);
+        }
+        drop(connection);
+        x.record(worker, now);
+        lingers.then_some(conn)
+    }
+}
