@@ -30,13 +30,17 @@ const MESSAGE_BYTES: usize = 64;
 /// Of one read of a large answer: more than a socket ever holds.
 const READ_BYTES: usize = 8 << 20;
 
-/// So long without any answer, datagrams are sent again.
+/// So long without any answer, datagrams are sent again; longer than a proxy that shares its core with
+/// a compiler is ever silent.
 const LOST_AFTER: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000_000,
+    tv_sec: 1,
+    tv_nsec: 0,
 };
 
-/// So many connections that broke or times that nothing came, and the run is over.
+/// So many times in a row without any answer, and the run is over.
+const SILENT: usize = 10;
+
+/// So many connections that broke or were refused, and the run is over.
 const ENOUGH: usize = 100;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -55,6 +59,8 @@ struct Load {
     clients: Vec<Client>,
     sent: usize,
     seen: Seen,
+    /// Times in a row that nothing came.
+    silent: usize,
     buffer: Vec<u8>,
 }
 
@@ -103,6 +109,7 @@ fn main() {
             latencies: Vec::with_capacity(count),
             ..Seen::default()
         },
+        silent: 0,
         buffer: vec![0; READ_BYTES],
     };
     load.clients = (0..clients.parse::<usize>().unwrap().min(count))
@@ -131,13 +138,19 @@ impl Load {
             let spare = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(&self.epoll, spare, Some(&LOST_AFTER)) {
                 Ok(0) => self.nothing_came(),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(_) => self.silent = 0,
+                Err(Errno::INTR) => {}
                 Err(e) => panic!("epoll: {e}"),
             }
             for event in events.drain(..) {
                 self.ready(event.data.u64() as usize);
             }
-            if self.seen.connect + self.seen.broken + self.seen.lost > ENOUGH {
+            if self.seen.connect + self.seen.broken > ENOUGH {
+                return;
+            }
+            if self.silent == SILENT {
+                let waiting = self.clients.iter().filter(|c| c.is_waiting).count();
+                self.seen.lost += waiting;
                 return;
             }
         }
@@ -240,11 +253,18 @@ impl Load {
         }
     }
 
+    /// Datagrams are lost, and connections that were refused made anew; a stream only waits.
     fn nothing_came(&mut self) {
-        self.seen.lost += 1;
+        self.silent += 1;
         for i in 0..self.clients.len() {
             let client = &self.clients[i];
-            if client.is_waiting && (self.kind == Kind::Udp || client.socket.is_none()) {
+            if !client.is_waiting {
+                continue;
+            }
+            if self.kind == Kind::Udp {
+                self.seen.lost += 1;
+                self.send(i);
+            } else if client.socket.is_none() {
                 self.send(i);
             }
         }
