@@ -1,0 +1,5 @@
+//! Datagrams.
+
+mod flows;
+mod key;
+mod quic;
