@@ -1,5 +1,6 @@
 //! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, one stable hash, one
-//! keyed hash, one generator of random numbers, the load of an endpoint, the words of systemd.
+//! keyed hash, one generator of random numbers, the load of an endpoint, the PROXY protocol, the words of
+//! systemd.
 
 pub mod addr;
 pub mod buffer;
@@ -8,6 +9,7 @@ pub mod coroutine;
 pub mod decimal;
 pub mod hash;
 pub mod load;
+pub mod proxy_protocol;
 pub mod rng;
 pub mod siphash;
 pub mod stream;
