@@ -31,7 +31,7 @@ mod stick;
 mod target;
 mod trailers;
 mod turn_away;
-mod udp;
+pub mod udp;
 mod upgrade;
 mod upload;
 mod worker;
