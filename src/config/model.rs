@@ -219,7 +219,8 @@ pub enum FlowKey {
 /// `listeners.NAME.proxy_protocol`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocol {
-    /// Who speaks it; at least one. Connections of others are refused.
+    /// Who speaks it, beside everybody who connects to a Unix socket; at least one, unless all binds are
+    /// such sockets. Connections of others are refused.
     pub from: Vec<IpNet>,
     /// Within what time the header must be there.
     pub timeout: Duration,

@@ -123,6 +123,11 @@ impl<'a> Node<'a> {
         self.value.as_str()
     }
 
+    /// How many values there are: of one that is no list, one.
+    pub(super) fn list_length(&self) -> usize {
+        self.value.as_array().map_or(1, |a| a.len())
+    }
+
     pub(super) fn list_is_empty(&self) -> bool {
         self.value.as_array().is_some_and(|a| a.is_empty())
     }

@@ -527,7 +527,7 @@ fn what_is_set_replaces_what_was_told() {
     assert_eq!(tlvs.ssl(), Some(&b"\x01\0\0\0\x01\x21\0\x07TLSv1.2"[..]));
     tlvs.set_unique_id(&[7; 129]);
     assert_eq!(tlvs.unique_id(), None, "rather none than half of one");
-    tlvs.set_alpn(&[b'x'; 70_000]);
+    tlvs.set_alpn(&vec![b'x'; 70_000]);
     assert_eq!(tlvs.alpn(), None);
 }
 

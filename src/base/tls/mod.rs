@@ -7,6 +7,7 @@
 //! | `client` | whom a client trusts, what it proves itself with |
 //! | `gate` | what handshakes may cost a worker in one turn |
 //! | `handshake` | how handshakes with clients end |
+//! | `hello` | what a connection begins with: whom a ClientHello asks for, or HTTP |
 //! | `identity` | who a client is by its certificate, as endpoints are told |
 //! | `name` | names in certificates as text (RFC 4514) |
 //! | `resolver` | which certificate a client gets |
@@ -23,6 +24,7 @@ mod client;
 pub(crate) mod fixture;
 mod gate;
 mod handshake;
+mod hello;
 mod identity;
 mod name;
 mod resolver;
@@ -40,6 +42,7 @@ pub use certificate::{
 pub use client::{ClientSetup, TlsClient, Trust, TrustError, server_name};
 pub use gate::{Entered, Gate};
 pub use handshake::{Handshake, failure_in_words, handshake_failure};
+pub use hello::{ClientHello, HELLO_MAX, Peeked, alert, looks_like_http, peek};
 pub use identity::{ClientIdentity, identity};
 pub use server::{Look, Stamp, TlsServer};
 pub use spec::{CertificateFiles, ClientAuth, ServerSpec, TlsVersion};

@@ -7,7 +7,9 @@ use toml::{Table, Value};
 use crate::base::addr::{BindAddr, EndpointAddr};
 
 use super::super::effective;
-use super::super::model::{CheckTls, Endpoint, Listener, Name, Route, Upstream, UpstreamTls};
+use super::super::model::{
+    CheckTls, Endpoint, Listener, Name, Route, Serves, Upstream, UpstreamTls,
+};
 use super::{Binding, BindingChange, Change, FieldChange, Kind, render};
 
 /// An endpoint with its upstream's name.
@@ -38,7 +40,10 @@ pub(super) fn listener(old: &Listener, new: &Listener) -> Change {
     );
     let (before, after): (HashSet<_>, HashSet<_>) =
         (old.bind.iter().collect(), new.bind.iter().collect());
-    if before == after {
+    // The ports of UDP are others than those of TCP.
+    let is_udp = |listener: &Listener| matches!(listener.serves, Serves::Udp(_));
+    let moved = is_udp(old) != is_udp(new);
+    if before == after && !moved {
         return changed(what);
     }
     let binding = |address: &BindAddr, change| Binding {
@@ -46,14 +51,15 @@ pub(super) fn listener(old: &Listener, new: &Listener) -> Change {
         change,
     };
     let of_new = new.bind.iter().map(|address| {
-        let change = if before.contains(address) {
+        let change = if before.contains(address) && !moved {
             BindingChange::Kept
         } else {
             BindingChange::Added
         };
         binding(address, change)
     });
-    let gone = old.bind.iter().filter(|address| !after.contains(address));
+    let gone = old.bind.iter();
+    let gone = gone.filter(|address| moved || !after.contains(address));
     let gone = gone.map(|address| binding(address, BindingChange::Removed));
     Change::Rebind {
         from: old.bind.clone(),

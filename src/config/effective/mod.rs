@@ -5,8 +5,10 @@
 //! stands for "none" there. Paths are given as they were resolved. What an upstream inherited from
 //! `[defaults]` stands in the upstream.
 //!
-//! `tables` makes one table of each part, with those of `resilience` and `tls` in them; plans compare the same tables (`diff`).
+//! `tables` and `listener` make one table of each part, with those of `resilience` and `tls` in them;
+//! plans compare the same tables (`diff`).
 
+mod listener;
 mod resilience;
 mod tables;
 mod tls;
@@ -17,8 +19,9 @@ use crate::route::Rule;
 
 use super::model::{Action, Config, HeaderEdits, Retry, Rewrite, Route};
 
+pub(super) use listener::listener;
 use tables::Put as _;
-pub(super) use tables::{admin, endpoint, listener, log, process, route, upstream};
+pub(super) use tables::{admin, endpoint, log, process, route, upstream};
 
 /// Keys whose values nobody is shown, such as `upstreams.*.password`. There are none: what is secret
 /// stands in files of its own, and here are their paths.

@@ -76,19 +76,21 @@ fn retry_on(on: &RetryOn) -> Vec<Value> {
     words
 }
 
-/// `rate_limit`: one as a table, several as a list.
-pub(super) fn rate_limits(limits: &[RateLimit]) -> Option<Value> {
+/// `rate_limit`: one as a table, several as a list; `all` is the key that counts everybody together.
+pub(super) fn rate_limits(limits: &[RateLimit], all: &str) -> Option<Value> {
     match limits {
         [] => None,
-        [limit] => Some(Value::Table(rate_limit(limit))),
+        [limit] => Some(Value::Table(rate_limit(limit, all))),
         limits => {
-            let all = limits.iter().map(|limit| Value::Table(rate_limit(limit)));
-            Some(Value::Array(all.collect()))
+            let limits = limits
+                .iter()
+                .map(|limit| Value::Table(rate_limit(limit, all)));
+            Some(Value::Array(limits.collect()))
         }
     }
 }
 
-fn rate_limit(limit: &RateLimit) -> Table {
+fn rate_limit(limit: &RateLimit, all: &str) -> Table {
     let RateLimit {
         key,
         rate,
@@ -102,7 +104,7 @@ fn rate_limit(limit: &RateLimit) -> Table {
         LimitKey::Client => "client".to_owned(),
         LimitKey::Cookie(name) => format!("cookie:{name}"),
         LimitKey::Header(name) => format!("header:{name}"),
-        LimitKey::Route => "route".to_owned(),
+        LimitKey::Route => all.to_owned(),
     };
     table.put("key", word);
     table.put("rate", *rate);

@@ -14,11 +14,11 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, Forwarding,
-    GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Listener, Log, LogTarget,
-    MysqlCheck, Process, Queue, Rewrite, Route, Sticky, Upstream, UpstreamTls, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, GrpcCheck,
+    HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Log, LogTarget, MysqlCheck, OnDown,
+    Process, ProxyVersion, Queue, Rewrite, Route, Sticky, Upstream, UpstreamTls, WhenUnhealthy,
 };
-use super::super::units::{format_duration, format_size};
+use super::super::units::format_duration;
 use super::{resilience, tls};
 
 /// Puts keys in the order in which they are written.
@@ -122,70 +122,6 @@ fn access_log(log: &AccessLog) -> Table {
     table
 }
 
-/// A table `[listeners.NAME]`, without the shorthand `upstream`.
-pub(in super::super) fn listener(listener: &Listener) -> Table {
-    let Listener {
-        name: _,
-        bind,
-        serves: _,
-        proxy_protocol: _,
-        passthrough: _,
-        detect: _,
-        grace: _,
-        max_connections,
-        header_timeout,
-        keepalive_timeout,
-        idle_timeout,
-        max_header_bytes,
-        max_headers,
-        max_body_bytes,
-        max_pipelined,
-        trusted_proxies,
-        forwarding,
-        tls: server_tls,
-        http2,
-        max_connection_age,
-    } = listener;
-    let Forwarding {
-        x_forwarded,
-        forwarded,
-        via,
-        request_id,
-    } = forwarding;
-    let mut table = Table::new();
-    table.put("bind", texts(bind));
-    table.put("protocol", "http");
-    // An empty list says the default, none.
-    table.put("trusted_proxies", texts(trusted_proxies));
-    table.put("max_connections", *max_connections);
-    table.put("header_timeout", duration(*header_timeout));
-    table.put("keepalive_timeout", duration(*keepalive_timeout));
-    table.put("idle_timeout", duration(*idle_timeout));
-    table.put("max_header_bytes", format_size(*max_header_bytes as u64));
-    table.put("max_headers", *max_headers as i64);
-    table.put(
-        "max_body_bytes",
-        max_body_bytes.map_or_else(|| "none".to_owned(), format_size),
-    );
-    table.put("max_pipelined", *max_pipelined);
-    let mut told = Table::new();
-    told.put("x_forwarded", *x_forwarded);
-    told.put("forwarded", *forwarded);
-    told.put_some("via", via.as_deref());
-    told.put(
-        "request_id",
-        request_id.as_ref().map_or("off", HeaderName::as_str),
-    );
-    table.put("forwarding", told);
-    table.put(
-        "max_connection_age",
-        max_connection_age.map_or_else(|| "off".to_owned(), duration),
-    );
-    table.put("http2", tls::http2(http2.as_ref()));
-    table.put_some("tls", server_tls.as_deref().map(tls::listener_tls));
-    table
-}
-
 /// A table `[[routes]]`, without its name.
 pub(in super::super) fn route(route: &Route) -> Table {
     let Route {
@@ -211,11 +147,7 @@ pub(in super::super) fn route(route: &Route) -> Table {
     } = rule;
     let mut table = Table::new();
     table.put_list("listeners", texts(listeners));
-    let hosts = hosts.iter().map(|host| match host {
-        HostPattern::Exact(host) => Value::from(host.as_str()),
-        HostPattern::Wildcard(host) => Value::from(format!("*.{host}")),
-    });
-    table.put_list("host", hosts.collect());
+    table.put_list("host", hosts.iter().map(host).collect());
     match path {
         Some(PathPattern::Exact(path)) => table.put("path", path.as_str()),
         Some(PathPattern::Prefix(path)) => table.put("path", format!("{path}/*")),
@@ -257,7 +189,7 @@ pub(in super::super) fn route(route: &Route) -> Table {
     }
     table.put_some("timeout", timeout.map(duration));
     table.put_some("retry", resilience::retry(retry, action));
-    table.put_some("rate_limit", resilience::rate_limits(rate_limits));
+    table.put_some("rate_limit", resilience::rate_limits(rate_limits, "route"));
     table.put_some(
         "max_concurrent",
         max_concurrent.map(resilience::max_concurrent),
@@ -302,8 +234,8 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         protocol: _,
         tls,
         max_streams: _,
-        send_proxy_protocol: _,
-        on_down: _,
+        send_proxy_protocol,
+        on_down,
     } = upstream;
     let mut table = Table::new();
     table.put("dynamic", *dynamic);
@@ -323,6 +255,13 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         table.put("sticky", sticky);
     }
     tls::upstream(upstream, &mut table);
+    table.put_some(
+        "send_proxy_protocol",
+        send_proxy_protocol.map(|version| match version {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        }),
+    );
     table.put("connect_timeout", duration(*connect_timeout));
     table.put("idle_timeout", duration(*idle_timeout));
     let Keepalive {
@@ -355,6 +294,14 @@ pub(in super::super) fn upstream(upstream: &Upstream) -> Table {
         WhenUnhealthy::FailOpen => "fail_open",
     };
     table.put("when_unhealthy", word);
+    // Without checks nobody takes an endpoint down.
+    if health.is_some() || agent.is_some() || *on_down != OnDown::Keep {
+        let word = match on_down {
+            OnDown::Close => "close",
+            OnDown::Keep => "keep",
+        };
+        table.put("on_down", word);
+    }
     table
 }
 
@@ -470,6 +417,14 @@ pub(in super::super) fn endpoint(endpoint: &Endpoint) -> Table {
     table
 }
 
+/// A host, as a file has it.
+pub(super) fn host(pattern: &HostPattern) -> Value {
+    Value::from(match pattern {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Wildcard(host) => format!("*.{host}"),
+    })
+}
+
 fn balance(policy: &Policy, hash_key: &HashKey) -> Value {
     let Policy { kind, bounded_load } = policy;
     let (word, hashes) = match kind {
@@ -568,6 +523,6 @@ fn field(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-fn texts<T: ToString>(all: &[T]) -> Vec<Value> {
+pub(super) fn texts<T: ToString>(all: &[T]) -> Vec<Value> {
     all.iter().map(|t| Value::from(t.to_string())).collect()
 }

@@ -71,7 +71,8 @@ pub(super) fn listener_tls(tls: &ListenerTls) -> Table {
     let protocols = alpn
         .iter()
         .map(|protocol| Value::from(String::from_utf8_lossy(protocol).into_owned()));
-    table.put("alpn", Value::Array(protocols.collect()));
+    // An empty list would be an error: it reads like "nobody".
+    table.put_list("alpn", protocols.collect());
     if let Some(ClientAuth {
         cas,
         crls,

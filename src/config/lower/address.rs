@@ -50,14 +50,16 @@ pub(super) fn bind<'a>(
                     "`{}` is a name: a listener needs an address",
                     *text
                 ));
-                report.push(
-                    d.help("write \":PORT\" for every address of the machine, or one IP address"),
-                );
+                report.push(d.help(instead_of_name(*text)));
                 return None;
             }
             Read::Url | Read::Nonsense => {
                 let d = bad(format!("`{}` is not an address to listen on", *text));
-                report.push(d.help(FORMS));
+                let port = text.strip_prefix("*:").and_then(|p| p.parse::<u16>().ok());
+                report.push(match port {
+                    Some(port) => d.help(format!("did you mean \":{port}\"?")),
+                    None => d.help(FORMS),
+                });
                 return None;
             }
         },
@@ -73,6 +75,21 @@ pub(super) fn bind<'a>(
         value: addr,
         at: text.at,
     })
+}
+
+/// What to write where somebody named a machine: a name is looked up at one moment and may mean another
+/// address, or two, at the next.
+fn instead_of_name(text: &str) -> String {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "8080"));
+    if host.eq_ignore_ascii_case("localhost") {
+        return format!(
+            "it may mean two addresses: write \"127.0.0.1:{port}\", \"[::1]:{port}\", or a list of both"
+        );
+    }
+    format!(
+        "a name can mean another address tomorrow: write \":{port}\" for every address of this machine \
+         (IPv4 and IPv6), or one of them, such as \"192.0.2.1:{port}\" or \"[2001:db8::1]:{port}\""
+    )
 }
 
 /// `admin.bind`: one IP address and port.

@@ -10,11 +10,11 @@ use crate::base::addr::BindAddr;
 use crate::route::{RouteTable, Rule};
 
 use super::super::diagnostic::{Diagnostic, Report};
-use super::super::model::{Action, Config, HeaderEdits, Name, Retry, Rewrite, Route};
+use super::super::model::{Action, Config, HeaderEdits, Name, Retry, Rewrite, Route, Serves};
 use super::super::node::quote_all;
 use super::super::suggest::closest;
 use super::process::Main;
-use super::{Draft, Reference, address, route};
+use super::{Draft, Reference, address, reach, route};
 
 /// Puts the parts together and reports what does not fit.
 pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
@@ -28,6 +28,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
     shorthand_names(&draft, report);
     binds(&draft, &main, report);
     references(&draft, report);
+    reach::check(&draft, report);
     timeouts(&draft, report);
     // What an error left out would look unused, and routes whose matchers are wrong look alike.
     let sound = !report.has_errors();
@@ -87,7 +88,9 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
 /// Pairs (route that never answers, route that answers instead), by index in `config.routes`: the
 /// router itself is asked, so `check` and the running proxy cannot disagree.
 fn shadowed_routes(config: &Config) -> Vec<(usize, usize)> {
-    let listeners: Vec<Name> = config.listeners.iter().map(|l| l.name.clone()).collect();
+    // Where there are no requests, no route answers.
+    let http = config.listeners.iter().filter(|l| l.serves == Serves::Http);
+    let listeners: Vec<Name> = http.map(|l| l.name.clone()).collect();
     let rules = config
         .routes
         .iter()
@@ -143,16 +146,17 @@ fn shorthand_names(draft: &Draft<'_>, report: &Report) {
 
 /// No two listeners may want one address.
 fn binds(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
-    let all: Vec<_> = main
-        .admin_binds
-        .iter()
-        .chain(draft.listeners.iter().flat_map(|l| &l.binds))
-        .collect();
+    // The ports of UDP are others than those of TCP.
+    let of_listeners = draft.listeners.iter().flat_map(|l| {
+        let udp = matches!(l.listener.serves, Serves::Udp(_));
+        l.binds.iter().map(move |bind| (bind, udp))
+    });
+    let all = main.admin_binds.iter().map(|bind| (bind, false));
     // By port (or path), so that thousands of listeners are not compared with one another.
-    let mut by_port: HashMap<String, Vec<&address::Bind<'_>>> = HashMap::new();
-    for bind in all {
+    let mut by_port: HashMap<_, Vec<&address::Bind<'_>>> = HashMap::new();
+    for (bind, udp) in all.chain(of_listeners) {
         let text = bind.value.to_string();
-        let others = by_port.entry(place_of(&bind.value)).or_default();
+        let others = by_port.entry((place_of(&bind.value), udp)).or_default();
         if let Some(other) = others
             .iter()
             .find(|o| address::conflict(&o.value, &bind.value))
@@ -205,11 +209,19 @@ fn references(draft: &Draft<'_>, report: &Report) {
         };
         report.push(Diagnostic::error("unknown-reference", name.at, message).help(help));
     };
+    let others: HashMap<&str, &super::listener::Draft<'_>> = draft
+        .listeners
+        .iter()
+        .filter(|l| l.listener.serves != Serves::Http)
+        .map(|l| (&*l.name.value, l))
+        .collect();
     for route in &draft.routes {
-        route
-            .listeners
-            .iter()
-            .for_each(|l| check("listener", &listeners, l));
+        for name in &route.listeners {
+            check("listener", &listeners, name);
+            if let Some(other) = others.get(&*name.value) {
+                no_requests(name, other, report);
+            }
+        }
         route
             .upstreams
             .iter()
@@ -219,8 +231,25 @@ fn references(draft: &Draft<'_>, report: &Report) {
         listener
             .upstream
             .iter()
+            .chain(&listener.targets)
             .for_each(|u| check("upstream", &upstreams, u));
     }
+}
+
+/// A route for a listener that has none.
+fn no_requests(name: &Reference<'_>, listener: &super::listener::Draft<'_>, report: &Report) {
+    let word = listener.listener.serves.as_str();
+    let message = format!(
+        "listener `{}` speaks `{word}`: it has no requests",
+        name.value
+    );
+    let d = Diagnostic::error("wrong-protocol", name.at, message);
+    let d = d.related(listener.name.at, "it is this one");
+    let help = format!(
+        "it has no routes: write upstream = \"NAME\" in [listeners.{}]",
+        name.value
+    );
+    report.push(d.help(help));
 }
 
 /// What nothing leads to.
@@ -229,7 +258,8 @@ fn used(draft: &Draft<'_>, report: &Report) {
         .routes
         .iter()
         .flat_map(|r| &r.upstreams)
-        .chain(draft.listeners.iter().filter_map(|l| l.upstream.as_ref()))
+        .chain(draft.listeners.iter().flat_map(|l| &l.upstream))
+        .chain(draft.listeners.iter().flat_map(|l| &l.targets))
         .map(|u| &*u.value)
         .collect();
     for upstream in draft
@@ -248,7 +278,9 @@ fn used(draft: &Draft<'_>, report: &Report) {
         .flat_map(|r| &r.listeners)
         .map(|l| &*l.value)
         .collect();
-    for l in draft.listeners.iter().filter(|l| l.upstream.is_none()) {
+    let of_requests = |l: &&super::listener::Draft<'_>| l.listener.serves == Serves::Http;
+    let without = |l: &&super::listener::Draft<'_>| l.upstream.is_none();
+    for l in draft.listeners.iter().filter(of_requests).filter(without) {
         if !everywhere && !reached.contains(&*l.name.value) {
             let message = format!(
                 "listener `{}` has no route: every request gets 404",
@@ -258,9 +290,14 @@ fn used(draft: &Draft<'_>, report: &Report) {
             report.push(d.help("write upstream = \"NAME\" in it, or a route for it"));
         }
     }
-    if draft.listeners.is_empty() && !draft.routes.is_empty() {
+    if !draft.listeners.iter().any(|l| of_requests(&l)) && !draft.routes.is_empty() {
         let at = draft.routes[0].at;
-        let d = Diagnostic::warning("unused-route", at, "there are routes but no listener");
+        let message = if draft.listeners.is_empty() {
+            "there are routes but no listener"
+        } else {
+            "there are routes but no listener that speaks `http`"
+        };
+        let d = Diagnostic::warning("unused-route", at, message);
         report.push(d.help("write [listeners.web] with bind = \":8080\""));
     }
 }

@@ -1,4 +1,4 @@
-//! `rate_limit` and `max_concurrent` of `[[routes]]`
+//! `rate_limit` of `[[routes]]` and of listeners of layer 4, and `max_concurrent`
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,6 +10,15 @@ use super::super::reader::{Aliases, Table};
 use super::super::units::MAX_DURATION;
 use super::headers;
 use super::process::set;
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Connections or flows are counted.
+    Listener,
+    /// Exchanges are.
+    Route,
+}
 
 const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
@@ -52,17 +61,17 @@ pub(super) fn whole(node: Node<'_>) -> Option<NonZeroU32> {
 }
 
 /// `rate_limit`: a table, or a list of them.
-pub(super) fn rate_limits(route: &Table<'_>) -> Vec<RateLimit> {
-    let Some(node) = route.get("rate_limit") else {
+pub(super) fn rate_limits(table: &Table<'_>, of: Of) -> Vec<RateLimit> {
+    let Some(node) = table.get("rate_limit") else {
         return Vec::new();
     };
     let nodes = if node.is_table() {
         vec![node]
     } else if node.is_list() {
         if node.list_is_empty() {
-            let message = format!("`rate_limit` of {} is an empty list", route.what);
+            let message = format!("`rate_limit` of {} is an empty list", table.what);
             let d = node.error("empty-list", message);
-            route
+            table
                 .report
                 .push(d.help("leave `rate_limit` out for no limit"));
         }
@@ -70,31 +79,45 @@ pub(super) fn rate_limits(route: &Table<'_>) -> Vec<RateLimit> {
     } else {
         let help = "write rate_limit = { key = \"client\", rate = 100, per = \"1s\" }";
         let d = node.mismatch("a table or a list of tables");
-        route.report.push(d.help(help));
+        table.report.push(d.help(help));
         Vec::new()
+    };
+    let kind = match of {
+        Of::Listener => "listeners.*.rate_limit",
+        Of::Route => "routes.rate_limit",
     };
     nodes
         .into_iter()
         .filter_map(|node| {
-            let what = format!("`rate_limit` of {}", route.what);
-            rate_limit(node.table(what, "routes.rate_limit")?)
+            let what = format!("`rate_limit` of {}", table.what);
+            rate_limit(node.table(what, kind)?, of)
         })
         .collect()
 }
 
 /// One limit; `None` = it has no usable rate, which was reported.
-fn rate_limit(table: Table<'_>) -> Option<RateLimit> {
+fn rate_limit(table: Table<'_>, of: Of) -> Option<RateLimit> {
     table.known_as(ALIASES);
     let key = table
         .text("key")
-        .map_or(Some(LimitKey::Client), |text| limit_key(text, &table));
+        .map_or(Some(LimitKey::Client), |text| match of {
+            Of::Listener => listener_key(text, &table),
+            Of::Route => limit_key(text, &table),
+        });
     let rate = table
         .require("rate")
         .and_then(|n| n.bounded(1..=MAX_RATE, Some("for no limit, leave `rate_limit` out")))
         .map(|n| *n as u32);
     let mut per = Duration::from_secs(1);
     set(&mut per, table.timeout("per"));
-    let burst = table.bounded("burst", 1..=MAX_RATE, "1 spaces exchanges evenly");
+    let burst = table.bounded(
+        "burst",
+        1..=MAX_RATE,
+        match of {
+            Of::Listener => "1 spaces connections evenly",
+            Of::Route => "1 spaces exchanges evenly",
+        },
+    );
     let mode = mode(&table);
     let max_keys = table.bounded(
         "max_keys",
@@ -104,9 +127,10 @@ fn rate_limit(table: Table<'_>) -> Option<RateLimit> {
     if let (Some(LimitKey::Route), Some(max_keys)) = (&key, max_keys) {
         let message = format!("`max_keys` of {} does nothing", table.what);
         let d = Diagnostic::warning("no-effect", max_keys.at, message);
-        table
-            .report
-            .push(d.help("key = \"route\" counts everybody together"));
+        table.report.push(d.help(match of {
+            Of::Listener => "key = \"listener\" counts everybody together",
+            Of::Route => "key = \"route\" counts everybody together",
+        }));
     }
     let limit = RateLimit {
         key: key.unwrap_or(LimitKey::Client),
@@ -130,6 +154,24 @@ fn rate_limit(table: Table<'_>) -> Option<RateLimit> {
     }
     table.finish();
     rate.map(|_| limit)
+}
+
+/// The same where there is no request: whom a connection or a flow is of is all that is known.
+fn listener_key(text: Located<'_, &str>, table: &Table<'_>) -> Option<LimitKey> {
+    let help = match *text {
+        "client" => return Some(LimitKey::Client),
+        "listener" => return Some(LimitKey::Route),
+        "route" => "there are no routes here: \"listener\" counts everybody together",
+        other if other.starts_with("header") || other.starts_with("cookie") => {
+            "there are no requests here, only addresses: `client`, or `listener` for everybody \
+             together"
+        }
+        _ => "one of `client`, `listener`",
+    };
+    let message = format!("`{}` is no key of {}", text.escape_debug(), table.what);
+    let d = Diagnostic::error("bad-limit-key", text.at, message);
+    table.report.push(d.help(help));
+    None
 }
 
 fn limit_key(text: Located<'_, &str>, table: &Table<'_>) -> Option<LimitKey> {

@@ -10,8 +10,14 @@ use super::super::model::{Forwarding, Listener, Serves};
 use super::super::node::Node;
 use super::super::reader::{Aliases, Table};
 use super::super::units::format_duration;
-use super::process::{protocol, set};
-use super::{Reference, address, headers, http2, listener_tls, reference};
+use super::layer4::Spoken;
+use super::listener_tls::Inside;
+use super::process::set;
+use super::{
+    Reference, address, first_bytes, headers, http2, layer4, listener_tls, proxy_protocol,
+    reference,
+};
+use crate::base::addr::BindAddr;
 
 /// A listener with its places.
 #[derive(Debug)]
@@ -19,8 +25,10 @@ pub(super) struct Draft<'a> {
     pub(super) listener: Listener,
     pub(super) name: Reference<'a>,
     pub(super) binds: Vec<address::Bind<'a>>,
-    /// The shorthand.
+    /// The shorthand of HTTP.
     pub(super) upstream: Option<Reference<'a>>,
+    /// Whom connections or datagrams go to as they are.
+    pub(super) targets: Vec<Reference<'a>>,
 }
 
 /// Smallest and largest request head that may be asked for: below 1 KiB browsers' requests fail,
@@ -39,21 +47,53 @@ const MAX_AGE: (Duration, Duration) = (
 
 /// What other programs call keys.
 const KEYS: Aliases = &[
+    ("HostSNI", "`sni`, in `passthrough`"),
+    ("accept-proxy", "`proxy_protocol`"),
+    ("accept_proxy", "`proxy_protocol`"),
+    ("address", "`bind`"),
+    ("addresses", "`bind`"),
+    ("backend", "`upstream`"),
     ("certFile", "`cert`, in `certificates` of `tls`"),
     ("client_header_timeout", "`header_timeout`"),
     ("client_max_body_size", "`max_body_bytes`"),
+    ("cluster", "`upstream`"),
     ("crt", "`cert`, in `certificates` of `tls`"),
+    ("default_backend", "`upstream`"),
+    ("drain_timeout", "`grace`"),
     ("h2", "`http2`"),
+    ("hard-stop-after", "`grace`"),
     ("http2_max_concurrent_streams", "`max_streams`, in `http2`"),
     ("keepalive_time", "`max_connection_age`"),
     ("keyFile", "`key`, in `certificates` of `tls`"),
+    ("listen", "`bind`"),
     ("max_concurrent_streams", "`max_streams`, in `http2`"),
     ("max_connection_duration", "`max_connection_age`"),
     ("max_connection_lifetime", "`max_connection_age`"),
     ("max_streams", "`max_streams`, in `http2`"),
+    ("maxconn", "`max_connections`"),
+    ("mode", "`protocol`"),
+    ("port", "`bind`: \":5432\" is that port of every address"),
+    ("proxyProtocol", "`proxy_protocol`"),
+    ("proxy_pass", "`upstream`"),
+    (
+        "proxy_requests",
+        "nothing: `responses` ends a flow, and a datagram more begins another",
+    ),
+    ("proxy_responses", "`responses`"),
+    ("proxy_timeout", "`idle_timeout`"),
+    ("server_names", "`sni`, in `passthrough`"),
+    ("session_timeout", "`idle_timeout`"),
+    ("sni", "`sni`, in `passthrough`"),
+    ("sni_hosts", "`sni`, in `passthrough`"),
     ("ssl", "`tls`"),
     ("ssl_certificate", "`cert`, in `certificates` of `tls`"),
     ("ssl_certificate_key", "`key`, in `certificates` of `tls`"),
+    ("ssl_preread", "`passthrough`"),
+    ("terminationDelay", "`half_close_timeout`"),
+    ("timeout_client", "`idle_timeout`"),
+    ("timeout_server", "`idle_timeout`"),
+    ("timeout_tunnel", "`idle_timeout`"),
+    ("tunnel_timeout", "`idle_timeout`"),
 ];
 
 pub(super) fn lower<'a>(
@@ -63,18 +103,15 @@ pub(super) fn lower<'a>(
 ) -> Option<Draft<'a>> {
     let table = node.table(format!("listener `{}`", *name), "listeners.*")?;
     table.known_as(KEYS);
-    protocol(
-        &table,
-        "http",
-        &["tcp", "udp"],
-        "layer 4 comes in a later version; `http` works today",
-    );
+    let spoken = layer4::protocol(&table);
+    layer4::refuse_others(&table, spoken);
     let binds: Vec<_> = table
         .require("bind")
         .map(|node| node.one_or_more())
         .unwrap_or_default()
         .into_iter()
         .filter_map(|text| address::bind(text, table.report, port_zero))
+        .filter(|bind| spoken != Some(Spoken::Udp) || is_of_datagrams(bind, &table))
         .collect();
     if let Some(node) = table.get("bind")
         && node.list_is_empty()
@@ -112,12 +149,76 @@ pub(super) fn lower<'a>(
             request_id: Some(HeaderName::from_static("x-request-id")),
         },
         tls: None,
-        http2: http2::lower(&table),
+        http2: None,
         max_connection_age: None,
     };
-    if let Some(n) = table.integer("max_connections", 1..=u64::from(u32::MAX)) {
-        l.max_connections = *n as u32;
+    if let Some(grace) = table.get("grace").and_then(|node| node.duration()) {
+        l.grace = Some(*grace);
     }
+    l.proxy_protocol = proxy_protocol::accepted(&table, &l.bind, spoken);
+    let mut upstream = None;
+    let mut targets = Vec::new();
+    if spoken != Some(Spoken::Udp) {
+        if let Some(n) = table.integer("max_connections", 1..=u64::from(u32::MAX)) {
+            l.max_connections = *n as u32;
+        }
+        let (passthrough, to) = first_bytes::passthrough(&table);
+        l.passthrough = passthrough;
+        targets.extend(to);
+        let (detect, other) = first_bytes::detect(&table, spoken);
+        l.detect = detect;
+        targets.extend(other);
+    }
+    match spoken {
+        None | Some(Spoken::Http) => {
+            http(&table, &mut l);
+            upstream = table.text("upstream").map(reference);
+        }
+        Some(Spoken::Tcp) => {
+            let others = table.has("passthrough")
+                || table
+                    .get("detect")
+                    .is_some_and(|node| node.peek("other").is_some());
+            let (spec, to) = layer4::tcp(&table, others);
+            l.serves = Serves::Tcp(spec);
+            targets.extend(to);
+            l.tls = listener_tls::lower(&table, Inside::Bytes);
+        }
+        Some(Spoken::Udp) => {
+            let (spec, to) = layer4::udp(&table);
+            l.serves = Serves::Udp(spec);
+            targets.extend(to);
+        }
+    }
+    table.finish();
+    Some(Draft {
+        listener: l,
+        name,
+        binds,
+        upstream,
+        targets,
+    })
+}
+
+/// Reports an address that no datagram comes to.
+fn is_of_datagrams(bind: &address::Bind<'_>, table: &Table<'_>) -> bool {
+    let is_unix = matches!(bind.value, BindAddr::Unix(_));
+    if is_unix {
+        let message = format!(
+            "{} speaks `udp`, and `{}` is a Unix socket",
+            table.what, bind.value
+        );
+        let d = Diagnostic::error("bad-address", bind.at, message);
+        let help =
+            "datagrams come to a port: write \":5353\", or protocol = \"tcp\" for the socket";
+        table.report.push(d.help(help));
+    }
+    !is_unix
+}
+
+/// The keys of a listener that serves requests.
+fn http(table: &Table<'_>, l: &mut Listener) {
+    l.http2 = http2::lower(table);
     set(&mut l.header_timeout, table.timeout("header_timeout"));
     set(&mut l.keepalive_timeout, table.timeout("keepalive_timeout"));
     set(&mut l.idle_timeout, table.timeout("idle_timeout"));
@@ -161,23 +262,9 @@ pub(super) fn lower<'a>(
         forwarding(t, &mut l.forwarding);
     }
     if let Some(node) = table.get("max_connection_age") {
-        l.max_connection_age = max_connection_age(node, &table);
+        l.max_connection_age = max_connection_age(node, table);
     }
-    l.tls = listener_tls::lower(&table, l.http2.as_ref());
-    let upstream = table.text("upstream").map(reference);
-
-    table.later("passthrough", "TLS by SNI comes in a later version");
-    table.later(
-        "proxy_protocol",
-        "the PROXY protocol comes in a later version; `trusted_proxies` reads X-Forwarded-For",
-    );
-    table.finish();
-    Some(Draft {
-        listener: l,
-        name,
-        binds,
-        upstream,
-    })
+    l.tls = listener_tls::lower(table, Inside::Http(l.http2.as_ref()));
 }
 
 /// "off" or a duration.

@@ -101,8 +101,20 @@ const PAIR_ALIASES: Aliases = &[
 const H2: &str = "h2";
 const H1: &str = "http/1.1";
 
+/// What is spoken in TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Inside<'a> {
+    /// HTTP, and HTTP/2 if it is on.
+    Http(Option<&'a Http2>),
+    /// What clients and endpoints agree on.
+    Bytes,
+}
+
+/// Longest protocol: RFC 7301 section 3.1 gives its length one byte.
+const MAX_ALPN: usize = 255;
+
 /// Reads `tls`; `None` = clear text, or no usable certificate, which was reported.
-pub(super) fn lower(listener: &Table<'_>, http2: Option<&Http2>) -> Option<Arc<ListenerTls>> {
+pub(super) fn lower(listener: &Table<'_>, inside: Inside<'_>) -> Option<Arc<ListenerTls>> {
     let node = listener.get("tls")?;
     if !node.is_table() {
         let help = format!("write tls = {{ {PAIRS} }}; for clear text, leave it out");
@@ -117,7 +129,10 @@ pub(super) fn lower(listener: &Table<'_>, http2: Option<&Http2>) -> Option<Arc<L
             certificates: certificates.iter().map(Pair::files).collect(),
             client_auth: client_auth(&table),
             min_version: TlsVersion::V12,
-            alpn: alpn(&table, http2),
+            alpn: match inside {
+                Inside::Http(http2) => alpn(&table, http2),
+                Inside::Bytes => any_alpn(&table),
+            },
         },
         tickets: true,
         ticket_secret_file: None,
@@ -135,7 +150,17 @@ pub(super) fn lower(listener: &Table<'_>, http2: Option<&Http2>) -> Option<Arc<L
         &mut tls.handshake_timeout,
         table.timeout("handshake_timeout"),
     );
-    if let Some(node) = table.get("client_headers") {
+    let told = table.get("client_headers");
+    if let (Some(node), Inside::Bytes) = (told, inside) {
+        let message = format!(
+            "`client_headers` of {} works with protocol `http`",
+            table.what
+        );
+        let d = node.error("wrong-protocol", message);
+        let help = "there are no requests to put fields into: send_proxy_protocol = \"v2\", in the \
+                    upstream, tells endpoints of TLS and of the client's name";
+        table.report.push(d.help(help));
+    } else if let Some(node) = told {
         tls.client_headers = client_headers(node, &table);
         if !table.has("client_ca") {
             let message = format!("`client_headers` of {} does nothing", table.what);
@@ -325,6 +350,47 @@ fn alpn(table: &Table<'_>, http2: Option<&Http2>) -> Vec<Box<[u8]>> {
     }
     if found.is_empty() {
         return usual;
+    }
+    found.iter().map(|text| text.as_bytes().into()).collect()
+}
+
+/// Whatever clients may ask for; none = whoever asks is let in without an answer.
+fn any_alpn(table: &Table<'_>) -> Vec<Box<[u8]>> {
+    let Some(node) = table.get("alpn") else {
+        return Vec::new();
+    };
+    if node.list_is_empty() {
+        let message = format!("`alpn` of {} is an empty list", table.what);
+        let help = "leave it out: then it does not matter what clients offer";
+        table
+            .report
+            .push(node.error("empty-list", message).help(help));
+    }
+    let mut found: Vec<Located<'_, &str>> = Vec::new();
+    for text in node.one_or_more() {
+        let wrong = |code, message: String, help: &str| {
+            table
+                .report
+                .push(Diagnostic::error(code, text.at, message).help(help));
+        };
+        if !(1..=MAX_ALPN).contains(&text.len()) {
+            wrong(
+                "bad-alpn",
+                format!(
+                    "a protocol in `alpn` has from 1 to {MAX_ALPN} bytes, this one {}",
+                    text.len()
+                ),
+                "write it as it is registered (RFC 7301): \"postgresql\", \"mqtt\", \"imap\"",
+            );
+        } else if found.iter().any(|before| **before == *text) {
+            wrong(
+                "duplicate-value",
+                format!("`alpn` of {} has \"{}\" twice", table.what, *text),
+                "once is enough: the first that a client knows is spoken",
+            );
+        } else {
+            found.push(text);
+        }
     }
     found.iter().map(|text| text.as_bytes().into()).collect()
 }

@@ -1,10 +1,12 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
 //! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
-//! `listener_tls` and `http2` belong to listeners; `matchers`, `actions`, `headers`, `retry` and
-//! `limits` to routes; `endpoints`, `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and
-//! `health` to upstreams; `address` reads addresses, `certificates` and `trust` what TLS needs; `fit`
-//! holds the checks across tables. Each returns its part with the places that later checks point at.
+//! `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
+//! and to upstreams; `matchers`, `actions`, `headers`, `retry` and `limits` to routes; `endpoints`,
+//! `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and `health` to upstreams; `address`
+//! reads addresses, `certificates` and `trust` what TLS needs; `fit` holds the checks across tables,
+//! `reach` those of who leads to which upstream. Each returns its part with the places that later
+//! checks point at.
 
 mod actions;
 mod address;
@@ -14,16 +16,22 @@ mod capacity;
 mod certificates;
 mod check_tls;
 mod endpoints;
+mod first_bytes;
 mod fit;
 mod headers;
 mod health;
 mod http2;
+mod layer4;
+#[cfg(test)]
+mod layer4_tests;
 mod limits;
 mod listener;
 mod listener_tls;
 mod matchers;
 mod outlier;
 mod process;
+mod proxy_protocol;
+mod reach;
 mod retry;
 mod route;
 mod sticky;

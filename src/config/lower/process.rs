@@ -8,7 +8,7 @@ use tracing::Level;
 use super::super::PortZero;
 use super::super::diagnostic::Diagnostic;
 use super::super::model::{AccessFormat, AccessLog, Admin, Keepalive, Log, LogTarget, Process};
-use super::super::node::{Located, Node, not_available};
+use super::super::node::{Located, Node};
 use super::super::reader::Table;
 use super::{address, check_name, reference};
 
@@ -285,22 +285,4 @@ fn access(log: &Table<'_>, node: Node<'_>) -> Option<AccessLog> {
     }
     table.finish();
     Some(AccessLog { format, to, sample })
-}
-
-/// A protocol word of the contract; only `built` works today.
-pub(super) fn protocol(table: &Table<'_>, built: &'static str, later: &[&'static str], help: &str) {
-    let Some(node) = table.get("protocol") else {
-        return;
-    };
-    let words: Vec<_> = std::iter::once(built)
-        .chain(later.iter().copied())
-        .map(|w| (w, w))
-        .collect();
-    if let Some(word) = node.word(&words)
-        && word != built
-    {
-        table
-            .report
-            .push(not_available(node.at, &format!("protocol `{word}`"), help));
-    }
 }

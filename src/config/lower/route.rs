@@ -124,7 +124,7 @@ pub(super) fn lower(node: Node<'_>) -> Option<Draft<'_>> {
 
     let retry_node = table.get("retry");
     let retry = retry_node.map_or_else(Retry::default, |node| retry::lower(node, &table, timeout));
-    let rate_limits = limits::rate_limits(&table);
+    let rate_limits = limits::rate_limits(&table, limits::Of::Route);
     let max_concurrent = limits::max_concurrent(&table);
     table.later("mirror", "mirroring comes in a later version");
 

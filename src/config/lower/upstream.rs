@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use crate::balance::{Policy, PolicyKind};
+use crate::base::addr::EndpointAddr;
 
 use super::super::diagnostic::Diagnostic;
 use super::super::model::{HashKey, OnDown, Outlier, Protocol, Queue, Upstream, WhenUnhealthy};
@@ -14,7 +15,8 @@ use super::endpoints::Members;
 use super::process::{Defaults, keepalive, set};
 use super::trust::Clients;
 use super::{
-    Reference, agent, breaker, capacity, endpoints, headers, health, outlier, sticky, upstream_tls,
+    Reference, agent, breaker, capacity, endpoints, headers, health, outlier, proxy_protocol,
+    sticky, upstream_tls,
 };
 
 /// An upstream with its places.
@@ -24,6 +26,21 @@ pub(super) struct Draft<'a> {
     pub(super) name: Reference<'a>,
     /// The first endpoint with a zone.
     pub(super) zoned: Option<At<'a>>,
+    pub(super) places: Places<'a>,
+}
+
+/// Where there is what depends on who leads to an upstream.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    /// The first endpoint that is a Unix socket.
+    pub(super) unix: Option<At<'a>>,
+    /// TLS to endpoints.
+    pub(super) tls: Option<At<'a>>,
+    pub(super) send_proxy_protocol: Option<At<'a>>,
+    /// `keepalive`, where the file asks for idle connections that `send_proxy_protocol` forbids.
+    pub(super) idle_connections: Option<At<'a>>,
+    /// What only requests can have, with what the file calls it.
+    pub(super) of_requests: Vec<(&'static str, At<'a>)>,
 }
 
 /// Most attempts a second that a budget may grant whatever the traffic.
@@ -83,13 +100,26 @@ const KEYS: Aliases = &[
     ("outlier_detection", "`outlier`"),
     ("http2_max_concurrent_streams", "`max_streams`"),
     ("insecure_skip_verify", "`insecure`, in `tls`"),
+    ("on-marked-down", "`on_down`"),
+    ("on_marked_down", "`on_down`"),
     ("passive_health_check", "`outlier`"),
+    ("proxyProtocol", "`send_proxy_protocol`"),
+    ("proxy_connect_timeout", "`connect_timeout`"),
+    ("proxy_protocol", "`send_proxy_protocol`"),
+    (
+        "proxy_timeout",
+        "`idle_timeout`: of the listener, where it speaks tcp or udp",
+    ),
     ("retries", "`retry`, in the routes that lead here"),
     ("retry", "`retry`, in the routes that lead here"),
     (
         "retry_budget",
         "`budget`, in `retry` of the routes that lead here",
     ),
+    ("send-proxy", "send_proxy_protocol = \"v1\""),
+    ("send-proxy-v2", "send_proxy_protocol = \"v2\""),
+    ("send_proxy", "send_proxy_protocol = \"v1\""),
+    ("send_proxy_v2", "send_proxy_protocol = \"v2\""),
     ("servers", "`endpoints`"),
     ("sni", "`server_name`, in `tls`"),
     ("ssl", "`tls`"),
@@ -129,6 +159,10 @@ pub(super) fn lower<'a>(
     let endpoints = endpoints::lower(&table, members);
     let zoned = endpoints.iter().find(|e| e.value.zone.is_some());
     let zoned = zoned.map(|e| e.at);
+    let unix = endpoints
+        .iter()
+        .find(|e| matches!(e.value.addr, EndpointAddr::Unix(_)))
+        .map(|e| e.at);
     let (policy, hash_key) = balance(&table);
     if matches!(policy.kind, PolicyKind::RoundRobin | PolicyKind::First)
         && let Some(heavy) = endpoints.iter().find(|e| e.value.weight > 1)
@@ -174,10 +208,7 @@ pub(super) fn lower<'a>(
     }
 
     let tls = upstream_tls::lower(&table, &mut u, clients);
-    table.later(
-        "send_proxy_protocol",
-        "the PROXY protocol comes in a later version",
-    );
+    proxy_protocol::sent(&table, &mut u);
     capacity::lower(&table, &mut u);
     u.outlier = outlier::lower(&table);
     u.breaker = breaker::lower(&table, &u);
@@ -206,12 +237,35 @@ pub(super) fn lower<'a>(
             table.report.push(d.help(help));
         }
     }
+    on_down(&table, &mut u);
+    let places = Places::of(&table, &mut u, unix);
     table.finish();
     Some(Draft {
         upstream: u,
         name,
         zoned,
+        places,
     })
+}
+
+/// What becomes of exchanges at an endpoint that is taken down, if anybody does.
+fn on_down(table: &Table<'_>, u: &mut Upstream) {
+    const WORDS: [(&str, OnDown); 2] = [("keep", OnDown::Keep), ("close", OnDown::Close)];
+    let Some(node) = table.get("on_down") else {
+        return;
+    };
+    if let Some("shutdown-sessions" | "shutdown_sessions") = node.as_str() {
+        let d = node.error("unknown-value", "`on_down` cannot be `shutdown-sessions`");
+        table.report.push(d.help("isobar calls it `close`"));
+        return;
+    }
+    u.on_down = node.word(&WORDS).unwrap_or(u.on_down);
+    if u.on_down == OnDown::Close && !table.has("health") && !table.has("agent") {
+        let message = format!("`on_down` does nothing: {} has no checks", table.what);
+        let d = Diagnostic::warning("no-effect", node.at, message);
+        let help = "without `health` or `agent` nobody takes endpoints down";
+        table.report.push(d.help(help));
+    }
 }
 
 fn balance(upstream: &Table<'_>) -> (Policy, HashKey) {
@@ -280,6 +334,46 @@ fn balance(upstream: &Table<'_>) -> (Policy, HashKey) {
     }
     table.finish();
     (policy, key)
+}
+
+// === impl Places ===
+
+impl<'a> Places<'a> {
+    /// Once all keys are read. A connection that tells of one client is not kept for another.
+    fn of(table: &Table<'a>, u: &mut Upstream, unix: Option<At<'a>>) -> Self {
+        let at = |key| table.get(key).map(|node| node.at);
+        let keepalive = at("keepalive");
+        let mut idle_connections = None;
+        if u.send_proxy_protocol.is_some() {
+            idle_connections = keepalive.filter(|_| u.keepalive.max_idle > 0);
+            u.keepalive.max_idle = 0;
+        }
+        let mut of_requests = Vec::new();
+        let mut put = |key, at: Option<At<'a>>| of_requests.extend(at.map(|at| (key, at)));
+        put("sticky", at("sticky"));
+        put(
+            "protocol",
+            at("protocol").filter(|_| u.protocol != Protocol::H1),
+        );
+        put("idle_timeout", at("idle_timeout"));
+        put(
+            "keepalive",
+            keepalive.filter(|_| u.send_proxy_protocol.is_none() || idle_connections.is_some()),
+        );
+        put(
+            "key",
+            at("balance").filter(|_| u.hash_key != HashKey::Client),
+        );
+        let has_header = u.agent.as_ref().is_some_and(|agent| agent.header.is_some());
+        put("header", at("agent").filter(|_| has_header));
+        Self {
+            unix,
+            tls: at("tls").filter(|_| u.tls.is_some()),
+            send_proxy_protocol: at("send_proxy_protocol"),
+            idle_connections,
+            of_requests,
+        }
+    }
 }
 
 fn kind(node: Node<'_>) -> Option<PolicyKind> {

@@ -9,10 +9,15 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+mod layer4;
 mod resilience;
 mod route;
 mod tls;
 
+use layer4::{
+    Detect, DurationOrNone, Flow, ListenerRateLimits, OnDown, Passthroughs, ProxyProtocolOrOff,
+    ProxyVersion,
+};
 use resilience::{AdaptiveOrSwitch, Breaker, OutlierOrOff, Queue};
 use route::Route;
 use tls::{DurationOrOff, Http2OrOff, ListenerTls, UpstreamProtocol, UpstreamTls};
@@ -221,11 +226,38 @@ struct Listener {
     /// What clients speak.
     #[schemars(extend("default" = "http"))]
     protocol: Option<ListenerProtocol>,
-    /// Shorthand for a route that sends everything here to one upstream.
+    /// http: shorthand for a route that sends everything here to one upstream. tcp and udp: whom
+    /// connections or datagrams go to.
     upstream: Option<String>,
+    /// Who speaks the PROXY protocol, version 1 or 2; others are refused. udp: version 2. Default: nobody.
+    proxy_protocol: Option<ProxyProtocolOrOff>,
+    /// TLS connections that go to an upstream unopened, by what they ask for; the first that matches
+    /// (http and tcp).
+    passthrough: Option<Passthroughs>,
+    /// What is spoken at this port beside TLS (http and tcp).
+    detect: Option<Detect>,
+    /// How long its connections may take to end once it drains. Default: as `grace` of `process`.
+    grace: Option<Duration>,
+    /// No byte in either direction once one side has ended its own (tcp).
+    #[schemars(extend("default" = "5m"))]
+    half_close_timeout: Option<Duration>,
+    /// How often new connections (tcp) or flows (udp) are taken: a table, or a list of them.
+    rate_limit: Option<ListenerRateLimits>,
+    /// What datagrams belong together (udp).
+    #[schemars(extend("default" = "client"))]
+    flow: Option<Flow>,
+    /// So many datagrams of the endpoint end a flow (udp); 1 for DNS. Default: only time ends it.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    responses: Option<u32>,
+    /// Most flows at once, all workers together (udp); above, those silent for longest go.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
+    max_flows: Option<u32>,
+    /// Most flows of one address, of IPv6 the /64 (udp).
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 4096))]
+    max_flows_per_client: Option<u32>,
     /// Networks whose X-Forwarded-* and Forwarded fields are believed. Default: none.
     trusted_proxies: Option<OneOrMore>,
-    /// Connections above this are answered 503, closed and counted.
+    /// Connections above this are closed and counted; http answers 503 (http and tcp).
     #[schemars(range(min = 1), extend("default" = 20000))]
     max_connections: Option<u32>,
     /// From the first byte of a request head to its end: 408 after.
@@ -234,9 +266,10 @@ struct Listener {
     /// A keep-alive connection without a request is closed after this.
     #[schemars(extend("default" = "75s"))]
     keepalive_timeout: Option<Duration>,
-    /// No progress in either direction while a request is in flight: 408 or 504.
-    #[schemars(extend("default" = "60s"))]
-    idle_timeout: Option<Duration>,
+    /// http: no progress in either direction while a request is in flight, 408 or 504. tcp: no byte in
+    /// either direction, or "none". udp: no datagram, then the flow ends. Default: "60s" (http), "1h"
+    /// (tcp), "30s" (udp).
+    idle_timeout: Option<DurationOrNone>,
     /// Largest request head, 1KiB to 1MiB: 431 (414 when the target alone is larger).
     #[schemars(extend("default" = "32KiB"))]
     max_header_bytes: Option<Size>,
@@ -263,7 +296,12 @@ struct Listener {
 #[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 enum ListenerProtocol {
+    /// Requests, to routes.
     Http,
+    /// Connections, to `upstream`.
+    Tcp,
+    /// Datagrams, to `upstream`.
+    Udp,
 }
 
 #[derive(JsonSchema)]
@@ -353,6 +391,12 @@ struct Upstream {
     /// What holds while no endpoint is ready.
     #[schemars(extend("default" = "fail_closed"))]
     when_unhealthy: Option<WhenUnhealthy>,
+    /// Who the client is, told to endpoints at the beginning of each connection.
+    #[schemars(extend("default" = "off"))]
+    send_proxy_protocol: Option<ProxyVersion>,
+    /// What becomes of an endpoint's exchanges when checks take it down.
+    #[schemars(extend("default" = "keep"))]
+    on_down: Option<OnDown>,
 }
 
 /// What holds while no endpoint is ready.

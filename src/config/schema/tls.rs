@@ -15,8 +15,8 @@ pub(super) struct ListenerTls {
     /// The oldest version spoken.
     #[schemars(extend("default" = "1.2"))]
     min_version: Option<Version>,
-    /// Protocols, the preferred one first: "h2" and "http/1.1". Default: both, without "h2" if
-    /// `http2` is off.
+    /// Protocols, the preferred one first. http: "h2" and "http/1.1"; default both, without "h2" if
+    /// `http2` is off. tcp: any; default none, and it does not matter what clients offer.
     alpn: Option<Protocols>,
     /// File or files of the CAs that may vouch for clients (PEM). Default: no client is asked.
     client_ca: Option<OneOrMore>,
@@ -63,16 +63,12 @@ enum Version {
 #[schemars(untagged)]
 enum Protocols {
     One(Alpn),
-    More(#[schemars(length(min = 1, max = 2))] Vec<Alpn>),
+    More(#[schemars(length(min = 1))] Vec<Alpn>),
 }
 
+/// A protocol as it is registered (RFC 7301).
 #[derive(JsonSchema)]
-enum Alpn {
-    #[serde(rename = "h2")]
-    H2,
-    #[serde(rename = "http/1.1")]
-    H1,
-}
+struct Alpn(#[schemars(length(min = 1, max = 255))] String);
 
 /// Whether a client without a certificate is refused; one with a bad one always is.
 #[derive(JsonSchema)]
