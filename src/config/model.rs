@@ -929,6 +929,15 @@ impl Serves {
             Self::Udp(_) => "udp",
         }
     }
+
+    /// Whom connections or datagrams go to, where nothing else is said of them; requests have routes.
+    pub const fn upstream(&self) -> Option<&Name> {
+        match self {
+            Self::Http => None,
+            Self::Tcp(spec) => spec.upstream.as_ref(),
+            Self::Udp(spec) => Some(&spec.upstream),
+        }
+    }
 }
 
 // === impl Detect ===

@@ -392,6 +392,15 @@ fn samples_satisfy_the_schema() {
         "limits",
         "resilience",
         "tls",
+        "dns",
+        "kafka",
+        "mqtt",
+        "nats",
+        "passthrough",
+        "postgres",
+        "rabbitmq",
+        "redis",
+        "smtp",
     ] {
         let value: Value = toml::from_str(&sample(&format!("{name}.toml"))).unwrap();
         assert_eq!(violation(&root, &root, &value, name), None);
@@ -414,6 +423,13 @@ fn samples_satisfy_the_schema() {
         "[upstreams.a]\nendpoints = []\noutlier = { failure_ratio = '50%' }",
         "[upstreams.a]\nendpoints = []\nbreaker = 'off'",
         "[upstreams.a]\nendpoints = [{ address = '10.0.0.1:1', priority = 16 }]",
+        "[upstreams.a]\nendpoints = []\nsend_proxy_protocol = 'v3'",
+        "[upstreams.a]\nendpoints = []\non_down = 'drop'",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'quic'",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'udp'\nflow = { quic = 21 }",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'tcp'\nrate_limit = { key = 'route', rate = 1 }",
+        "[listeners.a]\nbind = ':1'\nproxy_protocol = true",
+        "[listeners.a]\nbind = ':1'\npassthrough = [{ sni = 'a.example' }]",
     ] {
         let value: Value = toml::from_str(bad).unwrap();
         assert!(violation(&root, &root, &value, "").is_some(), "{bad}");
