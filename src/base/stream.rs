@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderMap;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -265,6 +266,25 @@ impl Stream {
             Self::Tls(s) => s.is_stale(),
             _ => true,
         }
+    }
+
+    /// Whether the other end has reset the connection, though it may have ended its direction before: the
+    /// kernel is asked, because the reactor tells of a direction's end once. `false` for Unix sockets, which
+    /// do not tell a reset from an end, and for a stream that is one of many. Only while our own direction
+    /// is open: two ends look like a reset.
+    pub fn is_reset(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(s) => s,
+            Self::Tls(s) => return s.socket().is_reset(),
+            Self::Unix(_) | Self::Channel(_) => return false,
+        };
+        // Errors and hang-ups are told unasked (poll(2)).
+        let mut asked = [PollFd::new(socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut asked, Some(&at_once)), Ok(1..))
+            && asked[0]
+                .revents()
+                .intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Reads what is there now.

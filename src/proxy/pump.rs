@@ -26,7 +26,7 @@ pub(super) struct Pump {
     has_ended: bool,
     /// Its source's end was passed on.
     pub is_done: bool,
-    /// It ended because its destination, having said all it had to say, closed.
+    /// It ended because its destination hears no more: having said all it had to say, it closed.
     pub is_deaf: bool,
     /// Bytes that were written.
     pub moved: u64,
@@ -131,6 +131,12 @@ impl Pump {
                 }
             }
             if self.has_ended {
+                // The last of it may have filled the kernel's buffer, and then there is no room for this.
+                if let Stream::Tls(to) = to
+                    && to.poll_goodbye(cx).is_pending()
+                {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Ok(()));
             }
             if (self.is_bulk || self.pipe.is_some())
@@ -188,6 +194,12 @@ impl Pump {
     /// Whether bytes that were read are still to be written.
     pub(super) fn holds_bytes(&self) -> bool {
         !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    /// Ends it: nobody hears what it would bring.
+    pub(super) fn give_up(&mut self, worker: &Worker) {
+        self.is_deaf = true;
+        self.release(worker);
     }
 
     /// Gives everything back.

@@ -24,15 +24,16 @@ use crate::config::{Retry, Serves};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Picked, Seen, Ticket, Tried, Upstream};
+use crate::upstream::{Connection, LocalUpstream, Picked, Purpose, Seen, Ticket, Tried, Upstream};
 
 use super::dial::dial;
 use super::flow::{FlowExchange, Transport, hash_key};
 use super::h1::Conn;
-use super::pump::{Pump, Start, at_fault};
+use super::pump::{Pump, Start};
 use super::queue::{self, Wanting};
 use super::retry::{self, Tries};
 use super::snapshot::ListenerPlan;
+use super::splice::Side;
 use super::upload::Deadlines;
 use super::worker::Worker;
 
@@ -66,6 +67,8 @@ pub(super) struct Joined {
     active_at: Nanos,
     /// Whether the kernel asks both ends from time to time whether they are still there.
     is_kept_alive: bool,
+    /// Who was found to have reset it by writing to him. What he had said before is still passed on.
+    fault: Option<Reason>,
 }
 
 /// What `passthrough` and `detect` of HTTP listeners have: an hour is what TCP listeners have too.
@@ -75,6 +78,10 @@ const IDLE: Nanos = 3600 * 1_000_000_000;
 /// which went without a word are found, however long a connection may be silent. Short ones never need it,
 /// and do not pay for it. NATs and firewalls forget connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How often one who has ended its direction is looked after: a reset of his is told to nobody who does not
+/// write to him. Asking costs a system call.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Time for an answer that is computed once the request has ended.
 const HALF_CLOSE: Nanos = 300 * 1_000_000_000;
@@ -164,7 +171,17 @@ async fn find_endpoint(
         };
         x.attempts += 1;
         x.phase = Phase::Connect;
-        match dial(conn, worker, &upstream, &ticket, deadlines, now).await {
+        match dial(
+            conn,
+            worker,
+            &upstream,
+            &ticket,
+            Purpose::Bytes,
+            deadlines,
+            now,
+        )
+        .await
+        {
             Ok((connection, at)) => {
                 // What comes of it is the client's and the endpoint's own affair: this it was good for.
                 ticket.observe(Seen::Answered, Some(at.saturating_sub(now)), at);
@@ -255,14 +272,15 @@ impl Joined {
             progress: 0,
             active_at: worker.clock.now(),
             is_kept_alive: false,
+            fault: None,
         };
-        joined.arm();
+        joined.arm(worker.clock.now());
         joined
     }
 
     /// For how long it may be quiet.
     fn patience(&self) -> Nanos {
-        if self.up.is_done || self.down.is_done {
+        if self.is_half() {
             self.idle_timeout.min(self.half_close_timeout)
         } else {
             self.idle_timeout
@@ -270,59 +288,98 @@ impl Joined {
     }
 
     /// Waits for the next thing that time brings.
-    fn arm(&self) {
-        let mut patience = self.patience();
+    fn arm(&self, now: Nanos) {
+        let mut at = self.active_at.saturating_add(self.patience());
         if !self.is_kept_alive {
-            patience = patience.min(nanos(KEEPALIVE));
+            at = at.min(self.active_at.saturating_add(nanos(KEEPALIVE)));
         }
-        match self.active_at.checked_add(patience) {
-            Some(at) => self.conn.timer.arm(at),
-            None => self.conn.timer.disarm(),
+        if self.is_half() {
+            at = at.min(now.saturating_add(nanos(LOOK)));
         }
+        match at {
+            Nanos::MAX => self.conn.timer.disarm(),
+            at => self.conn.timer.arm(at),
+        }
+    }
+
+    /// Whether one direction has ended.
+    fn is_half(&self) -> bool {
+        self.up.is_done || self.down.is_done
+    }
+
+    /// Ends the direction towards one who has ended his own, and then closed all of it.
+    fn look_after(&mut self, worker: &Worker) {
+        if self.up.is_done && !self.down.is_done && self.conn.stream.is_reset() {
+            self.down.give_up(worker);
+        } else if self.down.is_done && !self.up.is_done && self.connection.stream.is_reset() {
+            self.up.give_up(worker);
+        }
+    }
+
+    /// How it ended, once both directions have.
+    fn verdict(&self) -> Option<Reason> {
+        // It had more to hear than it wanted to. An endpoint may: its client needs the answer alone.
+        let is_gone = self.down.is_deaf.then_some(Reason::ClientGone);
+        self.fault.or(is_gone)
     }
 
     /// Moves what can be moved; ready when there is nothing more to come: why, if it is a fault.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<Option<Reason>> {
-        let was_half = self.up.is_done || self.down.is_done;
+        let was_half = self.is_half();
         let (client, endpoint) = (&mut self.conn.stream, &mut self.connection.stream);
         let (up, down) = (&mut self.up, &mut self.down);
-        if let Err((side, _)) = up.poll(cx, worker, client, endpoint, down.is_done) {
-            let reason = at_fault(side, Reason::ClientGone, Reason::EndpointReset);
-            return Poll::Ready(Some(reason));
+        match up.poll(cx, worker, client, endpoint, down.is_done) {
+            Ok(()) => {}
+            Err((Side::Read, _)) => return Poll::Ready(self.fault.or(Some(Reason::ClientGone))),
+            // It may have said something before, which lies here unread.
+            Err((Side::Write, _)) => {
+                self.fault.get_or_insert(Reason::EndpointReset);
+                up.give_up(worker);
+            }
         }
-        if let Err((side, _)) = down.poll(cx, worker, endpoint, client, up.is_done) {
-            let reason = at_fault(side, Reason::EndpointReset, Reason::ClientGone);
-            return Poll::Ready(Some(reason));
+        match down.poll(cx, worker, endpoint, client, up.is_done) {
+            Ok(()) => {}
+            Err((Side::Read, _)) => return Poll::Ready(self.fault.or(Some(Reason::EndpointReset))),
+            Err((Side::Write, _)) => {
+                self.fault.get_or_insert(Reason::ClientGone);
+                down.give_up(worker);
+                // What it said before is read now, if its endpoint takes it.
+                cx.waker().wake_by_ref();
+            }
         }
         if up.is_done && down.is_done {
-            return Poll::Ready(None);
+            return Poll::Ready(self.verdict());
         }
         if self.conn.is_cutting() || self.connection.is_cut() {
             return Poll::Ready(Some(Reason::Draining));
         }
         let moved = up.moved + down.moved;
-        let is_half = up.is_done || down.is_done;
-        if moved != self.progress || is_half != was_half {
+        let has_answered = down.moved > 0;
+        if moved != self.progress || self.is_half() != was_half {
             self.progress = moved;
             let now = worker.clock.now();
-            if self.down.moved > 0 && self.exchange.first_byte_at.is_none() {
+            if has_answered && self.exchange.first_byte_at.is_none() {
                 self.exchange.first_byte_at = Some(now);
             }
             self.active_at = now;
-            self.arm();
+            self.arm(now);
         }
         while self.conn.timer.has_expired(cx) {
-            let quiet = worker.clock.now().saturating_sub(self.active_at);
+            let now = worker.clock.now();
+            let quiet = now.saturating_sub(self.active_at);
             if quiet >= self.patience() {
-                return Poll::Ready(Some(Reason::ClientIdle));
+                return Poll::Ready(self.fault.or(Some(Reason::ClientIdle)));
             }
-            if self.is_kept_alive {
-                break;
+            self.look_after(worker);
+            if self.up.is_done && self.down.is_done {
+                return Poll::Ready(self.verdict());
             }
-            self.is_kept_alive = true;
-            self.conn.stream.keep_alive(KEEPALIVE);
-            self.connection.stream.keep_alive(KEEPALIVE);
-            self.arm();
+            if quiet >= nanos(KEEPALIVE) && !self.is_kept_alive {
+                self.is_kept_alive = true;
+                self.conn.stream.keep_alive(KEEPALIVE);
+                self.connection.stream.keep_alive(KEEPALIVE);
+            }
+            self.arm(now);
         }
         Poll::Pending
     }
@@ -336,12 +393,15 @@ impl Joined {
             up,
             down,
             exchange: mut x,
+            fault,
             ..
         } = self;
         // What lies here when time is up is lost: nobody may take what came before for all of it.
         let is_quiet = match reason {
             None => true,
             Some(Reason::ClientIdle) => !up.holds_bytes() && !down.holds_bytes(),
+            // It ended its direction first, and all of that was passed on.
+            Some(Reason::ClientGone) => down.is_deaf && fault.is_none(),
             Some(_) => false,
         };
         if !is_quiet {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::support::child::Server;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
-use crate::support::{need, now};
 use crate::support::openssl::Tool;
 use crate::support::origin::pattern;
 use crate::support::proxy::Proxy;
 use crate::support::tcp::{Came, End, Endpoint};
+use crate::support::{need, now};
 
 /// One listener `web` over one endpoint; `listener` and `upstream` are further lines of theirs.
 fn over(endpoint: SocketAddr, listener: &str, upstream: &str) -> Proxy {
@@ -83,7 +83,7 @@ fn the_last_words_of_an_endpoint_that_resets_reach_a_client_that_still_sends() {
     let endpoint = Endpoint::new();
     let proxy = over(endpoint.addr(), "", "outlier = 'off'");
     let words = pattern(0, 4096);
-    for n in 0..100 {
+    for n in 0..50 {
         let (mut client, mut server) = endpoint.join(&proxy);
         client.talks_to(&mut server);
         let mut sender = End(client.0.try_clone().unwrap());
@@ -94,6 +94,7 @@ fn the_last_words_of_an_endpoint_that_resets_reach_a_client_that_still_sends() {
         // What it does not read makes its end a reset.
         assert_eq!(server.exactly(8192).len(), 8192);
         server.send(&words);
+        assert_eq!(server.0.peek(&mut [0]).unwrap(), 1);
         drop(server);
         let mut received = Vec::new();
         while let Came::Bytes(bytes) = client.next() {
@@ -114,7 +115,11 @@ fn the_last_words_of_a_client_that_resets_reach_its_endpoint() {
         client.send(&words);
         assert!(server.exactly(words.len() - 1) == words[..words.len() - 1]);
         client.reset();
-        assert_eq!(server.next(), Came::Bytes(words[words.len() - 1..].to_vec()), "{n}");
+        assert_eq!(
+            server.next(),
+            Came::Bytes(words[words.len() - 1..].to_vec()),
+            "{n}"
+        );
         assert_eq!(server.next(), Came::Reset, "{n}");
     }
     eventually("their records", || flows(&proxy, "cancelled") == 50.0);

@@ -116,7 +116,7 @@ fn bulk_passes_whole_both_ways() {
 }
 
 /// For some of these lengths the kernel takes the last record and not the word that it was the last.
-/// Seen red: that was then not said, which looks like a cut.
+/// Not said, it would look like a cut.
 #[test]
 fn a_slow_reader_is_told_of_the_end_all_the_same() {
     let (ca, endpoint) = (Ca::new(), Endpoint::new());
@@ -210,7 +210,12 @@ fn bytes_are_encrypted_towards_an_endpoint_and_no_protocol_is_offered() {
     let mut config = server(&ca.server(), BOTH, None);
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     let config = Arc::new(config);
-    for protocol in ["", "protocol = 'h1'", "protocol = 'h2'", "protocol = 'auto'"] {
+    for protocol in [
+        "",
+        "protocol = 'h1'",
+        "protocol = 'h2'",
+        "protocol = 'auto'",
+    ] {
         let endpoint = Endpoint::new();
         let proxy = Proxy::start(&format!(
             "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
