@@ -268,6 +268,25 @@ impl Stream {
         }
     }
 
+    /// Whether the other end has reset the connection, though it may have ended its direction before: the
+    /// kernel is asked, because the reactor tells of a direction's end once. `false` for Unix sockets, which
+    /// do not tell a reset from an end, and for a stream that is one of many. Only while our own direction
+    /// is open: two ends look like a reset.
+    pub fn is_reset(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(s) => s,
+            Self::Tls(s) => return s.socket().is_reset(),
+            Self::Unix(_) | Self::Channel(_) => return false,
+        };
+        // Errors and hang-ups are told unasked (poll(2)).
+        let mut asked = [PollFd::new(socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut asked, Some(&at_once)), Ok(1..))
+            && asked[0]
+                .revents()
+                .intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
     /// Reads what is there now.
     pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -300,16 +319,6 @@ impl Stream {
                 _ => return,
             }
         }
-    }
-
-    /// Whether the connection has failed (TCP: it was reset), read to its end or not: the kernel is asked.
-    pub fn has_failed(&self) -> bool {
-        let Some(fd) = self.fd() else {
-            return false;
-        };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
-        polled.is_ok() && fds[0].revents().contains(PollFlags::ERR)
     }
 
     /// Reads what is there, whatever the reactor has been told; `Ok(0)` is the end. Not for what is

@@ -51,8 +51,11 @@ fn who_comes_waits_and_who_is_there_goes_on() {
 fn an_endpoint_is_not_blamed_for_what_the_process_lacks() {
     let endpoint = Endpoint::new();
     let running = over(&endpoint);
+    // Both workers have one: neither is still about to open what it has for good.
     let (mut client, mut server) = join(&running, &endpoint);
+    let mut second = join(&running, &endpoint);
     client.talks_to(&mut server);
+    second.0.talks_to(&mut second.1);
     let folder = format!("/proc/{}/fd", running.isobar.pid());
     for _ in 0..8 {
         let open = std::fs::read_dir(&folder).unwrap().flatten();
