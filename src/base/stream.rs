@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::HeaderMap;
 use rustix::net::RecvFlags;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -299,6 +301,22 @@ impl Stream {
         }
     }
 
+    /// Has the kernel ask the other end whether it is there, after `quiet` without a word and then again
+    /// until it has answered or is given up (TCP).
+    pub fn keep_alive(&self, quiet: Duration) {
+        // Three questions in a row that nobody answers, and it has gone. What the system does not know it
+        // does without.
+        let asking = TcpKeepalive::new()
+            .with_time(quiet)
+            .with_interval(quiet / 4)
+            .with_retries(3);
+        let _ = match self {
+            Self::Tcp(s) => SockRef::from(s).set_tcp_keepalive(&asking),
+            Self::Tls(s) => return s.socket().keep_alive(quiet),
+            Self::Unix(_) | Self::Channel(_) => Ok(()),
+        };
+    }
+
     /// Our end of it; `None` = it has none that others know.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -391,5 +409,26 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().shutdown_write();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told_to_ask() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let stream = Stream::Tcp(stream.unwrap());
+        stream.keep_alive(Duration::from_secs(60));
+        let Stream::Tcp(stream) = &stream else {
+            panic!("not TCP")
+        };
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().unwrap());
+        let quiet = socket.tcp_keepalive_time().unwrap();
+        assert_eq!(quiet, Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 15);
     }
 }

@@ -681,6 +681,9 @@ pub struct HealthSpec {
     pub traffic: bool,
     /// Checks (http and grpc) speak TLS.
     pub tls: Option<CheckTls>,
+    /// Checks begin as the upstream's connections do, with a header that tells of no client; `None` = they
+    /// do not, or have a `port` of their own.
+    pub send_proxy_protocol: Option<ProxyVersion>,
 }
 
 /// `health.tls`

@@ -140,6 +140,21 @@ fn health_has_the_defaults_of_the_reference() {
 }
 
 #[test]
+fn checks_begin_with_the_header_of_their_upstream_but_at_a_port_of_their_own() {
+    let of = |health: &str| {
+        let text = format!(
+            "[listeners.a]\nbind = ':1'\nupstream = 'a'\n[upstreams.a]\nendpoints = \
+             ['127.0.0.1:1']\nsend_proxy_protocol = 'v1'\nhealth = {{ {health} }}"
+        );
+        let config = parse("t.toml", &text).unwrap_or_else(|p| panic!("{p}"));
+        let health = config.config.upstreams[0].health.as_ref().unwrap();
+        health.send_proxy_protocol
+    };
+    assert_eq!(of("check = 'tcp'"), Some(ProxyVersion::V1));
+    assert_eq!(of("check = 'tcp', port = 9000"), None);
+}
+
+#[test]
 fn equal_texts_are_equal_configurations() {
     let of = |text: &str| parse("t", text).unwrap_or_else(|p| panic!("{p}")).config;
     let text = sample("routes.toml");

@@ -86,6 +86,11 @@ impl Spread {
         self.loads[me].0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.loads.len()
+    }
+
     /// Connections of each worker.
     pub fn loads(&self) -> Vec<usize> {
         self.loads

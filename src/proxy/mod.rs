@@ -35,6 +35,7 @@ mod target;
 mod tcp;
 mod trailers;
 mod turn_away;
+pub mod udp;
 mod upgrade;
 mod upload;
 mod worker;
