@@ -52,7 +52,7 @@ fn a_killed_endpoint_ends_its_connections_and_serves_again_after() {
     assert_eq!(client.exactly(4), b"ping");
     server.kill();
     client.expect_closed();
-    assert_eq!(End::connect(proxy.addr()).next(), Came::Reset);
+    End::connect_to_be_reset(proxy.addr());
     server.restart();
     assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
     drop(client);
