@@ -6,7 +6,7 @@ use crate::support::eventually::eventually;
 use crate::support::now;
 use crate::support::origin::pattern;
 use crate::support::running::Running;
-use crate::support::tcp::{Came, End, Endpoint};
+use crate::support::tcp::{End, Endpoint};
 
 fn over(endpoint: &Endpoint) -> Running {
     Running::over(endpoint.addr(), "", "")
