@@ -157,3 +157,11 @@ impl End {
         assert_eq!(self.exactly(4), b"back");
     }
 }
+
+/// `[upstreams.NAME]` of one endpoint each.
+pub fn upstreams(named: &[(&str, SocketAddr)]) -> String {
+    let table = |(name, addr): &(&str, SocketAddr)| {
+        format!("[upstreams.{name}]\nendpoints = [\"{addr}\"]\n\n")
+    };
+    named.iter().map(table).collect()
+}
