@@ -189,3 +189,11 @@ fn expect_reset(connected: io::Result<TcpStream>) {
         Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset, "{e}"),
     }
 }
+
+/// `[upstreams.NAME]` of one endpoint each.
+pub fn upstreams(named: &[(&str, SocketAddr)]) -> String {
+    let table = |(name, addr): &(&str, SocketAddr)| {
+        format!("[upstreams.{name}]\nendpoints = [\"{addr}\"]\n\n")
+    };
+    named.iter().map(table).collect()
+}
