@@ -29,7 +29,10 @@ fn block() -> Vec<u8> {
 impl Sender {
     /// Sends so many blocks.
     fn start(end: End, blocks: usize) -> Self {
-        Self::sending(end, (0..blocks).map(|_| block()).collect::<Vec<_>>().concat())
+        Self::sending(
+            end,
+            (0..blocks).map(|_| block()).collect::<Vec<_>>().concat(),
+        )
     }
 
     fn sending(mut end: End, bytes: Vec<u8>) -> Self {
@@ -253,7 +256,9 @@ fn messages_and_bulk_take_turns() {
     let endpoint = Endpoint::new();
     let running = over(&endpoint);
     let (mut client, mut server) = join(&running, &endpoint);
-    let sizes = [1, 400_000, 3, 70_000, 16_384, 2_000_000, 1, 16_896, 1, 300_001];
+    let sizes = [
+        1, 400_000, 3, 70_000, 16_384, 2_000_000, 1, 16_896, 1, 300_001,
+    ];
     let all = pattern(0, 2_000_000);
     let expected = all.clone();
     let answering = std::thread::spawn(move || {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::support::child::Server;
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
-use crate::support::{need, now};
 use crate::support::openssl::Tool;
 use crate::support::origin::pattern;
 use crate::support::proxy::Proxy;
 use crate::support::tcp::{Came, End, Endpoint};
+use crate::support::{need, now};
 
 /// One listener `web` over one endpoint; `listener` and `upstream` are further lines of theirs.
 fn over(endpoint: SocketAddr, listener: &str, upstream: &str) -> Proxy {
@@ -114,7 +114,11 @@ fn the_last_words_of_a_client_that_resets_reach_its_endpoint() {
         client.send(&words);
         assert!(server.exactly(words.len() - 1) == words[..words.len() - 1]);
         client.reset();
-        assert_eq!(server.next(), Came::Bytes(words[words.len() - 1..].to_vec()), "{n}");
+        assert_eq!(
+            server.next(),
+            Came::Bytes(words[words.len() - 1..].to_vec()),
+            "{n}"
+        );
         assert_eq!(server.next(), Came::Reset, "{n}");
     }
     eventually("their records", || flows(&proxy, "cancelled") == 50.0);

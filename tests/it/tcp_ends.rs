@@ -129,7 +129,10 @@ fn unix_sockets_on_both_sides() {
         talk(client, server);
         expect_one(&proxy, "copy", f64::from(n));
     }
-    assert_eq!(proxy.metric("isobar_relayed_bytes_total{way=\"splice\"}"), 0.0);
+    assert_eq!(
+        proxy.metric("isobar_relayed_bytes_total{way=\"splice\"}"),
+        0.0
+    );
 }
 
 #[test]

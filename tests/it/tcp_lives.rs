@@ -125,7 +125,13 @@ fn two_hundred_connections_outlive_twenty_reloads_and_an_upgrade() {
     assert_eq!(running.connections(), 200);
     running.isobar.signal(Signal::USR2);
     let line = running.isobar.await_line("successor serves");
-    let pid = line.split("pid=").nth(1).unwrap().split(' ').next().unwrap();
+    let pid = line
+        .split("pid=")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
     let successor = Successor(Pid::from_raw(pid.parse().unwrap()).unwrap());
     // Longer than `process.grace`.
     let end = now() + Duration::from_secs(1);
@@ -133,7 +139,9 @@ fn two_hundred_connections_outlive_twenty_reloads_and_an_upgrade() {
     traffic.await_words();
     // New ones are the successor's.
     let mut fresh = join(&running, [&a, &b], 1);
-    eventually("the successor tells of its own", || running.connections() == 1);
+    eventually("the successor tells of its own", || {
+        running.connections() == 1
+    });
     assert!(running.isobar.is_running());
     let mut pairs = traffic.end();
     let last = pairs.pop().unwrap();

@@ -32,7 +32,9 @@ fn refusals(proxy: &Proxy, reason: &str) -> f64 {
 
 fn ejected(proxy: &Proxy, endpoint: SocketAddr) -> f64 {
     let name = "isobar_endpoint_ejected";
-    proxy.metric(&format!("{name}{{upstream=\"app\",endpoint=\"{endpoint}\"}}"))
+    proxy.metric(&format!(
+        "{name}{{upstream=\"app\",endpoint=\"{endpoint}\"}}"
+    ))
 }
 
 /// The next connection from `from`: which of the endpoints has it, and both its ends.
@@ -114,14 +116,20 @@ fn every_policy_spreads_connections_in_its_own_way() {
             "weighted" => assert_eq!(shares, [10, 20, 30]),
             "first" => assert_eq!(shares, [60, 0, 0]),
             // What is open counts, and by its weight.
-            "least_request" => assert!(shares[0] < shares[1] && shares[1] < shares[2], "{shares:?}"),
+            "least_request" => {
+                assert!(shares[0] < shares[1] && shares[1] < shares[2], "{shares:?}")
+            }
             // One in six at least is missed with a chance of (5/6)^60, 1 in 50,000, or less.
             _ => assert!(shares.iter().all(|n| *n > 0), "{policy}: {shares:?}"),
         }
         println!("{policy}: {shares:?}");
         if ["ring_hash", "maglev", "rendezvous"].contains(&policy) {
             for (from, at, ..) in &open {
-                assert_eq!(join_from(from, &proxy, &endpoints).0, *at, "{policy}: {from}");
+                assert_eq!(
+                    join_from(from, &proxy, &endpoints).0,
+                    *at,
+                    "{policy}: {from}"
+                );
             }
         }
         drop(open);
@@ -132,7 +140,10 @@ fn every_policy_spreads_connections_in_its_own_way() {
 #[test]
 fn an_endpoint_that_refuses_is_ejected() {
     let (dead, endpoint) = (Refusing::new(), Endpoint::new());
-    let upstream = format!("{}\nbalance = 'round_robin'", list(&[dead.addr, endpoint.addr()]));
+    let upstream = format!(
+        "{}\nbalance = 'round_robin'",
+        list(&[dead.addr, endpoint.addr()])
+    );
     let proxy = Proxy::start(&config(&upstream));
     for _ in 0..12 {
         let (mut client, mut server) = endpoint.join(&proxy);
@@ -242,7 +253,10 @@ fn a_backup_is_asked_when_the_others_are_down_and_what_is_there_stays() {
 #[test]
 fn an_upstream_with_a_cookie_serves_connections_too() {
     let endpoint = Endpoint::new();
-    let upstream = format!("{}\nsticky = {{ cookie = 'isobar' }}", list(&[endpoint.addr()]));
+    let upstream = format!(
+        "{}\nsticky = {{ cookie = 'isobar' }}",
+        list(&[endpoint.addr()])
+    );
     let proxy = Proxy::start(&config(&upstream));
     let (mut client, mut server) = endpoint.join(&proxy);
     client.talks_to(&mut server);

@@ -210,7 +210,12 @@ fn bytes_are_encrypted_towards_an_endpoint_and_no_protocol_is_offered() {
     let mut config = server(&ca.server(), BOTH, None);
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     let config = Arc::new(config);
-    for protocol in ["", "protocol = 'h1'", "protocol = 'h2'", "protocol = 'auto'"] {
+    for protocol in [
+        "",
+        "protocol = 'h1'",
+        "protocol = 'h2'",
+        "protocol = 'auto'",
+    ] {
         let endpoint = Endpoint::new();
         let proxy = Proxy::start(&format!(
             "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\

@@ -112,7 +112,10 @@ impl Running {
         // Its name may have blanks; fields 14 and 15, counted from 1.
         let (_, after) = stat.rsplit_once(") ").unwrap();
         let fields: Vec<&str> = after.split(' ').collect();
-        [11, 12].map(|i: usize| fields[i].parse::<u64>().unwrap()).iter().sum()
+        [11, 12]
+            .map(|i: usize| fields[i].parse::<u64>().unwrap())
+            .iter()
+            .sum()
     }
 
     /// How many descriptors it may have from now on; `None` = as many as at first.
