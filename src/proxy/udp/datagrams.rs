@@ -73,7 +73,7 @@ impl State {
         if let Some(local) = got.local {
             own.set_ip(local);
         }
-        let told = self.told(turn, got, data)?;
+        let told = told(turn, got, data)?;
         let id = match self.find(turn.spec.flow, got, told.data) {
             Found::Known(id) => {
                 self.flows.ask(id, turn.around.now);
@@ -93,35 +93,6 @@ impl State {
         flow.forward(&turn.around, id, told.data, own)
     }
 
-    /// Takes the header of the PROXY protocol off, where one is spoken. A flow's sender tells of its
-    /// client with the first datagram at least, and may leave it out once it was answered.
-    fn told<'a>(
-        &self,
-        turn: &Turn<'_>,
-        got: &Received,
-        data: &'a [u8],
-    ) -> Result<Told<'a>, DatagramDrop> {
-        let Some(spoken) = &turn.listener.spec.proxy_protocol else {
-            return Ok(Told {
-                client: Some(got.peer),
-                data,
-            });
-        };
-        let ip = got.peer.ip();
-        if !spoken.from.iter().any(|net| net.contains(&ip)) {
-            return Err(DatagramDrop::ProxyProtocol);
-        }
-        match proxy_protocol::parse(data, Transport::Datagram) {
-            Ok(Parsed::Header(header)) => Ok(Told {
-                client: Some(header.addresses.map_or(got.peer, |a| a.source)),
-                data: data.get(header.len..).unwrap_or_default(),
-            }),
-            Ok(Parsed::More(_)) => Err(DatagramDrop::ProxyProtocol),
-            // No new flow without a header: see `take_datagram`.
-            Err(_) => Ok(Told { client: None, data }),
-        }
-    }
-
     /// The flow of a datagram; see [`quic`] for the rule of connection ids.
     fn find(&mut self, rule: FlowKey, got: &Received, data: &[u8]) -> Found {
         let address = Key::of_address(got.peer, got.local);
@@ -131,7 +102,9 @@ impl State {
         };
         let (id, is_long) = match header {
             None => (None, false),
-            Some(Header::Long { destination, .. }) if destination.is_empty() => (None, false),
+            Some(Header::Long {
+                destination: [], ..
+            }) => (None, false),
             Some(Header::Long { destination, .. }) => (Some(Key::of_id(destination)), true),
             Some(Header::Short { destination }) => (Some(Key::of_id(destination)), false),
         };
@@ -216,5 +189,29 @@ impl State {
         x.reason = Some(reason);
         x.record_refusal(&self.worker, turn.around.now);
         DatagramDrop::Refusal
+    }
+}
+
+/// Takes the header of the PROXY protocol off, where one is spoken. A flow's sender tells of its
+/// client with the first datagram at least, and may leave it out once it was answered.
+fn told<'a>(turn: &Turn<'_>, got: &Received, data: &'a [u8]) -> Result<Told<'a>, DatagramDrop> {
+    let Some(spoken) = &turn.listener.spec.proxy_protocol else {
+        return Ok(Told {
+            client: Some(got.peer),
+            data,
+        });
+    };
+    let ip = got.peer.ip();
+    if !spoken.from.iter().any(|net| net.contains(&ip)) {
+        return Err(DatagramDrop::ProxyProtocol);
+    }
+    match proxy_protocol::parse(data, Transport::Datagram) {
+        Ok(Parsed::Header(header)) => Ok(Told {
+            client: Some(header.addresses.map_or(got.peer, |a| a.source)),
+            data: data.get(header.len..).unwrap_or_default(),
+        }),
+        Ok(Parsed::More(_)) => Err(DatagramDrop::ProxyProtocol),
+        // No new flow without a header: see `take_datagram`.
+        Err(_) => Ok(Told { client: None, data }),
     }
 }

@@ -38,6 +38,7 @@ pub mod running;
 mod selftest;
 pub mod tcp;
 pub mod tls;
+pub mod udp;
 pub mod unreachable;
 pub mod watched;
 pub mod wire;
