@@ -26,7 +26,7 @@ use tokio::io::{Interest, Ready};
 use crate::base::clock::{Nanos, nanos};
 use crate::base::timer::Timer;
 use crate::config::{Serves, UdpSpec};
-use crate::proxy::snapshot::{Held, ListenerPlan};
+use crate::proxy::snapshot::ListenerPlan;
 use crate::proxy::worker::{Phase, Worker};
 use crate::telemetry::metrics::cells::FlowEnd;
 use crate::telemetry::reason::Reason;
@@ -81,6 +81,9 @@ pub(super) struct State {
     pub(super) bound: SocketAddr,
     assigned: Rc<Assigned>,
     timer: Timer,
+    /// The last one of its listener that speaks UDP: a reload may have the same name speak TCP, and the
+    /// flows of before end by what they began with.
+    plan: Option<Arc<ListenerPlan>>,
     /// The listener whose count the flows are in, and that count.
     slot: usize,
     open: Arc<AtomicUsize>,
@@ -145,6 +148,7 @@ pub fn serve(
             slot: assigned.slot.get(),
             open,
             assigned,
+            plan: None,
             workers,
             idle: Box::new(idle),
             worker,
@@ -182,10 +186,17 @@ impl Serving {
         let now = worker.clock.now();
         let phase = state.phase(now);
         let held = worker.snapshot_for(state.slot);
-        let plan = held.as_ref().and_then(|held| plan(held, state.slot));
-        let (Some(held), Some(listener)) = (&held, plan) else {
+        let plan = held.as_ref().and_then(|h| h.kept_listener(state.slot));
+        let (Some(held), Some(plan)) = (&held, plan) else {
             // Its listener had its time.
             state.end_all(epoll.get_ref(), None, now);
+            return Poll::Ready(());
+        };
+        let is_spoken = matches!(plan.spec.serves, Serves::Udp(_));
+        if is_spoken {
+            state.plan = Some(plan);
+        }
+        let Some(listener) = state.plan.clone() else {
             return Poll::Ready(());
         };
         let Serves::Udp(spec) = &listener.spec.serves else {
@@ -201,7 +212,7 @@ impl Serving {
             around,
             listener: &listener,
             spec,
-            is_open: phase < Phase::Draining,
+            is_open: is_spoken && phase < Phase::Draining,
         };
         if phase == Phase::Cutting {
             state.end_all(epoll.get_ref(), Some(Reason::Draining), now);
@@ -241,10 +252,6 @@ impl Serving {
         }
         Poll::Pending
     }
-}
-
-fn plan(held: &Held, slot: usize) -> Option<Arc<ListenerPlan>> {
-    held.kept_listener(slot)
 }
 
 // === impl State ===
