@@ -89,6 +89,8 @@ mod tls_upstream;
 mod tls_upstream_peers;
 mod tls_upstream_pool;
 mod tls_versions;
+mod udp;
+mod udp_dns;
 mod upgrade;
 mod watch;
 mod workers;

@@ -15,6 +15,11 @@
 //!   and only a hash policy over its address finds its endpoint again, as long as the port alone has
 //!   changed (which is what a NAT that forgets does).
 //! - What is no QUIC belongs together by its address.
+//!
+//! Each worker knows the flows that began with it. The kernel chooses the worker by the client's address
+//! and port, so of several workers a client that moves may meet one that does not know its id; it begins
+//! a flow there, and the hash policy is what finds its endpoint. With `process.workers = 1` the rule
+//! holds without exception.
 
 /// What the header of a packet tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cell::BOUNDS;
 use super::cells::{
-    CheckResult, CodeClass, ConnectFailure, EndpointOutcome, PoolOutcome, Protocol, RetryReason,
+    CheckResult, CodeClass, ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, PoolOutcome,
+    Protocol, RetryReason,
 };
 use super::families::{FAMILIES, Kind};
 use super::registry::{Certificates, Object, Registry};
@@ -163,6 +164,10 @@ fn busy() -> (Registry, Arc<Load>) {
         listener.tls_connections(TlsVersion::V13).add(n);
         listener.handshake_duration.observe(n * 1_000_000);
         listeners.control().failed_renewals.store(5);
+        listener.received_datagrams.add(n);
+        listener.open_flows.add(n);
+        listener.flow_ends(FlowEnd::Limit).add(n);
+        listener.dropped_datagrams(DatagramDrop::TooLong).add(n);
         let certificates = Certificates {
             expiries: vec![("a.test".to_owned(), 1_800_000_000)],
             is_failing: true,
@@ -275,6 +280,12 @@ fn values_are_sums_over_workers() {
     let expiry = "isobar_tls_certificate_not_after_timestamp_seconds";
     let certificate = [web[0], ("certificate", "a.test")];
     is(expiry, &certificate, 1_800_000_000.0);
+    is("isobar_udp_flows", &web, 11.0);
+    is("isobar_udp_received_datagrams_total", &web, 11.0);
+    let limit = [("listener", "web"), ("reason", "limit")];
+    is("isobar_udp_flow_ends_total", &limit, 11.0);
+    let long = [("listener", "web"), ("reason", "too_long")];
+    is("isobar_udp_dropped_datagrams_total", &long, 11.0);
     let refused = [("listener", "web"), ("reason", "connections_limit")];
     is("isobar_listener_refusals_total", &refused, 11.0);
     let requests = [("route", "api"), ("protocol", "h1"), ("code_class", "2xx")];

@@ -35,6 +35,7 @@ pub mod proxy;
 mod selftest;
 pub mod tcp;
 pub mod tls;
+pub mod udp;
 pub mod unreachable;
 pub mod watched;
 pub mod wire;
