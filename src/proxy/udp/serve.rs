@@ -66,9 +66,18 @@ pub enum Stage {
 
 /// One listening socket of one worker.
 struct Serving {
-    socket: AsyncFd<OwnedFd>,
+    socket: Listening,
     epoll: AsyncFd<OwnedFd>,
     state: State,
+}
+
+/// The listening socket.
+enum Listening {
+    /// Its datagrams are ours.
+    Read(AsyncFd<OwnedFd>),
+    /// A successor reads them, and we are not to be woken by each; answers leave by it. `None` for an
+    /// instant only.
+    Written(Option<OwnedFd>),
 }
 
 /// All but the two descriptors that are waited for.
@@ -137,7 +146,7 @@ pub fn serve(
     let seed = worker.rng.borrow_mut().next_u64();
     let open = assigned.open.borrow().clone();
     let mut serving = Serving {
-        socket: watched(socket)?,
+        socket: Listening::Read(watched(socket)?),
         epoll: watched(epoll)?,
         state: State {
             flows: Flows::new(seed),
@@ -219,7 +228,9 @@ impl Serving {
             return Poll::Ready(());
         }
         state.expire(&turn);
-        let reads = state.assigned.stage.get() != Stage::HandedOver;
+        if state.assigned.stage.get() == Stage::HandedOver {
+            socket.hand_over();
+        }
         let mut slots = worker.datagrams.borrow_mut();
         let slots = slots.get_or_insert_default();
         let mut is_busy = true;
@@ -228,11 +239,15 @@ impl Serving {
             // Answers first: what is on its way out makes room for what comes in.
             if let Poll::Ready(Ok(mut guard)) = epoll.poll_read_ready(cx) {
                 is_busy = true;
-                if state.take_answers(&turn, socket.get_ref(), slots) {
+                if let Some(socket) = socket.get()
+                    && state.take_answers(&turn, socket, slots)
+                {
                     guard.clear_ready_matching(Ready::READABLE);
                 }
             }
-            if reads && let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
+            if let Listening::Read(socket) = &*socket
+                && let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx)
+            {
                 is_busy = true;
                 if state.take_datagrams(&turn, socket.get_ref(), slots) {
                     guard.clear_ready();
@@ -251,6 +266,25 @@ impl Serving {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+// === impl Listening ===
+
+impl Listening {
+    fn get(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Read(socket) => Some(socket.get_ref()),
+            Self::Written(socket) => socket.as_ref(),
+        }
+    }
+
+    /// Leaves it to who reads from now on.
+    fn hand_over(&mut self) {
+        *self = match std::mem::replace(self, Self::Written(None)) {
+            Self::Read(socket) => Self::Written(Some(socket.into_inner())),
+            written @ Self::Written(_) => written,
+        };
     }
 }
 
