@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use crate::base::proxy_protocol::{self, Parsed, Transport};
+use crate::base::proxy_protocol::{self, Addresses, Parsed, Tlvs, Transport};
 use crate::config::FlowKey;
 use crate::proxy::flow::{FlowExchange, Transport as Carrier};
+use crate::proxy::snapshot::ListenerPlan;
 use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
 use crate::telemetry::reason::Reason;
 
 use super::batch::{Received, Slots};
-use super::flow::Flow;
+use super::flow::{Flow, Told};
 use super::flows::{Evicted, Id};
 use super::key::{Key, Source};
 use super::quic::{self, Header};
@@ -22,12 +23,6 @@ enum Found {
     Known(Id),
     /// One that begins with it, and is found by the first key, and by the second if there is one.
     New(Key, Option<Key>),
-}
-
-/// Who a datagram is from, and what of it is the client's.
-struct Told<'a> {
-    client: Option<SocketAddr>,
-    data: &'a [u8],
 }
 
 // === impl State ===
@@ -73,53 +68,19 @@ impl State {
         if let Some(local) = got.local {
             own.set_ip(local);
         }
-        let told = self.told(turn, got, data)?;
+        let told = told(turn.listener, got, own, data)?;
         let id = match self.find(turn.spec.flow, got, told.data) {
             Found::Known(id) => {
                 self.flows.ask(id, turn.around.now);
                 id
             }
             Found::New(..) if !turn.is_open => return Err(DatagramDrop::Draining),
-            Found::New(key, more) => {
-                let Some(client) = told.client else {
-                    return Err(DatagramDrop::ProxyProtocol);
-                };
-                self.begin(turn, got, client, (key, more))?
-            }
+            Found::New(key, more) => self.begin(turn, got, told.addresses.source, (key, more))?,
         };
         let Some(flow) = self.flows.get(id) else {
             return Err(DatagramDrop::Endpoint);
         };
-        flow.forward(&turn.around, id, told.data, own)
-    }
-
-    /// Takes the header of the PROXY protocol off, where one is spoken. A flow's sender tells of its
-    /// client with the first datagram at least, and may leave it out once it was answered.
-    fn told<'a>(
-        &self,
-        turn: &Turn<'_>,
-        got: &Received,
-        data: &'a [u8],
-    ) -> Result<Told<'a>, DatagramDrop> {
-        let Some(spoken) = &turn.listener.spec.proxy_protocol else {
-            return Ok(Told {
-                client: Some(got.peer),
-                data,
-            });
-        };
-        let ip = got.peer.ip();
-        if !spoken.from.iter().any(|net| net.contains(&ip)) {
-            return Err(DatagramDrop::ProxyProtocol);
-        }
-        match proxy_protocol::parse(data, Transport::Datagram) {
-            Ok(Parsed::Header(header)) => Ok(Told {
-                client: Some(header.addresses.map_or(got.peer, |a| a.source)),
-                data: data.get(header.len..).unwrap_or_default(),
-            }),
-            Ok(Parsed::More(_)) => Err(DatagramDrop::ProxyProtocol),
-            // No new flow without a header: see `take_datagram`.
-            Err(_) => Ok(Told { client: None, data }),
-        }
+        flow.forward(&turn.around, id, &told)
     }
 
     /// The flow of a datagram; see [`quic`] for the rule of connection ids.
@@ -217,4 +178,36 @@ impl State {
         x.record_refusal(&self.worker, turn.around.now);
         DatagramDrop::Refusal
     }
+}
+
+/// Takes the header of the PROXY protocol off, where one is spoken, and its word for whose the datagram is.
+/// Every datagram has one: what a client sends is behind it, whatever it looks like.
+fn told<'a>(
+    listener: &ListenerPlan,
+    got: &Received,
+    own: SocketAddr,
+    data: &'a [u8],
+) -> Result<Told<'a>, DatagramDrop> {
+    let mut told = Told {
+        addresses: Addresses {
+            source: got.peer,
+            destination: own,
+        },
+        tlvs: Tlvs::default(),
+        data,
+    };
+    let Some(spoken) = &listener.spec.proxy_protocol else {
+        return Ok(told);
+    };
+    let ip = got.peer.ip();
+    if !spoken.from.iter().any(|net| net.contains(&ip)) {
+        return Err(DatagramDrop::ProxyProtocol);
+    }
+    let Ok(Parsed::Header(header)) = proxy_protocol::parse(data, Transport::Datagram) else {
+        return Err(DatagramDrop::ProxyProtocol);
+    };
+    told.addresses = header.addresses.unwrap_or(told.addresses);
+    told.data = data.get(header.len..).unwrap_or_default();
+    told.tlvs = header.tlvs;
+    Ok(told)
 }

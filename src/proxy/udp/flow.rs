@@ -59,6 +59,17 @@ struct Link {
     errors: u32,
 }
 
+/// A datagram of a client, and what can be told of it.
+#[derive(Debug)]
+pub(super) struct Told<'a> {
+    /// The client, and what it has sent it to.
+    pub addresses: Addresses,
+    /// What a proxy in front has told besides.
+    pub tlvs: Tlvs,
+    /// What is the client's.
+    pub data: &'a [u8],
+}
+
 /// What a flow needs of its surroundings.
 pub(super) struct Surroundings<'a> {
     /// Its worker.
@@ -192,15 +203,14 @@ impl Flow {
             .map_err(|_| Reason::Unreachable)
     }
 
-    /// Sends a datagram of its client to its endpoint, or to another one that takes it. `own` is our
-    /// address for the header of the PROXY protocol.
+    /// Sends a datagram of its client to its endpoint, or to another one that takes it.
     pub(super) fn forward(
         &mut self,
         around: &Surroundings<'_>,
         id: Id,
-        data: &[u8],
-        own: SocketAddr,
+        told: &Told<'_>,
     ) -> Result<(), DatagramDrop> {
+        let data = told.data;
         self.look(around);
         for _ in 0..ATTEMPTS {
             if self.link.is_none() {
@@ -211,7 +221,7 @@ impl Flow {
                 }
             }
             let Some(link) = &self.link else { continue };
-            match self.send(&link.socket, data, own) {
+            match self.send(&link.socket, told) {
                 Ok(()) => {
                     self.x.reason = None;
                     self.x.bytes_in += data.len() as u64;
@@ -327,20 +337,15 @@ impl Flow {
         self.x.let_go();
     }
 
-    fn send(&self, socket: &OwnedFd, data: &[u8], own: SocketAddr) -> Result<(), Errno> {
+    fn send(&self, socket: &OwnedFd, told: &Told<'_>) -> Result<(), Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if self.upstream.shared.spec.send_proxy_protocol.is_none() || self.has_answer {
-            return send(socket, data, flags).map(|_| ());
+        if self.upstream.shared.spec.send_proxy_protocol.is_none() {
+            return send(socket, told.data, flags).map(|_| ());
         }
-        // Any datagram may be the first to arrive, so each tells, until an answer shows that one has.
         let mut header = Vec::with_capacity(64);
-        let addresses = self.x.client.map(|source| Addresses {
-            source,
-            destination: own,
-        });
-        let tlvs = Tlvs::default();
-        write_v2(&mut header, Transport::Datagram, addresses.as_ref(), &tlvs);
-        let parts = [IoSlice::new(&header), IoSlice::new(data)];
+        let addresses = Some(&told.addresses);
+        write_v2(&mut header, Transport::Datagram, addresses, &told.tlvs);
+        let parts = [IoSlice::new(&header), IoSlice::new(told.data)];
         let mut nothing = SendAncillaryBuffer::default();
         sendmsg(socket, &parts, &mut nothing, flags).map(|_| ())
     }

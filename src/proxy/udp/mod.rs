@@ -26,10 +26,12 @@
 //! says nothing against an endpoint: a client that sends rubbish is not answered either.
 //!
 //! # The PROXY protocol
-//! To endpoints (version 2): in front of every datagram of a flow until an endpoint has answered one, so
-//! that none is without it that arrives first. From a listener's `proxy_protocol.from`: in front of the
-//! first datagram of a flow at least; it is taken off wherever it is. The flow is known by the
-//! sender's address and port, and counts for the client that it tells of.
+//! Version 2, in front of every datagram, both ways. Endpoints go by it datagram by datagram (dnsdist and
+//! PowerDNS drop those without), and could not tell otherwise whether a header is ours or the
+//! client's. What a listener with `proxy_protocol` takes has one, too, from those that it is taken from:
+//! one without is dropped, and what looks like a second one is the client's. Addresses and TLVs of it are
+//! told on as they are. A flow is known by its sender's address and port, and counts for the client
+//! that its first datagram tells of.
 
 mod answers;
 mod batch;
