@@ -11,7 +11,7 @@ use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
 use crate::telemetry::reason::Reason;
 
 use super::batch::{Received, Slots};
-use super::flow::{Flow, Told};
+use super::flow::{Flow, Place, Told};
 use super::flows::{Evicted, Id};
 use super::key::{Key, Source};
 use super::quic::{self, Header};
@@ -71,6 +71,7 @@ impl State {
         let told = told(turn.listener, got, own, data)?;
         let id = match self.find(turn.spec.flow, got, told.data) {
             Found::Known(id) => {
+                self.hear(turn, id, got, told.addresses.source);
                 self.flows.ask(id, turn.around.now);
                 id
             }
@@ -80,7 +81,7 @@ impl State {
         let Some(flow) = self.flows.get(id) else {
             return Err(DatagramDrop::Endpoint);
         };
-        flow.forward(&turn.around, id, &told)
+        flow.forward(&turn.around, id, got.place(), &told)
     }
 
     /// The flow of a datagram; see [`quic`] for the rule of connection ids.
@@ -92,7 +93,9 @@ impl State {
         };
         let (id, is_long) = match header {
             None => (None, false),
-            Some(Header::Long { destination, .. }) if destination.is_empty() => (None, false),
+            Some(Header::Long {
+                destination: [], ..
+            }) => (None, false),
             Some(Header::Long { destination, .. }) => (Some(Key::of_id(destination)), true),
             Some(Header::Short { destination }) => (Some(Key::of_id(destination)), false),
         };
@@ -101,7 +104,6 @@ impl State {
             return known.map_or(Found::New(address, None), Found::Known);
         };
         if let Some(known) = self.flows.find(&id) {
-            self.follow_client(known, got, address);
             return Found::Known(known);
         }
         match self.flows.find(&address).filter(|_| !is_long) {
@@ -113,17 +115,16 @@ impl State {
         }
     }
 
-    /// A client that has moved is answered where it is now.
-    fn follow_client(&mut self, id: Id, got: &Received, address: Key) {
+    /// A client that has moved, and was seen to be where it is now, is found there from then on.
+    fn hear(&mut self, turn: &Turn<'_>, id: Id, got: &Received, client: SocketAddr) {
         let Some(flow) = self.flows.get(id) else {
             return;
         };
-        if (flow.peer, flow.local) == (got.peer, got.local) {
-            return;
+        if flow.hear(&turn.around, got.place()) {
+            self.flows.set_source(id, Source::of(client.ip()));
+            let address = Key::of_address(got.peer, got.local);
+            self.flows.add_key(id, address);
         }
-        (flow.peer, flow.local) = (got.peer, got.local);
-        self.flows.set_source(id, Source::of(got.peer.ip()));
-        self.flows.add_key(id, address);
     }
 
     /// Begins a flow, if it may.
@@ -144,7 +145,7 @@ impl State {
             Ok(upstream) => upstream,
             Err(reason) => return Err(self.refuse(turn, x, reason)),
         };
-        let mut flow = Flow::new(x, upstream, got.peer, got.local);
+        let mut flow = Flow::new(x, upstream, got.place());
         if let Err(reason) = flow.open(around) {
             return Err(self.refuse(turn, flow.x, reason));
         }
@@ -177,6 +178,18 @@ impl State {
         x.reason = Some(reason);
         x.record_refusal(&self.worker, turn.around.now);
         DatagramDrop::Refusal
+    }
+}
+
+// === impl Received ===
+
+impl Received {
+    /// Where its sender is.
+    fn place(&self) -> Place {
+        Place {
+            peer: self.peer,
+            local: self.local,
+        }
     }
 }
 

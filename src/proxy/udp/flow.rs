@@ -31,10 +31,10 @@ use super::flows::Id;
 pub(super) struct Flow {
     /// What will be told of it.
     pub x: FlowExchange,
-    /// Where answers go: where its client was last heard of.
-    pub peer: SocketAddr,
-    /// Our address that its client sends to, where the socket has more than one.
-    pub local: Option<IpAddr>,
+    /// Where its client is.
+    place: Place,
+    /// Where it may have moved to.
+    moved: Option<Box<Moved>>,
     /// The round of the last answer: see `answers`.
     pub round: u64,
     upstream: Rc<LocalUpstream>,
@@ -45,6 +45,43 @@ pub(super) struct Flow {
     looked: (u64, u64),
     /// An endpoint has answered, this one or one before.
     has_answer: bool,
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Our address that it sends to, where the socket has more than one.
+    pub local: Option<IpAddr>,
+}
+
+/// Another place of a client, with a socket to the endpoint of its own: see `quic`.
+#[derive(Debug)]
+struct Moved {
+    place: Place,
+    socket: OwnedFd,
+    allowance: Allowance,
+    /// An answer was sent there.
+    has_answer: bool,
+}
+
+/// What may be sent to a place that a client may have moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowance {
+    /// So many bytes.
+    Bytes(usize),
+    /// Anything: the client was there.
+    All,
+}
+
+/// Which socket of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// That of where its client is.
+    Home,
+    /// That of where it may have moved to.
+    Moved,
 }
 
 /// The socket to an endpoint.
@@ -89,29 +126,18 @@ const ATTEMPTS: u32 = 3;
 /// again takes them back before.
 const PATIENCE: u32 = 3;
 
-/// "no room just now" and "never": not the endpoint's doing.
-const LOCAL: [Errno; 5] = [
-    Errno::AGAIN,
-    Errno::NOBUFS,
-    Errno::NOMEM,
-    Errno::PERM,
-    Errno::ACCESS,
-];
+/// Bytes to an address where nobody has shown to be, for one from there: RFC 9000 section 8.
+const AMPLIFICATION: usize = 3;
 
 // === impl Flow ===
 
 impl Flow {
     /// A flow of `peer` to `upstream`, without an endpoint so far.
-    pub(super) fn new(
-        x: FlowExchange,
-        upstream: Rc<LocalUpstream>,
-        peer: SocketAddr,
-        local: Option<IpAddr>,
-    ) -> Self {
+    pub(super) fn new(x: FlowExchange, upstream: Rc<LocalUpstream>, place: Place) -> Self {
         Self {
             x,
-            peer,
-            local,
+            place,
+            moved: None,
             round: 0,
             upstream,
             link: None,
@@ -122,8 +148,57 @@ impl Flow {
     }
 
     /// The socket to its endpoint, while it has one.
-    pub(super) fn socket(&self) -> Option<&OwnedFd> {
-        self.link.as_ref().map(|link| &link.socket)
+    pub(super) fn socket(&self, way: Way) -> Option<&OwnedFd> {
+        match way {
+            Way::Home => self.link.as_ref().map(|link| &link.socket),
+            Way::Moved => self.moved.as_ref().map(|moved| &moved.socket),
+        }
+    }
+
+    /// Its client was heard of at `place`. Whether that is where it is from now on: not before it has
+    /// spoken from there after an answer went there.
+    pub(super) fn hear(&mut self, around: &Surroundings<'_>, place: Place) -> bool {
+        if place == self.place {
+            return false;
+        }
+        self.look(around);
+        let Some(link) = &mut self.link else {
+            // No endpoint knows it from anywhere else.
+            self.place = place;
+            return true;
+        };
+        match &mut self.moved {
+            Some(moved) if moved.place == place && moved.has_answer => {
+                std::mem::swap(&mut link.socket, &mut moved.socket);
+                std::mem::swap(&mut self.place, &mut moved.place);
+                // What is late still comes from, and goes to, where it was.
+                moved.allowance = Allowance::All;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Where an answer of `len` bytes goes that came by `way`; `None` = nowhere: too much for somebody who
+    /// may never have asked.
+    pub(super) fn place_of_answer(&mut self, way: Way, len: usize) -> Option<Place> {
+        match (way, &mut self.moved) {
+            (Way::Home, _) => Some(self.place),
+            (Way::Moved, None) => None,
+            (Way::Moved, Some(moved)) => {
+                moved.allowance = moved.allowance.take(len)?;
+                moved.has_answer = true;
+                Some(moved.place)
+            }
+        }
+    }
+
+    /// An error was read from one of its sockets.
+    pub(super) fn broke(&mut self, around: &Surroundings<'_>, way: Way, errno: Errno) {
+        match way {
+            Way::Home => self.refused(around, errno),
+            Way::Moved => self.moved = None,
+        }
     }
 
     /// Picks an endpoint and makes a socket to it.
@@ -197,21 +272,22 @@ impl Flow {
         let Some(link) = &self.link else {
             return Ok(());
         };
-        let data = epoll::EventData::new_u64(id.to_bits());
-        // By level: a flow with more than was read is told of again.
-        epoll::add(around.epoll, &link.socket, data, epoll::EventFlags::IN)
-            .map_err(|_| Reason::Unreachable)
+        watch(around, &link.socket, id).map_err(|_| Reason::Unreachable)
     }
 
-    /// Sends a datagram of its client to its endpoint, or to another one that takes it.
+    /// Sends a datagram of its client at `place` to its endpoint, or to another one that takes it.
     pub(super) fn forward(
         &mut self,
         around: &Surroundings<'_>,
         id: Id,
+        place: Place,
         told: &Told<'_>,
     ) -> Result<(), DatagramDrop> {
         let data = told.data;
         self.look(around);
+        if place != self.place && self.link.is_some() {
+            return self.forward_moved(around, id, place, told);
+        }
         for _ in 0..ATTEMPTS {
             if self.link.is_none() {
                 let opened = self.open(around).and_then(|()| self.register(around, id));
@@ -223,29 +299,64 @@ impl Flow {
             let Some(link) = &self.link else { continue };
             match self.send(&link.socket, told) {
                 Ok(()) => {
-                    self.x.reason = None;
-                    self.x.bytes_in += data.len() as u64;
-                    if let Some(ticket) = &self.x.ticket {
-                        let cells = &ticket.endpoint().shared.cells;
-                        let cells = cells.worker(around.worker.index);
-                        cells.sent_bytes.add(data.len() as u64);
-                    }
+                    self.sent(around, data.len());
                     return Ok(());
                 }
-                Err(Errno::MSGSIZE) => return Err(DatagramDrop::TooLong),
-                Err(errno) if LOCAL.contains(&errno) => {
-                    let is_full = matches!(errno, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM);
-                    return Err(if is_full {
-                        DatagramDrop::SendBuffer
-                    } else {
-                        DatagramDrop::Refused
-                    });
-                }
-                // What is told here came back for a datagram before; this one has not been sent.
-                Err(errno) => self.refused(around, errno),
+                Err(errno) => match unsent(errno) {
+                    Some(why) => return Err(why),
+                    // What is told here came back for a datagram before; this one has not been sent.
+                    None => self.refused(around, errno),
+                },
             }
         }
         Err(DatagramDrop::Endpoint)
+    }
+
+    /// The same from a place where its client may be: by a socket of its own, so that the endpoint sees
+    /// another path, and asks whether there is anybody.
+    fn forward_moved(
+        &mut self,
+        around: &Surroundings<'_>,
+        id: Id,
+        place: Place,
+        told: &Told<'_>,
+    ) -> Result<(), DatagramDrop> {
+        let known = self.moved.take().filter(|moved| moved.place == place);
+        let mut moved = match known {
+            Some(moved) => moved,
+            None => {
+                let Some(ticket) = &self.x.ticket else {
+                    return Err(DatagramDrop::Endpoint);
+                };
+                let made = socket_to(&ticket.endpoint().shared.addr)
+                    .and_then(|socket| watch(around, &socket, id).map(|()| socket));
+                let socket = made.map_err(|_| DatagramDrop::Endpoint)?;
+                Box::new(Moved {
+                    place,
+                    socket,
+                    allowance: Allowance::Bytes(0),
+                    has_answer: false,
+                })
+            }
+        };
+        moved.allowance = moved.allowance.add(told.data.len());
+        match self.send(&moved.socket, told) {
+            Ok(()) => self.sent(around, told.data.len()),
+            // An error that came back there says nothing of the flow: the socket goes.
+            Err(errno) => unsent(errno).map_or(Err(DatagramDrop::Endpoint), Err)?,
+        }
+        self.moved = Some(moved);
+        Ok(())
+    }
+
+    fn sent(&mut self, around: &Surroundings<'_>, len: usize) {
+        self.x.reason = None;
+        self.x.bytes_in += len as u64;
+        if let Some(ticket) = &self.x.ticket {
+            let cells = &ticket.endpoint().shared.cells;
+            let cells = cells.worker(around.worker.index);
+            cells.sent_bytes.add(len as u64);
+        }
     }
 
     /// The endpoint has answered with `len` bytes.
@@ -378,14 +489,54 @@ impl Flow {
         self.x.let_go();
     }
 
-    /// Closes the socket to the endpoint.
+    /// Closes the sockets to the endpoint.
     fn close(&mut self, around: &Surroundings<'_>) {
+        self.moved = None;
         if self.link.take().is_some()
             && let Some(ticket) = &self.x.ticket
         {
             let cells = &ticket.endpoint().shared.cells;
             cells.worker(around.worker.index).connections.dec();
         }
+    }
+}
+
+// === impl Allowance ===
+
+impl Allowance {
+    /// What it is after `len` bytes came from there: RFC 9000 section 8.2 allows three times as many.
+    fn add(self, len: usize) -> Self {
+        match self {
+            Self::Bytes(left) => {
+                Self::Bytes(left.saturating_add(len.saturating_mul(AMPLIFICATION)))
+            }
+            Self::All => Self::All,
+        }
+    }
+
+    /// What is left of it after `len` bytes; `None` = it is less than those.
+    fn take(self, len: usize) -> Option<Self> {
+        match self {
+            Self::Bytes(left) => left.checked_sub(len).map(Self::Bytes),
+            Self::All => Some(Self::All),
+        }
+    }
+}
+
+/// Waits for answers on a socket of the flow `id`.
+fn watch(around: &Surroundings<'_>, socket: &OwnedFd, id: Id) -> Result<(), Errno> {
+    let data = epoll::EventData::new_u64(id.to_bits());
+    // By level: a flow with more than was read is told of again.
+    epoll::add(around.epoll, socket, data, epoll::EventFlags::IN)
+}
+
+/// Why a datagram was not sent, if it is not the endpoint's doing.
+fn unsent(errno: Errno) -> Option<DatagramDrop> {
+    match errno {
+        Errno::MSGSIZE => Some(DatagramDrop::TooLong),
+        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Some(DatagramDrop::SendBuffer),
+        Errno::PERM | Errno::ACCESS => Some(DatagramDrop::Refused),
+        _ => None,
     }
 }
 
@@ -403,4 +554,24 @@ fn socket_to(addr: &EndpointAddr) -> Result<OwnedFd, Errno> {
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
     connect(&socket, addr)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Allowance;
+
+    #[test]
+    fn three_bytes_may_go_for_one_that_came() {
+        let none = Allowance::Bytes(0);
+        assert_eq!(none.take(1), None);
+        let some = none.add(100);
+        assert_eq!(some, Allowance::Bytes(300));
+        assert_eq!(some.take(300), Some(none));
+        assert_eq!(some.take(301), None);
+        assert_eq!(
+            some.take(200).map(|left| left.add(1)),
+            Some(Allowance::Bytes(103))
+        );
+        assert_eq!(Allowance::All.take(usize::MAX), Some(Allowance::All));
+    }
 }

@@ -33,7 +33,7 @@ pub(super) const NONE: u32 = u32::MAX;
 
 impl Links {
     /// Whether it has no neighbour.
-    pub(super) fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(self) -> bool {
         self.prev == NONE && self.next == NONE
     }
 }
