@@ -11,7 +11,7 @@ use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
 use crate::telemetry::reason::Reason;
 
 use super::batch::{Received, Slots};
-use super::flow::{Flow, Place, Told};
+use super::flow::{Flow, Place, Told, Unopened};
 use super::flows::{Evicted, Id};
 use super::key::{Key, Source};
 use super::quic::{self, Header};
@@ -145,18 +145,26 @@ impl State {
             Ok(upstream) => upstream,
             Err(reason) => return Err(self.refuse(turn, x, reason)),
         };
-        let mut flow = Flow::new(x, upstream, got.place());
-        if let Err(reason) = flow.open(around) {
-            return Err(self.refuse(turn, flow.x, reason));
-        }
         let source = Source::of(client.ip());
         let bounds = self.bounds(turn.spec);
+        // First: those that go leave their descriptors and ports.
         while let Some((why, evicted)) = self.flows.make_room(source, bounds) {
             let why = match why {
                 Evicted::Full => FlowEnd::Limit,
                 Evicted::Source => FlowEnd::ClientLimit,
             };
             self.end(around, evicted, why, Some(Reason::FlowsLimit));
+        }
+        let mut flow = Flow::new(x, upstream, got.place());
+        let mut opened = flow.open(around);
+        if opened == Err(Unopened::Local)
+            && let Some(evicted) = self.flows.shed()
+        {
+            self.end(around, evicted, FlowEnd::Limit, Some(Reason::FlowsLimit));
+            opened = flow.open(around);
+        }
+        if let Err(why) = opened {
+            return Err(self.refuse(turn, flow.x, why.into()));
         }
         self.count_begin(turn.listener);
         let id = self.flows.insert(key, source, around.now, flow);

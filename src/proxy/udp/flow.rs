@@ -1,6 +1,6 @@
 //! One flow: its client, its endpoint, and the connected socket between us and that one.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -107,6 +107,15 @@ pub(super) struct Told<'a> {
     pub data: &'a [u8],
 }
 
+/// Why a flow has no socket to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    /// This process or host has no port, descriptor or memory left: less of it may help.
+    Local,
+    /// Something else.
+    Refused(Reason),
+}
+
 /// What a flow needs of its surroundings.
 pub(super) struct Surroundings<'a> {
     /// Its worker.
@@ -202,7 +211,7 @@ impl Flow {
     }
 
     /// Picks an endpoint and makes a socket to it.
-    pub(super) fn open(&mut self, around: &Surroundings<'_>) -> Result<(), Reason> {
+    pub(super) fn open(&mut self, around: &Surroundings<'_>) -> Result<(), Unopened> {
         let Surroundings { worker, now, .. } = *around;
         let upstream = worker.renewed(&self.upstream);
         self.looked = (around.version, upstream.shared.generation());
@@ -220,10 +229,10 @@ impl Flow {
         let picked = upstream.pick(key, &self.tried, false, now, &mut worker.rng.borrow_mut());
         let ticket = match picked {
             Picked::One(ticket) => ticket,
-            Picked::Full => return Err(Reason::EndpointsLimit),
+            Picked::Full => return Err(Unopened::Refused(Reason::EndpointsLimit)),
             Picked::Nobody => {
                 cells.no_endpoint.inc();
-                return Err(Reason::NoEndpoint);
+                return Err(Unopened::Refused(Reason::NoEndpoint));
             }
         };
         self.x.phase = Phase::Connect;
@@ -247,22 +256,15 @@ impl Flow {
                 });
                 Ok(())
             }
-            Err(error) => {
-                let error = io::Error::from(error);
-                let is_local = upstream::is_local(&error);
-                let failure = if is_local {
-                    ConnectFailure::Local
-                } else {
-                    ConnectFailure::Unreachable
-                };
-                tracing::debug!(endpoint.addr = %endpoint.shared.name, %error, "no socket to it");
-                let seen = if is_local {
-                    Seen::Cancelled
-                } else {
-                    Seen::Unconnected
-                };
-                self.fail(around, failure, seen);
-                Err(Reason::Unreachable)
+            Err(errno) => {
+                let name = &endpoint.shared.name;
+                tracing::debug!(endpoint.addr = %name, error = %errno, "no socket to it");
+                if is_local(errno) {
+                    self.fail(around, ConnectFailure::Local, Seen::Cancelled);
+                    return Err(Unopened::Local);
+                }
+                self.fail(around, ConnectFailure::Unreachable, Seen::Unconnected);
+                Err(Unopened::Refused(Reason::Unreachable))
             }
         }
     }
@@ -290,8 +292,11 @@ impl Flow {
         }
         for _ in 0..ATTEMPTS {
             if self.link.is_none() {
-                let opened = self.open(around).and_then(|()| self.register(around, id));
-                if let Err(reason) = opened {
+                let opened = self.open(around).map_err(Reason::from);
+                if let Err(reason) = opened.and_then(|()| self.register(around, id)) {
+                    // One whose answers nobody waits for is none.
+                    self.close(around);
+                    self.x.let_go();
                     self.x.reason = Some(reason);
                     return Err(DatagramDrop::Endpoint);
                 }
@@ -468,6 +473,7 @@ impl Flow {
         cells.connect_failures(failure).inc();
         let outcome = match seen {
             Seen::Failed => EndpointOutcome::Reset,
+            Seen::Cancelled => EndpointOutcome::Cancelled,
             _ => EndpointOutcome::ConnectError,
         };
         self.x.count_outcome(worker, outcome);
@@ -478,7 +484,9 @@ impl Flow {
         if let Some(ticket) = &self.x.ticket {
             ticket.observe(seen, Some(since.unwrap_or(0)), now);
             ticket.judge(&self.upstream.shared, seen, now);
-            self.tried.push(ticket.endpoint());
+            if seen != Seen::Cancelled {
+                self.tried.push(ticket.endpoint());
+            }
             let name = &ticket.endpoint().shared.name;
             tracing::debug!(endpoint.addr = %name, ?failure, "endpoint of a flow failed");
         }
@@ -523,6 +531,23 @@ impl Allowance {
     }
 }
 
+// === impl Unopened ===
+
+impl From<Unopened> for Reason {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::Local => Self::Unreachable,
+            Unopened::Refused(reason) => reason,
+        }
+    }
+}
+
+/// Whether we lack something: says nothing of the endpoint. A connect of UDP takes a port of ours, and with none
+/// left gives EAGAIN; there is one pool of them whatever the destination (`udp_lib_get_port` of Linux).
+fn is_local(errno: Errno) -> bool {
+    matches!(errno, Errno::AGAIN | Errno::ADDRINUSE) || upstream::is_local(&errno.into())
+}
+
 /// Waits for answers on a socket of the flow `id`.
 fn watch(around: &Surroundings<'_>, socket: &OwnedFd, id: Id) -> Result<(), Errno> {
     let data = epoll::EventData::new_u64(id.to_bits());
@@ -558,7 +583,25 @@ fn socket_to(addr: &EndpointAddr) -> Result<OwnedFd, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::Allowance;
+    use rustix::io::Errno;
+
+    use super::{Allowance, is_local};
+
+    /// EAGAIN was taken for the endpoint's failure: a flood that had all ports ejected every endpoint.
+    #[test]
+    fn want_of_ports_and_descriptors_is_ours() {
+        for errno in [
+            Errno::AGAIN,
+            Errno::ADDRINUSE,
+            Errno::ADDRNOTAVAIL,
+            Errno::MFILE,
+        ] {
+            assert!(is_local(errno), "{errno}");
+        }
+        for errno in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED] {
+            assert!(!is_local(errno), "{errno}");
+        }
+    }
 
     #[test]
     fn three_bytes_may_go_for_one_that_came() {
