@@ -19,7 +19,7 @@ use crate::proxy::flow::{self, FlowExchange};
 use crate::proxy::worker::Worker;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{
-    ConnectFailure, DatagramDrop, EndpointOutcome, PoolOutcome,
+    ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, PoolOutcome,
 };
 use crate::telemetry::reason::Reason;
 use crate::upstream::{self, LocalUpstream, Picked, Seen, Tried};
@@ -45,6 +45,8 @@ pub(super) struct Flow {
     looked: (u64, u64),
     /// An endpoint has answered, this one or one before.
     has_answer: bool,
+    /// Its client has spoken after that: it is where it says.
+    is_proven: bool,
 }
 
 /// Where a client is.
@@ -153,6 +155,7 @@ impl Flow {
             tried: Tried::default(),
             looked: (0, 0),
             has_answer: false,
+            is_proven: false,
         }
     }
 
@@ -286,6 +289,7 @@ impl Flow {
         told: &Told<'_>,
     ) -> Result<(), DatagramDrop> {
         let data = told.data;
+        self.is_proven |= self.has_answer;
         self.look(around);
         if place != self.place && self.link.is_some() {
             return self.forward_moved(around, id, place, told);
@@ -416,7 +420,7 @@ impl Flow {
     }
 
     /// What becomes of the flow at its end, but for the reason, which the caller knows.
-    pub(super) fn end(mut self, around: &Surroundings<'_>, reason: Option<Reason>) {
+    pub(super) fn end(mut self, around: &Surroundings<'_>, why: FlowEnd, reason: Option<Reason>) {
         let Surroundings { worker, now, .. } = *around;
         self.x.reason = reason.or(self.x.reason);
         let outcome = match self.x.reason {
@@ -426,7 +430,16 @@ impl Flow {
         };
         self.x.count_outcome(worker, outcome);
         self.close(around);
-        self.x.record(worker, now);
+        let is_ordinary = match why {
+            FlowEnd::Responses | FlowEnd::Stopped => true,
+            FlowEnd::ClientLimit | FlowEnd::Idle | FlowEnd::Limit => self.is_proven,
+        };
+        if is_ordinary {
+            self.x.record(worker, now);
+        } else {
+            // Anybody can forge a datagram, and each is a flow: not all of them are lines.
+            self.x.record_refusal(worker, now);
+        }
     }
 
     /// Whether its client never had an answer.

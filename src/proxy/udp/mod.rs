@@ -16,7 +16,9 @@
 //! by the client's address and port, or by the connection ids of QUIC ([`quic`] has the rule). It begins
 //! with the first datagram and ends when nothing was heard of it for `idle_timeout`, when the client has
 //! had `responses` answers for each of its datagrams, or when there are too many ([`flows`] says who goes).
-//! Each is one line in the log. It counts against `max_connections` of its endpoint as a connection does,
+//! Each is one line in the log; but of those whose client never spoke after an answer, and that end because
+//! they were quiet or too many, ten lines a second and worker at most (all are counted): a flood of
+//! forged datagrams does not fill a disk. It counts against `max_connections` of its endpoint as a connection does,
 //! but does not wait in a queue: a datagram that finds no room is dropped.
 //!
 //! # Endpoints that fail

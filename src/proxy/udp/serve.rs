@@ -342,7 +342,7 @@ impl State {
         let cells = flow.x.listener.cells.worker(self.worker.index);
         cells.open_flows.dec();
         cells.flow_ends(why).inc();
-        flow.end(around, reason);
+        flow.end(around, why, reason);
         self.open.fetch_sub(1, Ordering::Relaxed);
         let left = self.worker.connections.get() - 1;
         self.worker.connections.set(left);
