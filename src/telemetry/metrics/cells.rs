@@ -139,7 +139,7 @@ pub enum FlowEnd {
     ClientLimit,
     /// Nothing was heard of it for `idle_timeout`.
     Idle,
-    /// There were `max_flows`, and it was the one to go.
+    /// There were `max_flows`, or no port or descriptor was left for another; and it was the one to go.
     Limit,
     /// Its client has had all answers (`responses`).
     Responses,
