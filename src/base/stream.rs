@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::HeaderMap;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -299,6 +300,24 @@ impl Stream {
                 _ => return,
             }
         }
+    }
+
+    /// Whether the connection has failed (TCP: it was reset), read to its end or not: the kernel is asked.
+    pub fn has_failed(&self) -> bool {
+        let Some(fd) = self.fd() else {
+            return false;
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        polled.is_ok() && fds[0].revents().contains(PollFlags::ERR)
+    }
+
+    /// Reads what is there, whatever the reactor has been told; `Ok(0)` is the end. Not for what is
+    /// encrypted.
+    pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        let fd = self.fd().ok_or(io::ErrorKind::Unsupported)?;
+        let (n, _) = rustix::net::recv(fd, into, RecvFlags::DONTWAIT)?;
+        Ok(n)
     }
 
     /// Has the kernel ask the other end whether it is there, after `quiet` without a word and then again

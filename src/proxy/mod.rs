@@ -19,6 +19,7 @@ mod headers;
 mod hedge;
 mod http;
 pub mod limit;
+mod pair;
 mod pipeline;
 mod pump;
 mod queue;

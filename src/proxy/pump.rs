@@ -22,6 +22,8 @@ pub(super) struct Pump {
     pipe: Option<Pipe>,
     /// Whether the next bytes go through a pipe.
     is_bulk: bool,
+    /// How much must have moved before a full buffer is taken for bulk.
+    bulk_from: u64,
     /// Its source has ended; what was read is still to be written.
     has_ended: bool,
     /// Its source's end was passed on.
@@ -39,7 +41,8 @@ pub(super) struct Pump {
 pub(super) enum Start {
     /// With messages, as it seems: bulk must show itself.
     Copying,
-    /// In the kernel at once: nobody here looks at the bytes.
+    /// In the kernel at once, and again as soon as more comes than a buffer holds: nobody here looks at
+    /// the bytes.
     Splicing,
 }
 
@@ -63,6 +66,10 @@ impl Pump {
             buffer: first,
             pipe: None,
             is_bulk: start == Start::Splicing,
+            bulk_from: match start {
+                Start::Copying => SPLICE_MIN,
+                Start::Splicing => 0,
+            },
             has_ended: false,
             is_done: false,
             is_deaf: false,
@@ -133,6 +140,13 @@ impl Pump {
             if self.has_ended {
                 return Poll::Ready(Ok(()));
             }
+            if self.pipe.is_none() && self.buffer.is_none() {
+                match from.poll_readable(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
+                    Poll::Ready(Ok(())) => {}
+                }
+            }
             if (self.is_bulk || self.pipe.is_some())
                 && let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
                 && let Some(pipe) = self.pipe.take().or_else(|| worker.pipes.take())
@@ -145,7 +159,8 @@ impl Pump {
                 self.spliced += turn;
                 match polled {
                     Poll::Pending => {
-                        self.is_bulk &= waits == Side::Write || turn >= BULK_TURN;
+                        let is_small = (1..BULK_TURN).contains(&turn);
+                        self.is_bulk &= waits == Side::Write || !is_small;
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(Spliced::Done | Spliced::SourceEnded)) => {
@@ -155,18 +170,14 @@ impl Pump {
                 }
             }
             if self.buffer.is_none() {
-                match from.poll_readable(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
-                    Poll::Ready(Ok(())) => self.buffer = worker.buffers.take(),
-                }
+                self.buffer = worker.buffers.take();
             }
             match from.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.has_ended = true,
                 Poll::Ready(Ok(_)) => {
                     let is_full = self.buffer.spare().is_empty();
-                    self.is_bulk = is_full && self.moved >= SPLICE_MIN;
+                    self.is_bulk = is_full && self.moved >= self.bulk_from;
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
             }

@@ -15,7 +15,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
@@ -24,12 +23,15 @@ use crate::config::{Retry, Serves};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Picked, Seen, Ticket, Tried, Upstream};
+use crate::upstream::{Connection, LocalUpstream, Picked, Seen, Tried, Upstream};
 
+use super::announce;
 use super::dial::dial;
 use super::flow::{FlowExchange, Transport, hash_key};
+use super::greet;
 use super::h1::Conn;
-use super::pump::{Pump, Start, at_fault};
+use super::pair::{Pair, Patience};
+use super::pump::{Pump, Start};
 use super::queue::{self, Wanting};
 use super::retry::{self, Tries};
 use super::snapshot::ListenerPlan;
@@ -53,28 +55,12 @@ pub(super) struct Passage {
 pub(super) struct Joined {
     conn: Conn,
     connection: Connection,
-    up: Pump,
-    down: Pump,
+    pair: Pair,
     exchange: FlowExchange,
-    /// No progress for this long ends it.
-    idle_timeout: Nanos,
-    /// The same once one side has ended its direction.
-    half_close_timeout: Nanos,
-    /// What had moved when that was last looked at.
-    progress: u64,
-    /// When something last moved, or ended.
-    active_at: Nanos,
-    /// Whether the kernel asks both ends from time to time whether they are still there.
-    is_kept_alive: bool,
 }
 
 /// What `passthrough` and `detect` of HTTP listeners have: an hour is what TCP listeners have too.
 const IDLE: Nanos = 3600 * 1_000_000_000;
-
-/// Once it has been quiet for so long the kernel asks the other ends whether they are there, so that those
-/// which went without a word are found, however long a connection may be silent. Short ones never need it,
-/// and do not pay for it. NATs and firewalls forget connections after a few minutes.
-const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Time for an answer that is computed once the request has ended.
 const HALF_CLOSE: Nanos = 300 * 1_000_000_000;
@@ -88,6 +74,9 @@ pub(super) async fn connect(
 ) -> Option<Box<Joined>> {
     let now = worker.clock.now();
     let mut x = FlowExchange::begin(listener, Transport::Tcp, conn.peer, now);
+    if let Some(name) = &passage.name {
+        tell_name(&mut conn, name);
+    }
     x.name = passage.name;
     match find_endpoint(&mut conn, &worker, &mut x, &passage.upstream).await {
         Ok(connection) => Some(Box::new(Joined::new(
@@ -102,6 +91,15 @@ pub(super) async fn connect(
             None
         }
     }
+}
+
+/// Notes the name that it asks for, for endpoints that are told of clients.
+fn tell_name(conn: &mut Conn, name: &str) {
+    let mut told = announce::origin(&conn.stream, conn.peer, conn.proxied.as_deref());
+    if told.tlvs.authority().is_none() {
+        told.tlvs.set_authority(name.as_bytes());
+    }
+    conn.proxied = Some(Rc::new(told));
 }
 
 /// Ends a connection that nobody serves.
@@ -237,94 +235,34 @@ impl Joined {
         start: Start,
         worker: &Worker,
     ) -> Self {
-        let (idle_timeout, half_close_timeout) = match &exchange.listener.spec.serves {
+        let (idle, half_closed) = match &exchange.listener.spec.serves {
             Serves::Tcp(tcp) => (
                 tcp.idle_timeout.map_or(Nanos::MAX, nanos),
                 nanos(tcp.half_close_timeout),
             ),
             Serves::Http | Serves::Udp(_) => (IDLE, HALF_CLOSE),
         };
-        let joined = Self {
+        let patience = Patience { idle, half_closed };
+        let up = Pump::new(first_bytes(&conn, &exchange.listener, start, worker), start);
+        let down = Pump::new(Buffer::none(), start);
+        let pair = Pair::new(up, down, patience, &conn.timer, worker.clock.now());
+        Self {
             conn,
             connection,
-            up: Pump::new(Buffer::none(), start),
-            down: Pump::new(Buffer::none(), start),
+            pair,
             exchange,
-            idle_timeout,
-            half_close_timeout,
-            progress: 0,
-            active_at: worker.clock.now(),
-            is_kept_alive: false,
-        };
-        joined.arm();
-        joined
-    }
-
-    /// For how long it may be quiet.
-    fn patience(&self) -> Nanos {
-        if self.up.is_done || self.down.is_done {
-            self.idle_timeout.min(self.half_close_timeout)
-        } else {
-            self.idle_timeout
-        }
-    }
-
-    /// Waits for the next thing that time brings.
-    fn arm(&self) {
-        let mut patience = self.patience();
-        if !self.is_kept_alive {
-            patience = patience.min(nanos(KEEPALIVE));
-        }
-        match self.active_at.checked_add(patience) {
-            Some(at) => self.conn.timer.arm(at),
-            None => self.conn.timer.disarm(),
         }
     }
 
     /// Moves what can be moved; ready when there is nothing more to come: why, if it is a fault.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<Option<Reason>> {
-        let was_half = self.up.is_done || self.down.is_done;
-        let (client, endpoint) = (&mut self.conn.stream, &mut self.connection.stream);
-        let (up, down) = (&mut self.up, &mut self.down);
-        if let Err((side, _)) = up.poll(cx, worker, client, endpoint, down.is_done) {
-            let reason = at_fault(side, Reason::ClientGone, Reason::EndpointReset);
-            return Poll::Ready(Some(reason));
+        let is_cut = self.conn.is_cutting() || self.connection.is_cut();
+        let ends = (&mut self.conn.stream, &mut self.connection.stream);
+        let polled = self.pair.poll(cx, worker, &self.conn.timer, ends, is_cut);
+        if self.exchange.first_byte_at.is_none() && self.pair.down.moved > 0 {
+            self.exchange.first_byte_at = Some(worker.clock.now());
         }
-        if let Err((side, _)) = down.poll(cx, worker, endpoint, client, up.is_done) {
-            let reason = at_fault(side, Reason::EndpointReset, Reason::ClientGone);
-            return Poll::Ready(Some(reason));
-        }
-        if up.is_done && down.is_done {
-            return Poll::Ready(None);
-        }
-        if self.conn.is_cutting() || self.connection.is_cut() {
-            return Poll::Ready(Some(Reason::Draining));
-        }
-        let moved = up.moved + down.moved;
-        let is_half = up.is_done || down.is_done;
-        if moved != self.progress || is_half != was_half {
-            self.progress = moved;
-            let now = worker.clock.now();
-            if self.down.moved > 0 && self.exchange.first_byte_at.is_none() {
-                self.exchange.first_byte_at = Some(now);
-            }
-            self.active_at = now;
-            self.arm();
-        }
-        while self.conn.timer.has_expired(cx) {
-            let quiet = worker.clock.now().saturating_sub(self.active_at);
-            if quiet >= self.patience() {
-                return Poll::Ready(Some(Reason::ClientIdle));
-            }
-            if self.is_kept_alive {
-                break;
-            }
-            self.is_kept_alive = true;
-            self.conn.stream.keep_alive(KEEPALIVE);
-            self.connection.stream.keep_alive(KEEPALIVE);
-            self.arm();
-        }
-        Poll::Pending
+        polled
     }
 
     /// Closes both and records it. The client's connection comes back if it still sends, and closing it
@@ -333,34 +271,25 @@ impl Joined {
         let Self {
             mut conn,
             mut connection,
-            up,
-            down,
+            mut pair,
             exchange: mut x,
-            ..
         } = self;
-        // What lies here when time is up is lost: nobody may take what came before for all of it.
-        let is_quiet = match reason {
-            None => true,
-            Some(Reason::ClientIdle) => !up.holds_bytes() && !down.holds_bytes(),
-            Some(_) => false,
-        };
-        if !is_quiet {
+        if !pair.ends_quietly(reason) {
             conn.stream.reset_on_close();
             connection.stream.reset_on_close();
         }
         let now = worker.clock.now();
-        if x.first_byte_at.is_none() && down.moved > 0 {
-            x.first_byte_at = Some(now);
-        }
+        let (sent, received) = (pair.up.moved, pair.down.moved);
         x.reason = reason;
-        x.bytes_in = up.moved;
-        x.bytes_out = down.moved;
+        x.bytes_in = sent;
+        x.bytes_out = received;
         let (outcome, seen) = match reason {
-            // It took the connection and then would not have it.
-            Some(Reason::EndpointReset) if down.moved == 0 => {
+            // It took the connection and then would not have it, whatever it is for. (What a client says may
+            // well be a reason: that is no fault of the endpoint.)
+            Some(Reason::EndpointReset) if sent + received == 0 => {
                 (EndpointOutcome::Reset, Seen::Failed)
             }
-            Some(Reason::EndpointReset) => (EndpointOutcome::Reset, Seen::Answered),
+            Some(Reason::EndpointReset) => (EndpointOutcome::Reset, Seen::Cancelled),
             Some(Reason::ClientGone | Reason::Draining) => {
                 (EndpointOutcome::Cancelled, Seen::Cancelled)
             }
@@ -369,21 +298,36 @@ impl Joined {
         x.count_outcome(worker, outcome);
         if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
             let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
-            endpoint.sent_bytes.add(up.moved);
-            endpoint.received_bytes.add(down.moved);
-            Ticket::judge(ticket, &upstream.shared, seen, now);
+            endpoint.sent_bytes.add(sent);
+            endpoint.received_bytes.add(received);
+            ticket.judge(&upstream.shared, seen, now);
         }
         x.conclude(seen, now);
-        let lingers = reason.is_none() && up.is_deaf;
-        let cells = worker.cells();
-        for mut pump in [up, down] {
-            cells.spliced_bytes.add(pump.spliced);
-            cells.copied_bytes.add(pump.moved - pump.spliced);
-            pump.release(worker);
-        }
+        let lingers = reason.is_none() && pair.up.is_deaf;
+        pair.release(worker);
         drop(connection);
         x.record(worker, now);
         lingers.then_some(conn)
+    }
+}
+
+/// What was looked at to tell the connection apart, where nobody may tell of it again: the reactor was told
+/// that it is known, while more was waited for.
+fn first_bytes(conn: &Conn, listener: &ListenerPlan, start: Start, worker: &Worker) -> Buffer {
+    if start == Start::Splicing || !greet::tells_apart(listener) || conn.stream.is_encrypted() {
+        return Buffer::none();
+    }
+    let mut buffer = worker.buffers.take();
+    match conn.stream.read_now(buffer.spare()) {
+        Ok(n) if n > 0 => {
+            buffer.commit(n);
+            buffer
+        }
+        // Its end, or its failure, is told again and again.
+        _ => {
+            worker.buffers.put(buffer);
+            Buffer::none()
+        }
     }
 }
 

@@ -229,7 +229,7 @@ mod tests {
     fn a_listener_of_layer_4_tells_whom_it_leads_to() {
         let shown = |more: &str| {
             let text = format!(r#"{{"name": "a", "addresses": [], "connections": 0{more}}}"#);
-            super::protocol(&serde_json::from_str(&text).unwrap())
+            protocol(&serde_json::from_str(&text).unwrap())
         };
         assert_eq!(shown(""), "http", "a process of before layer 4");
         assert_eq!(shown(r#", "protocol": "http""#), "http");
