@@ -576,7 +576,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_kernel_is_told_to_ask() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
         let stream = Stream::Tcp(stream.unwrap());
         stream.keep_alive(Duration::from_secs(60));

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::clock::Clock;
 use crate::base::systemd::{self, Notifier};
 use crate::config::watch::Watch;
-use crate::config::{self, Loaded, Problems};
+use crate::config::{self, Config, Listener, Loaded, Problems, Serves};
 use crate::listener::handover::Inherited;
 use crate::runtime::privileges::{self, PrivilegesError};
 use crate::server::{Order, Server, Shutdown, StartError};
@@ -152,6 +152,9 @@ fn start(
     // An embedding program may have its own subscriber; ours then stays away.
     let level = log::init(loaded.config.log.level, LogFormat::Text).ok();
     raise_descriptor_limit();
+    if let Some(warning) = want_of_descriptors(&loaded.config, descriptor_limit()) {
+        tracing::warn!("{warning}");
+    }
     take_small_pages();
     let env = |name: &str| std::env::var(name).ok();
     let pid = std::process::id();
@@ -434,6 +437,31 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
+fn descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current
+}
+
+/// Descriptors that flows of UDP should leave to all else: connections, files, listening sockets.
+const RESERVE: u64 = 1024;
+
+/// What is to be said of a limit of open files (`None` = none) that flows of UDP alone may reach.
+fn want_of_descriptors(config: &Config, limit: Option<u64>) -> Option<String> {
+    let limit = limit?;
+    let flows = |listener: &Listener| match &listener.serves {
+        Serves::Udp(spec) => u64::from(spec.max_flows.get()),
+        Serves::Http | Serves::Tcp(_) => 0,
+    };
+    let flows: u64 = config.listeners.iter().map(flows).sum();
+    (flows > 0 && flows.saturating_add(RESERVE) > limit).then(|| {
+        format!(
+            "flows of UDP may take {flows} descriptors (the sum of `max_flows`), and {limit} are all there \
+             are: with fewer than {RESERVE} left, connections are refused; lower `max_flows`, or raise the \
+             limit of open files (systemd: LimitNOFILE=)"
+        )
+    })
+}
+
 /// A huge page is resident as a whole whatever is used of it, and memory grows by 2 MiB at a time;
 /// the heap of a proxy is a few MiB, for which small pages cost no time that could be measured.
 /// (The allocator asks for none itself: its feature `no_thp`. This is for systems that give them
@@ -499,5 +527,22 @@ async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
             interval.tick().await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::want_of_descriptors;
+
+    #[test]
+    fn flows_that_may_take_all_descriptors_are_told_of() {
+        let text = "[listeners.a]\nprotocol = 'udp'\nbind = ':53'\nupstream = 'u'\nmax_flows = 1000\n\
+                    [listeners.b]\nprotocol = 'udp'\nbind = ':54'\nupstream = 'u'\nmax_flows = 500\n\
+                    [upstreams.u]\nendpoints = ['127.0.0.1:1']\n";
+        let config = crate::config::parse("test", text).unwrap().config;
+        assert_eq!(want_of_descriptors(&config, None), None);
+        assert_eq!(want_of_descriptors(&config, Some(2524)), None);
+        let warning = want_of_descriptors(&config, Some(2523)).unwrap();
+        assert!(warning.contains("may take 1500 descriptors"), "{warning}");
     }
 }

@@ -5,7 +5,7 @@
 //! addresses are bound before anything changes; one that cannot be had leaves all as it was.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -67,10 +67,10 @@ struct Open {
 /// An address that was given up, and that workers still listen on for the time of a last call.
 #[derive(Debug)]
 struct Closing {
-    port: u16,
+    /// Its number, which workers know it by.
+    id: u64,
+    addr: SocketAddr,
     kind: SocketKind,
-    /// The listener that had it.
-    slot: usize,
     /// Alive as long as a worker does.
     by: Weak<()>,
 }
@@ -176,7 +176,7 @@ impl Sockets {
         let end = clock.now() + nanos(CLOSED_WITHIN);
         let is_open = |closing: &Closing| {
             let is_tcp = closing.kind == SocketKind::Tcp;
-            is_tcp && closing.port == port && closing.by.strong_count() > 0
+            is_tcp && closing.addr.port() == port && closing.by.strong_count() > 0
         };
         while self.closing.iter().any(is_open) && clock.now() < end {
             std::thread::park_timeout(CLOSED_POLL);
@@ -191,14 +191,14 @@ impl Sockets {
         let has_port =
             |open: &Open| open.kind == kind && open.addr.is_some_and(|a| a.port() == port);
         self.open.iter().any(has_port)
-            || (kind == SocketKind::Udp && self.draining(port).next().is_some())
+            || (kind == SocketKind::Udp && self.draining().any(|(_, a)| a.port() == port))
     }
 
-    /// Listeners whose sockets for datagrams at `port` were given up, and are still in use.
-    fn draining(&self, port: u16) -> impl Iterator<Item = usize> {
-        let is_udp = move |c: &&Closing| c.kind == SocketKind::Udp && c.port == port;
+    /// Sockets for datagrams that were given up and are still in use, with their addresses.
+    fn draining(&self) -> impl Iterator<Item = (u64, SocketAddr)> {
         let in_use = self.closing.iter().filter(|c| c.by.strong_count() > 0);
-        in_use.filter(is_udp).map(|c| c.slot)
+        let udp = in_use.filter(|c| c.kind == SocketKind::Udp);
+        udp.map(|c| (c.id, c.addr))
     }
 
     /// Makes it so: tells the workers which sockets are new and which change hands, and returns
@@ -256,15 +256,17 @@ impl Sockets {
         bound: Bound,
         workers: &Workers,
     ) {
-        if kind == SocketKind::Udp {
+        if kind == SocketKind::Udp
+            && let Some(new) = bound.addr()
+        {
             // The address is back while flows of before still drain: their sockets would keep a part
             // of what comes, and know nothing of it.
-            for slot in bound
-                .addr()
-                .into_iter()
-                .flat_map(|a| self.draining(a.port()))
-            {
-                workers.tell(|_| Command::CutListener { slot });
+            let draining = self.draining().filter(|(_, old)| hides(*old, new));
+            let sockets: Vec<u64> = draining.map(|(id, _)| id).collect();
+            if !sockets.is_empty() {
+                workers.tell(|_| Command::CutDatagrams {
+                    sockets: sockets.clone(),
+                });
             }
         }
         self.ids += 1;
@@ -306,9 +308,9 @@ impl Sockets {
             let goes = sockets.contains(&open.id);
             if goes {
                 closing.extend(open.addr.map(|addr| Closing {
-                    port: addr.port(),
+                    id: open.id,
+                    addr,
                     kind: open.kind,
-                    slot: open.slot,
                     by: Arc::downgrade(&done),
                 }));
                 if let Some(file) = &open.file {
@@ -424,4 +426,47 @@ fn port(addr: &BindAddr) -> Option<u16> {
         BindAddr::Unix(_) => return None,
     };
     (port != 0).then_some(port)
+}
+
+/// Whether a socket for datagrams at `old` receives some of what is sent to `new`. Of those that fit, the
+/// kernel takes the one that is bound more closely, and shares what comes between equal ones.
+fn hides(old: SocketAddr, new: SocketAddr) -> bool {
+    if old.port() != new.port() {
+        return false;
+    }
+    match (old.ip(), new.ip()) {
+        (old, new) if old == new => true,
+        (IpAddr::V4(_), IpAddr::V4(new)) => new.is_unspecified(),
+        // It may take IPv4 as well. If it does not, no more is lost than flows that were to end.
+        (IpAddr::V4(_) | IpAddr::V6(_), IpAddr::V6(new)) => new.is_unspecified(),
+        (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hides;
+
+    #[test]
+    fn a_socket_that_was_given_up_hides_the_same_address_and_wider_ones() {
+        let cases = [
+            ("10.0.0.1:53", "10.0.0.1:53", true),
+            ("10.0.0.1:53", "10.0.0.1:54", false),
+            ("10.0.0.1:53", "10.0.0.2:53", false),
+            ("10.0.0.1:53", "0.0.0.0:53", true),
+            ("10.0.0.1:53", "[::]:53", true),
+            ("10.0.0.1:53", "[::1]:53", false),
+            ("0.0.0.0:53", "10.0.0.1:53", false),
+            ("0.0.0.0:53", "0.0.0.0:53", true),
+            ("0.0.0.0:53", "[::]:53", true),
+            ("[::1]:53", "[::]:53", true),
+            ("[::1]:53", "[::2]:53", false),
+            ("[::]:53", "[::1]:53", false),
+            ("[::]:53", "0.0.0.0:53", false),
+        ];
+        for (old, new, expected) in cases {
+            let is = hides(old.parse().unwrap(), new.parse().unwrap());
+            assert_eq!(is, expected, "{old} {new}");
+        }
+    }
 }

@@ -49,6 +49,11 @@ pub enum Command {
     },
     /// What is left ends now.
     Cut,
+    /// These sockets for datagrams were given up before, and what is left of their flows ends now.
+    CutDatagrams {
+        /// Which.
+        sockets: Vec<u64>,
+    },
     /// What is left of one listener ends now.
     CutListener {
         /// Which.
@@ -114,7 +119,7 @@ struct Shared {
     worker: Rc<Worker>,
     spread: Spread,
     sockets: RefCell<Vec<Socket>>,
-    /// Sockets for datagrams.
+    /// Sockets for datagrams, those included that were given up and still have flows.
     datagrams: RefCell<Vec<(u64, Rc<Assigned>)>>,
     /// Told when the last connection ends, and when the last call does.
     idle: Notify,
@@ -238,6 +243,15 @@ async fn obey(
                 last_call,
                 done,
             }) => close(shared, &sockets, listeners, last_call, done),
+            Some(Command::CutDatagrams { sockets }) => {
+                let until = worker.clock.now();
+                for (id, assigned) in &*shared.datagrams.borrow() {
+                    if sockets.contains(id) {
+                        assigned.stage.set(Stage::Closing { until });
+                    }
+                }
+                worker.timers.wake_all();
+            }
             Some(Command::CutListener { slot }) => worker.enter_listener(slot, Phase::Cutting),
             Some(Command::Log { log, done }) => {
                 if let Some(mut old) = worker.log.replace(log) {
@@ -279,7 +293,10 @@ fn drain(shared: &Rc<Shared>, last_call: Duration, heir: Heir) {
     if heir == Heir::Successor {
         // Before the loops are woken. What they send still leaves by the same socket.
         for (_, assigned) in &*shared.datagrams.borrow() {
-            assigned.stage.set(Stage::HandedOver);
+            // One that was given up before is nobody's but ours.
+            if assigned.stage.get() == Stage::Open {
+                assigned.stage.set(Stage::HandedOver);
+            }
         }
     }
     shared.worker.enter(Phase::LastCall);
@@ -342,9 +359,12 @@ fn close(
 /// Begins no new flow on these sockets; each is closed when its flows have ended.
 fn close_datagrams(shared: &Rc<Shared>, ids: &[u64], listeners: &[usize], done: &Arc<()>) {
     let worker = &shared.worker;
-    shared.datagrams.borrow_mut().retain(|(id, assigned)| {
+    let mut datagrams = shared.datagrams.borrow_mut();
+    // Those whose loop has ended.
+    datagrams.retain(|(_, assigned)| Rc::strong_count(assigned) > 1);
+    for (id, assigned) in &*datagrams {
         if !ids.contains(id) {
-            return true;
+            continue;
         }
         assigned.done.replace(Some(done.clone()));
         // The flows of a listener that goes are cut with it.
@@ -360,8 +380,7 @@ fn close_datagrams(shared: &Rc<Shared>, ids: &[u64], listeners: &[usize], done: 
             worker.clock.now().saturating_add(nanos(grace))
         };
         assigned.stage.set(Stage::Closing { until });
-        false
-    });
+    }
     worker.timers.wake_all();
 }
 

@@ -110,6 +110,7 @@ mod tls_upstream_pool;
 mod tls_versions;
 mod udp;
 mod udp_dns;
+mod udp_hostile;
 mod upgrade;
 mod watch;
 mod workers;

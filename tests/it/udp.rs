@@ -505,7 +505,7 @@ fn an_upgrade_loses_no_datagram() {
 }
 
 #[test]
-fn endpoints_are_told_of_the_client_until_they_have_answered() {
+fn endpoints_are_told_of_the_client_with_every_datagram() {
     let origin = UdpOrigin::start(|data| {
         let is_mute = data.ends_with(b"mute");
         if is_mute {
@@ -522,7 +522,7 @@ fn endpoints_are_told_of_the_client_until_they_have_answered() {
     let seen = origin.seen();
     let signature = b"\r\n\r\n\0\r\nQUIT\n";
     let from = client.socket.local_addr().unwrap();
-    for (n, end) in [(0, &b"mute"[..]), (1, b"first")] {
+    for (n, end) in [(0, &b"mute"[..]), (1, b"first"), (2, b"second")] {
         let data = &seen[n].1;
         assert!(
             data.starts_with(signature) && data.ends_with(end),
@@ -534,7 +534,7 @@ fn endpoints_are_told_of_the_client_until_they_have_answered() {
         assert_eq!(data[24..26], from.port().to_be_bytes());
         assert_eq!(data[26..28], proxy.addr().port().to_be_bytes());
     }
-    assert_eq!(seen[2].1, b"second");
+    assert_eq!(seen.len(), 3);
 }
 
 #[test]
@@ -556,6 +556,41 @@ fn clients_are_told_of_by_those_who_may_and_nobody_else() {
     UdpClient::at("127.0.0.2:0".parse().unwrap(), proxy.addr()).send("x");
     eventually("the second", || dropped(&proxy, "proxy_protocol") == 2.0);
     assert_eq!(origin.seen().len(), 2);
+}
+
+/// What the proxy in front has told of a datagram is told on; what a client sends that looks like a header
+/// stays what it is.
+#[test]
+fn what_a_proxy_in_front_tells_is_told_on() {
+    let origin = UdpOrigin::start(|_| vec![b"ok".to_vec()]);
+    let proxy = start(
+        &[origin.addr()],
+        "proxy_protocol = { from = [\"127.0.0.1/32\"] }",
+        "send_proxy_protocol = \"v2\"",
+    );
+    let front = UdpClient::new(proxy.addr());
+    let signature = b"\r\n\r\n\0\r\nQUIT\n";
+    // Addresses, ports and a TLV of the name that was asked for.
+    let told = |host: u8| {
+        let addresses = [192, 0, 2, host, 198, 51, 100, 7, 0x10, 0x92, 0, 53];
+        [&addresses[..], &[2, 0, 4], b"name"].concat()
+    };
+    let header = |host: u8| [signature, &[0x21, 0x12, 0, 19][..], &told(host)].concat();
+    // Two clients of one sender, the second of whom begins like a header.
+    front.send([&header(1)[..], b"first"].concat());
+    assert_eq!(front.receive(), "ok");
+    front.send([&header(2)[..], &header(3), b"second"].concat());
+    assert_eq!(front.receive(), "ok");
+    let seen = origin.seen();
+    let ends = [b"first".to_vec(), [&header(3)[..], b"second"].concat()];
+    for (host, end) in [1, 2].into_iter().zip(ends) {
+        let data = &seen[usize::from(host) - 1].1;
+        // Ours adds a checksum.
+        assert_eq!(data[..16], [signature, &[0x21, 0x12, 0, 26][..]].concat());
+        assert_eq!(data[16..35], told(host));
+        assert_eq!(data[42..], end);
+    }
+    assert_eq!(flows(&proxy), 1.0);
 }
 
 /// A packet of QUIC with a long header.
@@ -609,7 +644,8 @@ fn a_quic_client_that_moves_keeps_its_endpoint_by_its_connection_id() {
     }
     assert_ne!(ids[0], ids[1], "one flow at each endpoint");
     assert_eq!(flows(&proxy), 2.0);
-    assert!(origins.iter().all(|origin| origin.senders().len() == 1));
+    // Each place is another path, and the endpoint is to see that it is.
+    assert!(origins.iter().all(|origin| origin.senders().len() > 1));
     // No QUIC at all goes by its address.
     let client = UdpClient::new(proxy.addr());
     client.send("\u{1}plain");

@@ -92,11 +92,13 @@ const KEYS: [(&str, &[Spoken]); 20] = [
 /// Most flows, and most answers of one.
 const MAX_COUNT: u64 = limits::MAX_COUNT;
 
-/// 65,536: what one address in front of endpoints has ports for; some 30 MB and as many descriptors.
-const MAX_FLOWS: NonZeroU32 = NonZeroU32::new(65_536).expect("not zero");
+/// 16,384: each takes one of the ports that Linux gives out (28,232 by default, `ip_local_port_range`: one
+/// pool for all sockets of UDP, whatever the destination), and a descriptor, of which systemd's hard limit
+/// gives 524,288 and a shell's often 20,000 or fewer. Some 8 MB.
+const MAX_FLOWS: NonZeroU32 = NonZeroU32::new(16_384).expect("not zero");
 
-/// A sixteenth of them: an office behind one address has fewer, and a flood from one address leaves the
-/// rest alone.
+/// A quarter of them: an office behind one address has fewer, and a flood from one address leaves the rest
+/// alone.
 const MAX_FLOWS_PER_CLIENT: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
 /// Bytes of a connection id: RFC 9000 section 17.2.
@@ -305,15 +307,12 @@ fn max_flows(table: &Table<'_>, spec: &mut UdpSpec) {
     };
     let all = count(
         "max_flows",
-        "each has a socket and some hundred bytes: 65536 is usual",
+        "each has a socket with a port of its own: 16384 is usual, and ip_local_port_range bounds it",
     );
     if let Some((all, _)) = all {
         spec.max_flows = all;
     }
-    let each = count(
-        "max_flows_per_client",
-        "a sixteenth of `max_flows` is usual",
-    );
+    let each = count("max_flows_per_client", "a quarter of `max_flows` is usual");
     spec.max_flows_per_client = spec.max_flows_per_client.min(spec.max_flows);
     if let Some((each, at)) = each {
         spec.max_flows_per_client = each;

@@ -82,7 +82,7 @@ fn flows_are_short_and_bounded() {
     assert_eq!((&*plain.upstream, plain.flow), ("a", FlowKey::Client));
     assert_eq!(plain.idle_timeout, Duration::from_secs(30));
     assert_eq!(plain.responses, None);
-    assert_eq!(plain.max_flows.get(), 65_536);
+    assert_eq!(plain.max_flows.get(), 16_384);
     assert_eq!(plain.max_flows_per_client.get(), 4096);
     assert_eq!(udp("responses = 1").responses.unwrap().get(), 1);
     let few = udp("max_flows = 10");

@@ -250,7 +250,7 @@ struct Listener {
     #[schemars(range(min = 1, max = 1_000_000))]
     responses: Option<u32>,
     /// Most flows at once, all workers together (udp); above, those silent for longest go.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 65_536))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 16_384))]
     max_flows: Option<u32>,
     /// Most flows of one address, of IPv6 the /64 (udp).
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 4096))]

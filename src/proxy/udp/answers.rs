@@ -1,5 +1,6 @@
 //! What endpoints answer, back to the clients.
 
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll;
@@ -11,6 +12,7 @@ use crate::config::FlowKey;
 use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
 
 use super::batch::{BATCH, Slots};
+use super::flow::{Place, Way};
 use super::flows::Id;
 use super::key::Key;
 use super::quic::{self, Header};
@@ -75,43 +77,67 @@ impl State {
         };
         let run = if flow.round + 1 == round { RUN } else { 1 };
         flow.round = round;
-        for _ in 0..run {
-            if self.batch.is_full() {
-                self.flush(turn, socket, slots);
-            }
-            let Some(flow) = self.flows.get(id) else {
-                return;
-            };
-            // A failure has closed it.
-            let Some(link) = flow.socket() else { return };
-            let room = slots.get_mut(self.batch.free());
-            let len = match recv(link, &mut *room, RecvFlags::DONTWAIT) {
-                Ok((_, len)) => len,
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => continue,
-                Err(errno) => {
-                    flow.refused(&turn.around, errno);
-                    return;
+        for way in [Way::Home, Way::Moved] {
+            for _ in 0..run {
+                if self.batch.is_full() {
+                    self.flush(turn, socket, slots);
                 }
-            };
-            flow.answered(&turn.around, len);
-            let (peer, local) = (flow.peer, flow.local);
-            if let FlowKey::Quic { length } = turn.spec.flow
-                && let Some(Header::Long { source, .. }) =
-                    quic::header(&room[..len], usize::from(length))
-                && !source.is_empty()
-            {
-                self.flows.add_key(id, Key::of_id(source));
-            }
-            self.batch.push(len, peer, local);
-            let responses = turn.spec.responses.map(std::num::NonZeroU32::get);
-            if self.flows.answer(id, turn.around.now, responses) {
-                if let Some(flow) = self.flows.remove(id) {
-                    self.end(&turn.around, flow, FlowEnd::Responses, None);
+                if self.take_answer(turn, id, way, slots).is_break() {
+                    break;
                 }
-                return;
             }
         }
+    }
+
+    /// Takes one answer of a flow; `Break` = there is none on this way.
+    fn take_answer(
+        &mut self,
+        turn: &Turn<'_>,
+        id: Id,
+        way: Way,
+        slots: &mut Slots,
+    ) -> ControlFlow<()> {
+        let Some(flow) = self.flows.get(id) else {
+            return ControlFlow::Break(());
+        };
+        // A failure may have closed it.
+        let Some(link) = flow.socket(way) else {
+            return ControlFlow::Break(());
+        };
+        let room = slots.get_mut(self.batch.free());
+        let len = match recv(link, &mut *room, RecvFlags::DONTWAIT) {
+            Ok((_, len)) => len,
+            Err(Errno::AGAIN) => return ControlFlow::Break(()),
+            Err(Errno::INTR) => return ControlFlow::Continue(()),
+            Err(errno) => {
+                flow.broke(&turn.around, way, errno);
+                return ControlFlow::Break(());
+            }
+        };
+        flow.answered(&turn.around, len);
+        let place = flow.place_of_answer(way, len);
+        if let FlowKey::Quic { length } = turn.spec.flow
+            && let Some(Header::Long { source, .. }) =
+                quic::header(&room[..len], usize::from(length))
+            && !source.is_empty()
+        {
+            self.flows.add_key(id, Key::of_id(source));
+        }
+        match place {
+            Some(Place { peer, local }) => self.batch.push(len, peer, local),
+            None => {
+                let cells = turn.listener.cells.worker(self.worker.index);
+                cells.dropped_datagrams(DatagramDrop::Refused).inc();
+            }
+        }
+        let responses = turn.spec.responses.map(std::num::NonZeroU32::get);
+        if self.flows.answer(id, turn.around.now, responses) {
+            if let Some(flow) = self.flows.remove(id) {
+                self.end(&turn.around, flow, FlowEnd::Responses, None);
+            }
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     fn flush(&mut self, turn: &Turn<'_>, socket: &OwnedFd, slots: &Slots) {

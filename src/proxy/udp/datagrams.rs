@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use crate::base::proxy_protocol::{self, Parsed, Transport};
+use crate::base::proxy_protocol::{self, Addresses, Parsed, Tlvs, Transport};
 use crate::config::FlowKey;
 use crate::proxy::flow::{FlowExchange, Transport as Carrier};
+use crate::proxy::snapshot::ListenerPlan;
 use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
 use crate::telemetry::reason::Reason;
 
 use super::batch::{Received, Slots};
-use super::flow::Flow;
+use super::flow::{Flow, Place, Told, Unopened};
 use super::flows::{Evicted, Id};
 use super::key::{Key, Source};
 use super::quic::{self, Header};
@@ -22,12 +23,6 @@ enum Found {
     Known(Id),
     /// One that begins with it, and is found by the first key, and by the second if there is one.
     New(Key, Option<Key>),
-}
-
-/// Who a datagram is from, and what of it is the client's.
-struct Told<'a> {
-    client: Option<SocketAddr>,
-    data: &'a [u8],
 }
 
 // === impl State ===
@@ -73,24 +68,20 @@ impl State {
         if let Some(local) = got.local {
             own.set_ip(local);
         }
-        let told = told(turn, got, data)?;
+        let told = told(turn.listener, got, own, data)?;
         let id = match self.find(turn.spec.flow, got, told.data) {
             Found::Known(id) => {
+                self.hear(turn, id, got, told.addresses.source);
                 self.flows.ask(id, turn.around.now);
                 id
             }
             Found::New(..) if !turn.is_open => return Err(DatagramDrop::Draining),
-            Found::New(key, more) => {
-                let Some(client) = told.client else {
-                    return Err(DatagramDrop::ProxyProtocol);
-                };
-                self.begin(turn, got, client, (key, more))?
-            }
+            Found::New(key, more) => self.begin(turn, got, told.addresses.source, (key, more))?,
         };
         let Some(flow) = self.flows.get(id) else {
             return Err(DatagramDrop::Endpoint);
         };
-        flow.forward(&turn.around, id, told.data, own)
+        flow.forward(&turn.around, id, got.place(), &told)
     }
 
     /// The flow of a datagram; see [`quic`] for the rule of connection ids.
@@ -113,7 +104,6 @@ impl State {
             return known.map_or(Found::New(address, None), Found::Known);
         };
         if let Some(known) = self.flows.find(&id) {
-            self.follow_client(known, got, address);
             return Found::Known(known);
         }
         match self.flows.find(&address).filter(|_| !is_long) {
@@ -125,17 +115,16 @@ impl State {
         }
     }
 
-    /// A client that has moved is answered where it is now.
-    fn follow_client(&mut self, id: Id, got: &Received, address: Key) {
+    /// A client that has moved, and was seen to be where it is now, is found there from then on.
+    fn hear(&mut self, turn: &Turn<'_>, id: Id, got: &Received, client: SocketAddr) {
         let Some(flow) = self.flows.get(id) else {
             return;
         };
-        if (flow.peer, flow.local) == (got.peer, got.local) {
-            return;
+        if flow.hear(&turn.around, got.place()) {
+            self.flows.set_source(id, Source::of(client.ip()));
+            let address = Key::of_address(got.peer, got.local);
+            self.flows.add_key(id, address);
         }
-        (flow.peer, flow.local) = (got.peer, got.local);
-        self.flows.set_source(id, Source::of(got.peer.ip()));
-        self.flows.add_key(id, address);
     }
 
     /// Begins a flow, if it may.
@@ -156,18 +145,26 @@ impl State {
             Ok(upstream) => upstream,
             Err(reason) => return Err(self.refuse(turn, x, reason)),
         };
-        let mut flow = Flow::new(x, upstream, got.peer, got.local);
-        if let Err(reason) = flow.open(around) {
-            return Err(self.refuse(turn, flow.x, reason));
-        }
         let source = Source::of(client.ip());
         let bounds = self.bounds(turn.spec);
+        // First: those that go leave their descriptors and ports.
         while let Some((why, evicted)) = self.flows.make_room(source, bounds) {
             let why = match why {
                 Evicted::Full => FlowEnd::Limit,
                 Evicted::Source => FlowEnd::ClientLimit,
             };
             self.end(around, evicted, why, Some(Reason::FlowsLimit));
+        }
+        let mut flow = Flow::new(x, upstream, got.place());
+        let mut opened = flow.open(around);
+        if opened == Err(Unopened::Local)
+            && let Some(evicted) = self.flows.shed()
+        {
+            self.end(around, evicted, FlowEnd::Limit, Some(Reason::FlowsLimit));
+            opened = flow.open(around);
+        }
+        if let Err(why) = opened {
+            return Err(self.refuse(turn, flow.x, why.into()));
         }
         self.count_begin(turn.listener);
         let id = self.flows.insert(key, source, around.now, flow);
@@ -192,26 +189,46 @@ impl State {
     }
 }
 
-/// Takes the header of the PROXY protocol off, where one is spoken. A flow's sender tells of its
-/// client with the first datagram at least, and may leave it out once it was answered.
-fn told<'a>(turn: &Turn<'_>, got: &Received, data: &'a [u8]) -> Result<Told<'a>, DatagramDrop> {
-    let Some(spoken) = &turn.listener.spec.proxy_protocol else {
-        return Ok(Told {
-            client: Some(got.peer),
-            data,
-        });
+// === impl Received ===
+
+impl Received {
+    /// Where its sender is.
+    fn place(&self) -> Place {
+        Place {
+            peer: self.peer,
+            local: self.local,
+        }
+    }
+}
+
+/// Takes the header of the PROXY protocol off, where one is spoken, and its word for whose the datagram is.
+/// Every datagram has one: what a client sends is behind it, whatever it looks like.
+fn told<'a>(
+    listener: &ListenerPlan,
+    got: &Received,
+    own: SocketAddr,
+    data: &'a [u8],
+) -> Result<Told<'a>, DatagramDrop> {
+    let mut told = Told {
+        addresses: Addresses {
+            source: got.peer,
+            destination: own,
+        },
+        tlvs: Tlvs::default(),
+        data,
+    };
+    let Some(spoken) = &listener.spec.proxy_protocol else {
+        return Ok(told);
     };
     let ip = got.peer.ip();
     if !spoken.from.iter().any(|net| net.contains(&ip)) {
         return Err(DatagramDrop::ProxyProtocol);
     }
-    match proxy_protocol::parse(data, Transport::Datagram) {
-        Ok(Parsed::Header(header)) => Ok(Told {
-            client: Some(header.addresses.map_or(got.peer, |a| a.source)),
-            data: data.get(header.len..).unwrap_or_default(),
-        }),
-        Ok(Parsed::More(_)) => Err(DatagramDrop::ProxyProtocol),
-        // No new flow without a header: see `take_datagram`.
-        Err(_) => Ok(Told { client: None, data }),
-    }
+    let Ok(Parsed::Header(header)) = proxy_protocol::parse(data, Transport::Datagram) else {
+        return Err(DatagramDrop::ProxyProtocol);
+    };
+    told.addresses = header.addresses.unwrap_or(told.addresses);
+    told.data = data.get(header.len..).unwrap_or_default();
+    told.tlvs = header.tlvs;
+    Ok(told)
 }

@@ -1,6 +1,6 @@
 //! One flow: its client, its endpoint, and the connected socket between us and that one.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::proxy::flow::{self, FlowExchange};
 use crate::proxy::worker::Worker;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{
-    ConnectFailure, DatagramDrop, EndpointOutcome, PoolOutcome,
+    ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, PoolOutcome,
 };
 use crate::telemetry::reason::Reason;
 use crate::upstream::{self, LocalUpstream, Picked, Seen, Tried};
@@ -31,10 +31,10 @@ use super::flows::Id;
 pub(super) struct Flow {
     /// What will be told of it.
     pub x: FlowExchange,
-    /// Where answers go: where its client was last heard of.
-    pub peer: SocketAddr,
-    /// Our address that its client sends to, where the socket has more than one.
-    pub local: Option<IpAddr>,
+    /// Where its client is.
+    place: Place,
+    /// Where it may have moved to.
+    moved: Option<Box<Moved>>,
     /// The round of the last answer: see `answers`.
     pub round: u64,
     upstream: Rc<LocalUpstream>,
@@ -45,6 +45,45 @@ pub(super) struct Flow {
     looked: (u64, u64),
     /// An endpoint has answered, this one or one before.
     has_answer: bool,
+    /// Its client has spoken after that: it is where it says.
+    is_proven: bool,
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Our address that it sends to, where the socket has more than one.
+    pub local: Option<IpAddr>,
+}
+
+/// Another place of a client, with a socket to the endpoint of its own: see `quic`.
+#[derive(Debug)]
+struct Moved {
+    place: Place,
+    socket: OwnedFd,
+    allowance: Allowance,
+    /// An answer was sent there.
+    has_answer: bool,
+}
+
+/// What may be sent to a place that a client may have moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowance {
+    /// So many bytes.
+    Bytes(usize),
+    /// Anything: the client was there.
+    All,
+}
+
+/// Which socket of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// That of where its client is.
+    Home,
+    /// That of where it may have moved to.
+    Moved,
 }
 
 /// The socket to an endpoint.
@@ -57,6 +96,26 @@ struct Link {
     has_answered: bool,
     /// Errors since its last answer.
     errors: u32,
+}
+
+/// A datagram of a client, and what can be told of it.
+#[derive(Debug)]
+pub(super) struct Told<'a> {
+    /// The client, and what it has sent it to.
+    pub addresses: Addresses,
+    /// What a proxy in front has told besides.
+    pub tlvs: Tlvs,
+    /// What is the client's.
+    pub data: &'a [u8],
+}
+
+/// Why a flow has no socket to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    /// This process or host has no port, descriptor or memory left: less of it may help.
+    Local,
+    /// Something else.
+    Refused(Reason),
 }
 
 /// What a flow needs of its surroundings.
@@ -78,45 +137,84 @@ const ATTEMPTS: u32 = 3;
 /// again takes them back before.
 const PATIENCE: u32 = 3;
 
-/// "no room just now" and "never": not the endpoint's doing.
-const LOCAL: [Errno; 5] = [
-    Errno::AGAIN,
-    Errno::NOBUFS,
-    Errno::NOMEM,
-    Errno::PERM,
-    Errno::ACCESS,
-];
+/// Bytes to an address where nobody has shown to be, for one from there: RFC 9000 section 8.
+const AMPLIFICATION: usize = 3;
 
 // === impl Flow ===
 
 impl Flow {
     /// A flow of `peer` to `upstream`, without an endpoint so far.
-    pub(super) fn new(
-        x: FlowExchange,
-        upstream: Rc<LocalUpstream>,
-        peer: SocketAddr,
-        local: Option<IpAddr>,
-    ) -> Self {
+    pub(super) fn new(x: FlowExchange, upstream: Rc<LocalUpstream>, place: Place) -> Self {
         Self {
             x,
-            peer,
-            local,
+            place,
+            moved: None,
             round: 0,
             upstream,
             link: None,
             tried: Tried::default(),
             looked: (0, 0),
             has_answer: false,
+            is_proven: false,
         }
     }
 
     /// The socket to its endpoint, while it has one.
-    pub(super) fn socket(&self) -> Option<&OwnedFd> {
-        self.link.as_ref().map(|link| &link.socket)
+    pub(super) fn socket(&self, way: Way) -> Option<&OwnedFd> {
+        match way {
+            Way::Home => self.link.as_ref().map(|link| &link.socket),
+            Way::Moved => self.moved.as_ref().map(|moved| &moved.socket),
+        }
+    }
+
+    /// Its client was heard of at `place`. Whether that is where it is from now on: not before it has
+    /// spoken from there after an answer went there.
+    pub(super) fn hear(&mut self, around: &Surroundings<'_>, place: Place) -> bool {
+        if place == self.place {
+            return false;
+        }
+        self.look(around);
+        let Some(link) = &mut self.link else {
+            // No endpoint knows it from anywhere else.
+            self.place = place;
+            return true;
+        };
+        match &mut self.moved {
+            Some(moved) if moved.place == place && moved.has_answer => {
+                std::mem::swap(&mut link.socket, &mut moved.socket);
+                std::mem::swap(&mut self.place, &mut moved.place);
+                // What is late still comes from, and goes to, where it was.
+                moved.allowance = Allowance::All;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Where an answer of `len` bytes goes that came by `way`; `None` = nowhere: too much for somebody who
+    /// may never have asked.
+    pub(super) fn place_of_answer(&mut self, way: Way, len: usize) -> Option<Place> {
+        match (way, &mut self.moved) {
+            (Way::Home, _) => Some(self.place),
+            (Way::Moved, None) => None,
+            (Way::Moved, Some(moved)) => {
+                moved.allowance = moved.allowance.take(len)?;
+                moved.has_answer = true;
+                Some(moved.place)
+            }
+        }
+    }
+
+    /// An error was read from one of its sockets.
+    pub(super) fn broke(&mut self, around: &Surroundings<'_>, way: Way, errno: Errno) {
+        match way {
+            Way::Home => self.refused(around, errno),
+            Way::Moved => self.moved = None,
+        }
     }
 
     /// Picks an endpoint and makes a socket to it.
-    pub(super) fn open(&mut self, around: &Surroundings<'_>) -> Result<(), Reason> {
+    pub(super) fn open(&mut self, around: &Surroundings<'_>) -> Result<(), Unopened> {
         let Surroundings { worker, now, .. } = *around;
         let upstream = worker.renewed(&self.upstream);
         self.looked = (around.version, upstream.shared.generation());
@@ -134,10 +232,10 @@ impl Flow {
         let picked = upstream.pick(key, &self.tried, false, now, &mut worker.rng.borrow_mut());
         let ticket = match picked {
             Picked::One(ticket) => ticket,
-            Picked::Full => return Err(Reason::EndpointsLimit),
+            Picked::Full => return Err(Unopened::Refused(Reason::EndpointsLimit)),
             Picked::Nobody => {
                 cells.no_endpoint.inc();
-                return Err(Reason::NoEndpoint);
+                return Err(Unopened::Refused(Reason::NoEndpoint));
             }
         };
         self.x.phase = Phase::Connect;
@@ -161,22 +259,15 @@ impl Flow {
                 });
                 Ok(())
             }
-            Err(error) => {
-                let error = io::Error::from(error);
-                let is_local = upstream::is_local(&error);
-                let failure = if is_local {
-                    ConnectFailure::Local
-                } else {
-                    ConnectFailure::Unreachable
-                };
-                tracing::debug!(endpoint.addr = %endpoint.shared.name, %error, "no socket to it");
-                let seen = if is_local {
-                    Seen::Cancelled
-                } else {
-                    Seen::Unconnected
-                };
-                self.fail(around, failure, seen);
-                Err(Reason::Unreachable)
+            Err(errno) => {
+                let name = &endpoint.shared.name;
+                tracing::debug!(endpoint.addr = %name, error = %errno, "no socket to it");
+                if is_local(errno) {
+                    self.fail(around, ConnectFailure::Local, Seen::Cancelled);
+                    return Err(Unopened::Local);
+                }
+                self.fail(around, ConnectFailure::Unreachable, Seen::Unconnected);
+                Err(Unopened::Refused(Reason::Unreachable))
             }
         }
     }
@@ -186,56 +277,95 @@ impl Flow {
         let Some(link) = &self.link else {
             return Ok(());
         };
-        let data = epoll::EventData::new_u64(id.to_bits());
-        // By level: a flow with more than was read is told of again.
-        epoll::add(around.epoll, &link.socket, data, epoll::EventFlags::IN)
-            .map_err(|_| Reason::Unreachable)
+        watch(around, &link.socket, id).map_err(|_| Reason::Unreachable)
     }
 
-    /// Sends a datagram of its client to its endpoint, or to another one that takes it. `own` is our
-    /// address for the header of the PROXY protocol.
+    /// Sends a datagram of its client at `place` to its endpoint, or to another one that takes it.
     pub(super) fn forward(
         &mut self,
         around: &Surroundings<'_>,
         id: Id,
-        data: &[u8],
-        own: SocketAddr,
+        place: Place,
+        told: &Told<'_>,
     ) -> Result<(), DatagramDrop> {
+        let data = told.data;
+        self.is_proven |= self.has_answer;
         self.look(around);
+        if place != self.place && self.link.is_some() {
+            return self.forward_moved(around, id, place, told);
+        }
         for _ in 0..ATTEMPTS {
             if self.link.is_none() {
-                let opened = self.open(around).and_then(|()| self.register(around, id));
-                if let Err(reason) = opened {
+                let opened = self.open(around).map_err(Reason::from);
+                if let Err(reason) = opened.and_then(|()| self.register(around, id)) {
+                    // One whose answers nobody waits for is none.
+                    self.close(around);
+                    self.x.let_go();
                     self.x.reason = Some(reason);
                     return Err(DatagramDrop::Endpoint);
                 }
             }
             let Some(link) = &self.link else { continue };
-            match self.send(&link.socket, data, own) {
+            match self.send(&link.socket, told) {
                 Ok(()) => {
-                    self.x.reason = None;
-                    self.x.bytes_in += data.len() as u64;
-                    if let Some(ticket) = &self.x.ticket {
-                        let cells = &ticket.endpoint().shared.cells;
-                        let cells = cells.worker(around.worker.index);
-                        cells.sent_bytes.add(data.len() as u64);
-                    }
+                    self.sent(around, data.len());
                     return Ok(());
                 }
-                Err(Errno::MSGSIZE) => return Err(DatagramDrop::TooLong),
-                Err(errno) if LOCAL.contains(&errno) => {
-                    let is_full = matches!(errno, Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM);
-                    return Err(if is_full {
-                        DatagramDrop::SendBuffer
-                    } else {
-                        DatagramDrop::Refused
-                    });
-                }
-                // What is told here came back for a datagram before; this one has not been sent.
-                Err(errno) => self.refused(around, errno),
+                Err(errno) => match unsent(errno) {
+                    Some(why) => return Err(why),
+                    // What is told here came back for a datagram before; this one has not been sent.
+                    None => self.refused(around, errno),
+                },
             }
         }
         Err(DatagramDrop::Endpoint)
+    }
+
+    /// The same from a place where its client may be: by a socket of its own, so that the endpoint sees
+    /// another path, and asks whether there is anybody.
+    fn forward_moved(
+        &mut self,
+        around: &Surroundings<'_>,
+        id: Id,
+        place: Place,
+        told: &Told<'_>,
+    ) -> Result<(), DatagramDrop> {
+        let known = self.moved.take().filter(|moved| moved.place == place);
+        let mut moved = match known {
+            Some(moved) => moved,
+            None => {
+                let Some(ticket) = &self.x.ticket else {
+                    return Err(DatagramDrop::Endpoint);
+                };
+                let made = socket_to(&ticket.endpoint().shared.addr)
+                    .and_then(|socket| watch(around, &socket, id).map(|()| socket));
+                let socket = made.map_err(|_| DatagramDrop::Endpoint)?;
+                Box::new(Moved {
+                    place,
+                    socket,
+                    allowance: Allowance::Bytes(0),
+                    has_answer: false,
+                })
+            }
+        };
+        moved.allowance = moved.allowance.add(told.data.len());
+        match self.send(&moved.socket, told) {
+            Ok(()) => self.sent(around, told.data.len()),
+            // An error that came back there says nothing of the flow: the socket goes.
+            Err(errno) => unsent(errno).map_or(Err(DatagramDrop::Endpoint), Err)?,
+        }
+        self.moved = Some(moved);
+        Ok(())
+    }
+
+    fn sent(&mut self, around: &Surroundings<'_>, len: usize) {
+        self.x.reason = None;
+        self.x.bytes_in += len as u64;
+        if let Some(ticket) = &self.x.ticket {
+            let cells = &ticket.endpoint().shared.cells;
+            let cells = cells.worker(around.worker.index);
+            cells.sent_bytes.add(len as u64);
+        }
     }
 
     /// The endpoint has answered with `len` bytes.
@@ -290,7 +420,7 @@ impl Flow {
     }
 
     /// What becomes of the flow at its end, but for the reason, which the caller knows.
-    pub(super) fn end(mut self, around: &Surroundings<'_>, reason: Option<Reason>) {
+    pub(super) fn end(mut self, around: &Surroundings<'_>, why: FlowEnd, reason: Option<Reason>) {
         let Surroundings { worker, now, .. } = *around;
         self.x.reason = reason.or(self.x.reason);
         let outcome = match self.x.reason {
@@ -300,7 +430,16 @@ impl Flow {
         };
         self.x.count_outcome(worker, outcome);
         self.close(around);
-        self.x.record(worker, now);
+        let is_ordinary = match why {
+            FlowEnd::Responses | FlowEnd::Stopped => true,
+            FlowEnd::ClientLimit | FlowEnd::Idle | FlowEnd::Limit => self.is_proven,
+        };
+        if is_ordinary {
+            self.x.record(worker, now);
+        } else {
+            // Anybody can forge a datagram, and each is a flow: not all of them are lines.
+            self.x.record_refusal(worker, now);
+        }
     }
 
     /// Whether its client never had an answer.
@@ -327,20 +466,15 @@ impl Flow {
         self.x.let_go();
     }
 
-    fn send(&self, socket: &OwnedFd, data: &[u8], own: SocketAddr) -> Result<(), Errno> {
+    fn send(&self, socket: &OwnedFd, told: &Told<'_>) -> Result<(), Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        if self.upstream.shared.spec.send_proxy_protocol.is_none() || self.has_answer {
-            return send(socket, data, flags).map(|_| ());
+        if self.upstream.shared.spec.send_proxy_protocol.is_none() {
+            return send(socket, told.data, flags).map(|_| ());
         }
-        // Any datagram may be the first to arrive, so each tells, until an answer shows that one has.
         let mut header = Vec::with_capacity(64);
-        let addresses = self.x.client.map(|source| Addresses {
-            source,
-            destination: own,
-        });
-        let tlvs = Tlvs::default();
-        write_v2(&mut header, Transport::Datagram, addresses.as_ref(), &tlvs);
-        let parts = [IoSlice::new(&header), IoSlice::new(data)];
+        let addresses = Some(&told.addresses);
+        write_v2(&mut header, Transport::Datagram, addresses, &told.tlvs);
+        let parts = [IoSlice::new(&header), IoSlice::new(told.data)];
         let mut nothing = SendAncillaryBuffer::default();
         sendmsg(socket, &parts, &mut nothing, flags).map(|_| ())
     }
@@ -352,6 +486,7 @@ impl Flow {
         cells.connect_failures(failure).inc();
         let outcome = match seen {
             Seen::Failed => EndpointOutcome::Reset,
+            Seen::Cancelled => EndpointOutcome::Cancelled,
             _ => EndpointOutcome::ConnectError,
         };
         self.x.count_outcome(worker, outcome);
@@ -362,7 +497,9 @@ impl Flow {
         if let Some(ticket) = &self.x.ticket {
             ticket.observe(seen, Some(since.unwrap_or(0)), now);
             ticket.judge(&self.upstream.shared, seen, now);
-            self.tried.push(ticket.endpoint());
+            if seen != Seen::Cancelled {
+                self.tried.push(ticket.endpoint());
+            }
             let name = &ticket.endpoint().shared.name;
             tracing::debug!(endpoint.addr = %name, ?failure, "endpoint of a flow failed");
         }
@@ -373,14 +510,71 @@ impl Flow {
         self.x.let_go();
     }
 
-    /// Closes the socket to the endpoint.
+    /// Closes the sockets to the endpoint.
     fn close(&mut self, around: &Surroundings<'_>) {
+        self.moved = None;
         if self.link.take().is_some()
             && let Some(ticket) = &self.x.ticket
         {
             let cells = &ticket.endpoint().shared.cells;
             cells.worker(around.worker.index).connections.dec();
         }
+    }
+}
+
+// === impl Allowance ===
+
+impl Allowance {
+    /// What it is after `len` bytes came from there: RFC 9000 section 8.2 allows three times as many.
+    fn add(self, len: usize) -> Self {
+        match self {
+            Self::Bytes(left) => {
+                Self::Bytes(left.saturating_add(len.saturating_mul(AMPLIFICATION)))
+            }
+            Self::All => Self::All,
+        }
+    }
+
+    /// What is left of it after `len` bytes; `None` = it is less than those.
+    fn take(self, len: usize) -> Option<Self> {
+        match self {
+            Self::Bytes(left) => left.checked_sub(len).map(Self::Bytes),
+            Self::All => Some(Self::All),
+        }
+    }
+}
+
+// === impl Unopened ===
+
+impl From<Unopened> for Reason {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::Local => Self::Unreachable,
+            Unopened::Refused(reason) => reason,
+        }
+    }
+}
+
+/// Whether we lack something: says nothing of the endpoint. A connect of UDP takes a port of ours, and with none
+/// left gives EAGAIN; there is one pool of them whatever the destination (`udp_lib_get_port` of Linux).
+fn is_local(errno: Errno) -> bool {
+    matches!(errno, Errno::AGAIN | Errno::ADDRINUSE) || upstream::is_local(&errno.into())
+}
+
+/// Waits for answers on a socket of the flow `id`.
+fn watch(around: &Surroundings<'_>, socket: &OwnedFd, id: Id) -> Result<(), Errno> {
+    let data = epoll::EventData::new_u64(id.to_bits());
+    // By level: a flow with more than was read is told of again.
+    epoll::add(around.epoll, socket, data, epoll::EventFlags::IN)
+}
+
+/// Why a datagram was not sent, if it is not the endpoint's doing.
+fn unsent(errno: Errno) -> Option<DatagramDrop> {
+    match errno {
+        Errno::MSGSIZE => Some(DatagramDrop::TooLong),
+        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Some(DatagramDrop::SendBuffer),
+        Errno::PERM | Errno::ACCESS => Some(DatagramDrop::Refused),
+        _ => None,
     }
 }
 
@@ -398,4 +592,42 @@ fn socket_to(addr: &EndpointAddr) -> Result<OwnedFd, Errno> {
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
     connect(&socket, addr)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::{Allowance, is_local};
+
+    /// EAGAIN was taken for the endpoint's failure: a flood that had all ports ejected every endpoint.
+    #[test]
+    fn want_of_ports_and_descriptors_is_ours() {
+        for errno in [
+            Errno::AGAIN,
+            Errno::ADDRINUSE,
+            Errno::ADDRNOTAVAIL,
+            Errno::MFILE,
+        ] {
+            assert!(is_local(errno), "{errno}");
+        }
+        for errno in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED] {
+            assert!(!is_local(errno), "{errno}");
+        }
+    }
+
+    #[test]
+    fn three_bytes_may_go_for_one_that_came() {
+        let none = Allowance::Bytes(0);
+        assert_eq!(none.take(1), None);
+        let some = none.add(100);
+        assert_eq!(some, Allowance::Bytes(300));
+        assert_eq!(some.take(300), Some(none));
+        assert_eq!(some.take(301), None);
+        assert_eq!(
+            some.take(200).map(|left| left.add(1)),
+            Some(Allowance::Bytes(103))
+        );
+        assert_eq!(Allowance::All.take(usize::MAX), Some(Allowance::All));
+    }
 }

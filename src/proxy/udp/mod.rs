@@ -16,7 +16,9 @@
 //! by the client's address and port, or by the connection ids of QUIC ([`quic`] has the rule). It begins
 //! with the first datagram and ends when nothing was heard of it for `idle_timeout`, when the client has
 //! had `responses` answers for each of its datagrams, or when there are too many ([`flows`] says who goes).
-//! Each is one line in the log. It counts against `max_connections` of its endpoint as a connection does,
+//! Each is one line in the log; but of those whose client never spoke after an answer, and that end because
+//! they were quiet or too many, ten lines a second and worker at most (all are counted): a flood of
+//! forged datagrams does not fill a disk. It counts against `max_connections` of its endpoint as a connection does,
 //! but does not wait in a queue: a datagram that finds no room is dropped.
 //!
 //! # Endpoints that fail
@@ -26,10 +28,12 @@
 //! says nothing against an endpoint: a client that sends rubbish is not answered either.
 //!
 //! # The PROXY protocol
-//! To endpoints (version 2): in front of every datagram of a flow until an endpoint has answered one, so
-//! that none is without it that arrives first. From a listener's `proxy_protocol.from`: in front of the
-//! first datagram of a flow at least; it is taken off wherever it is. The flow is known by the
-//! sender's address and port, and counts for the client that it tells of.
+//! Version 2, in front of every datagram, both ways. Endpoints go by it datagram by datagram (dnsdist and
+//! PowerDNS drop those without), and could not tell otherwise whether a header is ours or the
+//! client's. What a listener with `proxy_protocol` takes has one, too, from those that it is taken from:
+//! one without is dropped, and what looks like a second one is the client's. Addresses and TLVs of it are
+//! told on as they are. A flow is known by its sender's address and port, and counts for the client
+//! that its first datagram tells of.
 
 mod answers;
 mod batch;

@@ -2,8 +2,15 @@
 //!
 //! # The rule of `flow = "quic"`
 //! - A packet belongs to the flow that knows its destination connection id, wherever it comes from:
-//!   a client whose address changes keeps its endpoint. Answers go to the address that the client
-//!   last sent from (endpoints validate it themselves, RFC 9000 section 8.2).
+//!   a client whose address changes keeps its endpoint.
+//! - What comes from another address goes to the same endpoint by a socket of its own: the endpoint sees
+//!   another path, and validates it (RFC 9000 sections 8.2 and 9.3). What it sends on that path goes to that
+//!   address, what it sends on the one before to the one before. So who knows an id and forges the source of
+//!   a packet turns no answers: the endpoint has none for a packet that it cannot decrypt or has had.
+//! - The new path is the flow's once the client has spoken on it after an answer went there. Until then at most
+//!   three times the bytes go there that came from there (the endpoint's own bound, which it might not
+//!   keep), and the flow is not found by that address. A flow has two paths at most: the path of a third
+//!   address takes the place of the one that is not the flow's.
 //! - A long header with an id that nobody knows begins a flow: the id is one that the client has chosen
 //!   for its first flight.
 //! - The ids that the endpoint chooses are learnt from its long headers (source connection id): of

@@ -26,7 +26,7 @@ use tokio::io::{Interest, Ready};
 use crate::base::clock::{Nanos, nanos};
 use crate::base::timer::Timer;
 use crate::config::{Serves, UdpSpec};
-use crate::proxy::snapshot::{Held, ListenerPlan};
+use crate::proxy::snapshot::ListenerPlan;
 use crate::proxy::worker::{Phase, Worker};
 use crate::telemetry::metrics::cells::FlowEnd;
 use crate::telemetry::reason::Reason;
@@ -66,9 +66,18 @@ pub enum Stage {
 
 /// One listening socket of one worker.
 struct Serving {
-    socket: AsyncFd<OwnedFd>,
+    socket: Listening,
     epoll: AsyncFd<OwnedFd>,
     state: State,
+}
+
+/// The listening socket.
+enum Listening {
+    /// Its datagrams are ours.
+    Read(AsyncFd<OwnedFd>),
+    /// A successor reads them, and we are not to be woken by each; answers leave by it. `None` for an
+    /// instant only.
+    Written(Option<OwnedFd>),
 }
 
 /// All but the two descriptors that are waited for.
@@ -81,6 +90,9 @@ pub(super) struct State {
     pub(super) bound: SocketAddr,
     assigned: Rc<Assigned>,
     timer: Timer,
+    /// The last one of its listener that speaks UDP: a reload may have the same name speak TCP, and the
+    /// flows of before end by what they began with.
+    plan: Option<Arc<ListenerPlan>>,
     /// The listener whose count the flows are in, and that count.
     slot: usize,
     open: Arc<AtomicUsize>,
@@ -134,7 +146,7 @@ pub fn serve(
     let seed = worker.rng.borrow_mut().next_u64();
     let open = assigned.open.borrow().clone();
     let mut serving = Serving {
-        socket: watched(socket)?,
+        socket: Listening::Read(watched(socket)?),
         epoll: watched(epoll)?,
         state: State {
             flows: Flows::new(seed),
@@ -145,6 +157,7 @@ pub fn serve(
             slot: assigned.slot.get(),
             open,
             assigned,
+            plan: None,
             workers,
             idle: Box::new(idle),
             worker,
@@ -182,10 +195,17 @@ impl Serving {
         let now = worker.clock.now();
         let phase = state.phase(now);
         let held = worker.snapshot_for(state.slot);
-        let plan = held.as_ref().and_then(|held| plan(held, state.slot));
-        let (Some(held), Some(listener)) = (&held, plan) else {
+        let plan = held.as_ref().and_then(|h| h.kept_listener(state.slot));
+        let (Some(held), Some(plan)) = (&held, plan) else {
             // Its listener had its time.
             state.end_all(epoll.get_ref(), None, now);
+            return Poll::Ready(());
+        };
+        let is_spoken = matches!(plan.spec.serves, Serves::Udp(_));
+        if is_spoken {
+            state.plan = Some(plan);
+        }
+        let Some(listener) = state.plan.clone() else {
             return Poll::Ready(());
         };
         let Serves::Udp(spec) = &listener.spec.serves else {
@@ -201,14 +221,16 @@ impl Serving {
             around,
             listener: &listener,
             spec,
-            is_open: phase < Phase::Draining,
+            is_open: is_spoken && phase < Phase::Draining,
         };
         if phase == Phase::Cutting {
             state.end_all(epoll.get_ref(), Some(Reason::Draining), now);
             return Poll::Ready(());
         }
         state.expire(&turn);
-        let reads = state.assigned.stage.get() != Stage::HandedOver;
+        if state.assigned.stage.get() == Stage::HandedOver {
+            socket.hand_over();
+        }
         let mut slots = worker.datagrams.borrow_mut();
         let slots = slots.get_or_insert_default();
         let mut is_busy = true;
@@ -217,11 +239,15 @@ impl Serving {
             // Answers first: what is on its way out makes room for what comes in.
             if let Poll::Ready(Ok(mut guard)) = epoll.poll_read_ready(cx) {
                 is_busy = true;
-                if state.take_answers(&turn, socket.get_ref(), slots) {
+                if let Some(socket) = socket.get()
+                    && state.take_answers(&turn, socket, slots)
+                {
                     guard.clear_ready_matching(Ready::READABLE);
                 }
             }
-            if reads && let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) {
+            if let Listening::Read(socket) = &*socket
+                && let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx)
+            {
                 is_busy = true;
                 if state.take_datagrams(&turn, socket.get_ref(), slots) {
                     guard.clear_ready();
@@ -243,8 +269,23 @@ impl Serving {
     }
 }
 
-fn plan(held: &Held, slot: usize) -> Option<Arc<ListenerPlan>> {
-    held.kept_listener(slot)
+// === impl Listening ===
+
+impl Listening {
+    fn get(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Read(socket) => Some(socket.get_ref()),
+            Self::Written(socket) => socket.as_ref(),
+        }
+    }
+
+    /// Leaves it to who reads from now on.
+    fn hand_over(&mut self) {
+        *self = match std::mem::replace(self, Self::Written(None)) {
+            Self::Read(socket) => Self::Written(Some(socket.into_inner())),
+            written @ Self::Written(_) => written,
+        };
+    }
 }
 
 // === impl State ===
@@ -301,7 +342,7 @@ impl State {
         let cells = flow.x.listener.cells.worker(self.worker.index);
         cells.open_flows.dec();
         cells.flow_ends(why).inc();
-        flow.end(around, reason);
+        flow.end(around, why, reason);
         self.open.fetch_sub(1, Ordering::Relaxed);
         let left = self.worker.connections.get() - 1;
         self.worker.connections.set(left);

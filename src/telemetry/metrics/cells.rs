@@ -139,7 +139,7 @@ pub enum FlowEnd {
     ClientLimit,
     /// Nothing was heard of it for `idle_timeout`.
     Idle,
-    /// There were `max_flows`, and it was the one to go.
+    /// There were `max_flows`, or no port or descriptor was left for another; and it was the one to go.
     Limit,
     /// Its client has had all answers (`responses`).
     Responses,
@@ -155,7 +155,8 @@ pub enum DatagramDrop {
     Draining,
     /// No endpoint took it.
     Endpoint,
-    /// The system refused it: a destination that cannot be reached, a firewall.
+    /// The system refused it: a destination that cannot be reached, a firewall. Or it is an answer to an
+    /// address that a client of QUIC seems to have moved to, and more than may go there so far.
     Refused,
     /// The flow that it would have begun was refused: a limit, no endpoint.
     Refusal,

@@ -388,3 +388,20 @@ fn run(seed: u64) {
         assert!(flows.len() <= bounds.flows, "{context}");
     }
 }
+
+#[test]
+fn what_is_shed_is_the_quietest_flow_that_is_not_proven() {
+    let mut flows = Flows::new(1);
+    let bounds = bounds(9, 9);
+    assert_eq!(flows.shed(), None);
+    let (proven, _) = begin(&mut flows, client(1, 1), 1, bounds, 1);
+    flows.answer(proven, 2, None);
+    flows.ask(proven, 3);
+    let (first, _) = begin(&mut flows, client(2, 1), 4, bounds, 2);
+    begin(&mut flows, client(3, 1), 5, bounds, 3);
+    flows.ask(first, 6);
+    assert_eq!(flows.shed(), Some(3));
+    assert_eq!(flows.shed(), Some(2));
+    assert_eq!(flows.shed(), None, "a client that is there stays");
+    assert_eq!(flows.len(), 1);
+}

@@ -1,0 +1,154 @@
+//! Datagrams of those who mean no good, and reloads that once lost flows.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "test code outside #[test] functions: a panic is the report; one test reads the clock"
+)]
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::support::eventually::eventually;
+use crate::support::proxy::Proxy;
+use crate::support::udp::{UdpClient, UdpOrigin};
+
+/// A listener `web` of UDP in front of this endpoint; `listener` is further lines of it.
+fn config(endpoint: SocketAddr, listener: &str) -> String {
+    format!(
+        "[process]\nworkers = 1\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [listeners.web]\nprotocol = \"udp\"\nupstream = \"app\"\n{listener}\n\
+         [upstreams.app]\nendpoints = [\"{endpoint}\"]\n"
+    )
+}
+
+const ONE: &str = "bind = \"127.0.0.1:0\"";
+
+fn of_web(proxy: &Proxy, family: &str, reason: &str) -> f64 {
+    proxy.metric(&format!("{family}{{listener=\"web\",reason=\"{reason}\"}}"))
+}
+
+/// An address that comes back while its flows drain once cut the whole listener, at its other addresses and for
+/// good.
+#[test]
+fn a_listener_may_take_back_one_of_its_addresses() {
+    let origin = UdpOrigin::named("a");
+    let bound = |more: &str| {
+        let binds = format!("bind = [\"127.0.0.1:0\"{more}]");
+        config(origin.addr(), &binds)
+    };
+    let proxy = Proxy::start(&bound(", \"127.0.0.76:0\""));
+    let addrs = proxy.listeners("web");
+    let clients = [UdpClient::new(addrs[0]), UdpClient::new(addrs[1])];
+    for client in &clients {
+        assert_eq!(client.ask("x"), "a:x");
+    }
+    proxy.reload(&bound(""));
+    assert_eq!(clients[1].ask("x"), "a:x");
+    // Its port at another address is in nobody's way.
+    let port = addrs[1].port();
+    proxy.reload(&bound(&format!(", \"127.0.0.77:{port}\"")));
+    for client in &clients {
+        assert_eq!(client.ask("x"), "a:x");
+    }
+    proxy.reload(&bound(&format!(", \"127.0.0.76:{port}\"")));
+    assert_eq!(clients[0].ask("x"), "a:x");
+    assert_eq!(UdpClient::new(addrs[0]).ask("y"), "a:y");
+    assert_eq!(clients[1].ask_until_answered("x"), "a:x");
+    assert_eq!(UdpClient::new(addrs[1]).ask_until_answered("y"), "a:y");
+}
+
+/// The flows of before were forgotten, and counted as open for ever: a stop waited for them.
+#[test]
+fn flows_end_by_what_they_began_with_when_their_listener_speaks_tcp() {
+    let origin = UdpOrigin::start(|data| {
+        let n = if data == b"end" { 9 } else { 1 };
+        vec![data.to_vec(); n]
+    });
+    let proxy = Proxy::start(&config(origin.addr(), &format!("{ONE}\nresponses = 2")));
+    let client = UdpClient::new(proxy.addr());
+    assert_eq!(client.ask("x"), "x");
+    assert_eq!(proxy.connections(), [1]);
+    let tcp = config(origin.addr(), ONE).replace("\"udp\"", "\"tcp\"");
+    proxy.reload(&tcp);
+    assert_eq!(client.ask("y"), "y");
+    client.send("end");
+    assert_eq!(client.receive(), "end");
+    eventually("the end of the flow", || {
+        proxy.connections().iter().sum::<usize>() == 0
+    });
+}
+
+/// One datagram with a known connection id and a forged source had all answers go there.
+#[test]
+fn who_knows_a_connection_id_gets_no_answers_but_his_own() {
+    // A packet of QUIC with a long header, and one with a short one.
+    let long = |destination: &[u8], source: &[u8]| {
+        let mut packet = vec![0xc3, 0, 0, 0, 1, destination.len() as u8];
+        packet.extend(destination);
+        packet.push(source.len() as u8);
+        packet.extend(source);
+        packet
+    };
+    let short = |text: &[u8]| [&[0x41], &b"server-a"[..], text].concat();
+    let origin = UdpOrigin::start(move |data| match data {
+        [0x80..=0xff, ..] => vec![long(b"client", b"server-a")],
+        [.., b'!'] => vec![vec![b'A'; 1000]],
+        _ => vec![b"a".to_vec()],
+    });
+    let proxy = Proxy::start(&config(origin.addr(), &format!("{ONE}\nflow = \"quic\"")));
+    let client = UdpClient::new(proxy.addr());
+    client.send(long(b"first id", b"client"));
+    client.receive_from();
+    // Somebody else: more than three times what he has sent does not go there.
+    let other = UdpClient::new(proxy.addr());
+    other.send(short(b"!"));
+    let family = "isobar_udp_dropped_datagrams_total";
+    eventually("an answer to be dropped", || {
+        of_web(&proxy, family, "refused") == 1.0
+    });
+    // The client has its own meanwhile.
+    client.send(short(b"!"));
+    assert_eq!(client.receive().len(), 1000);
+    assert_eq!(origin.senders().len(), 2, "another path for the endpoint");
+    // Who speaks again after an answer is there.
+    other.send(short(b"?"));
+    assert_eq!(other.receive(), "a");
+    other.send(short(b"!"));
+    assert_eq!(other.receive().len(), 1000);
+    client.send(short(b"!"));
+    assert_eq!(client.receive().len(), 1000);
+    assert_eq!(origin.senders().len(), 2);
+    assert_eq!(proxy.metric("isobar_udp_flows{listener=\"web\"}"), 1.0);
+}
+
+/// Each datagram of a forged source is a flow, and was a line.
+#[test]
+fn a_flood_of_sources_does_not_fill_the_log() {
+    const FLOWS: usize = 300;
+    let origin = UdpOrigin::named("a");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = format!(
+        "[log.access]\nformat = \"json\"\nto = \"{}\"\n",
+        path.display()
+    );
+    let listener = format!("{ONE}\nmax_flows = 1\ngrace = \"0s\"");
+    let toml = config(origin.addr(), &listener).replace("workers", "grace = \"0s\"\nworkers");
+    let started = Instant::now();
+    let proxy = Proxy::start(&format!("{toml}{log}"));
+    for _ in 0..FLOWS {
+        assert_eq!(UdpClient::new(proxy.addr()).ask("x"), "a:x");
+    }
+    let ended = of_web(&proxy, "isobar_udp_flow_ends_total", "limit");
+    assert_eq!(ended, (FLOWS - 1) as f64, "all are counted");
+    proxy.shutdown();
+    let seconds = started.elapsed().as_secs() as usize;
+    let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+    // Ten in each second that it took part of; the last flow ends with the process.
+    assert!(
+        lines <= 10 * (seconds + 2) + 1,
+        "{lines} lines in {seconds} s"
+    );
+    assert!(lines > 0);
+}
