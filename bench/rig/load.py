@@ -1,4 +1,4 @@
-"""The load: wrk, h2load and a program of ours for the timed jobs; sockets of Python's for validation,
+"""The load: wrk, h2load and programs of ours for the timed jobs; sockets of Python's for validation,
 for idle connections and for callgrind."""
 
 import json
@@ -96,6 +96,21 @@ class Handshakes:
         return result
 
 
+class Layer4:
+    """A fixed number of messages that the proxy does not look into: bench/layer4_load.rs."""
+
+    def __init__(self, binary, core):
+        self.binary = binary
+        self.core = core
+
+    def run(self, port, job, seconds):
+        argv = [self.binary, job.layer4, str(port), str(job.connections),
+                str(int(job.pace * seconds)), str(job.answer_bytes)]
+        result = json_line(argv, finished(argv, seconds, self.core))
+        result["errors"] = sum(result[k] for k in ("connect", "broken", "lost", "wrong"))
+        return result
+
+
 def finished(argv, seconds, core, env=None):
     """What a load of so many seconds printed."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -150,6 +165,35 @@ class Http1Client:
         self.sock.close()
 
 
+class MessageClient:
+    """Messages of 64 bytes over one socket; an answer is the message, or so many bytes of a pattern."""
+
+    def __init__(self, sock, job):
+        self.sock = sock
+        self.size = job.answer_bytes
+        self.asked = 0
+        self.message = b""
+
+    def ask(self):
+        self.asked += 1
+        self.message = (b"%08d" % self.asked) * 8
+        self.sock.sendall(self.message)
+
+    def answer(self):
+        got = b""
+        while len(got) < self.size:
+            more = self.sock.recv(1 << 20)
+            if not more:
+                raise RigError(f"connection closed after {len(got)} of {self.size} bytes")
+            got += more
+        pattern = self.message if self.size == len(self.message) else b"isobar. "
+        if got != pattern * (self.size // len(pattern)):
+            raise RigError(f"an answer of {len(got)} bytes is not as expected: {got[:100]!r}")
+
+    def close(self):
+        self.sock.close()
+
+
 def read_answer(sock):
     """(status, head, body bytes)"""
     data = b""
@@ -178,8 +222,15 @@ def read_answer(sock):
 
 def connect(port, job, tls, timeout=10):
     """A client of what the job speaks, hands shaken."""
+    if job.layer4 == "udp":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.settimeout(timeout)
+        sock.connect(("127.0.0.1", port))
+        return MessageClient(sock, job)
     sock = socket.create_connection(("127.0.0.1", port), timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if job.layer4:
+        return MessageClient(sock, job)
     if job.tls:
         sock = tls.wrap(sock, "h2" if job.streams else "http/1.1")
     return Http2Client(sock, job) if job.streams else Http1Client(sock, job)

@@ -8,9 +8,10 @@ HTTP/1.1 offered by ALPN, one certificate; its cipher and key exchange are the l
 
 import os
 import re
+import socket
 import subprocess
 
-from .process import Process, free_port
+from .process import Process, RigError, free_port
 
 ENDPOINTS = 4
 
@@ -72,6 +73,19 @@ class GrpcOrigin:
             self.process.wait_listening(port)
 
 
+class Layer4Origin:
+    """bench/layer4_origin.rs: an echo, or so many bytes for each message, over TCP or UDP."""
+
+    def __init__(self, binary, work, core, job):
+        name = f"origin-{job.origin()}"
+        self.ports = [free_port() for _ in range(ENDPOINTS)]
+        protocol, _, size = job.origin().partition("-")
+        argv = [binary, protocol, size, *map(str, self.ports)]
+        self.process = Process(name, argv, core, os.path.join(work, f"{name}.out"))
+        for port in self.ports:
+            self.process.wait_listening(port, socket_kind(job))
+
+
 class Peer:
     """A proxy under test: `start` makes `process` and `port`, for what one job needs."""
 
@@ -86,7 +100,7 @@ class Peer:
         self.port = free_port()
         argv, out = self.command(rig, job)
         self.process = Process(self.name, rig.wrapper + argv, rig.proxy_core, out, self.env)
-        self.process.wait_listening(self.port)
+        self.process.wait_listening(self.port, socket_kind(job))
 
     def path(self, rig, suffix):
         return os.path.join(rig.work, f"{self.name}{suffix}")
@@ -112,6 +126,8 @@ class Isobar(Peer):
         log = "" if rig.no_log else (
             f'access = {{ format = "json", to = "{self.path(rig, ".access.log")}" }}')
         endpoints = ", ".join(f'"127.0.0.1:{p}"' for p in rig.endpoints(job))
+        serves = {"": "", "udp": 'protocol = "udp"\nidle_timeout = "1h"'}.get(
+            job.layer4, 'protocol = "tcp"')
         tls = f"""
 [listeners.web.tls]
 certificates = [{{ cert = "{rig.tls.cert}", key = "{rig.tls.key}" }}]
@@ -131,6 +147,7 @@ bind = "127.0.0.1:{free_port()}"
 [listeners.web]
 bind = "127.0.0.1:{self.port}"
 upstream = "app"
+{serves}
 {tls}
 [upstreams.app]
 endpoints = [{endpoints}]
@@ -141,15 +158,16 @@ balance = "round_robin"
 
 
 class Haproxy(Peer):
-    """Variants share a binary: `splice` asks for splice(2) in both directions.
+    """Variants share a binary: `splice` asks for splice(2) in both directions, always ("splice") or
+    when HAProxy thinks it right ("auto").
 
-    Not with `option splice-auto`: under it 2.6 and 2.8 do not splice one byte of these bodies
-    (strace shows recvfrom and sendto alone), with splice-response they do.
+    Over HTTP "auto" is of no use: under it 2.6 and 2.8 do not splice one byte of these bodies (strace
+    shows recvfrom and sendto alone), with splice-response they do.
     """
 
-    def __init__(self, name, binary, splice=False):
+    def __init__(self, name, binary, splice=""):
         super().__init__()
-        self.name = name + ("+splice" if splice else "")
+        self.name = name + (f"+{splice}" if splice else "")
         self.binary = binary
         self.splice = splice
         # A HAProxy out of a wheel brings the libraries that it was linked with.
@@ -171,7 +189,13 @@ class Haproxy(Peer):
         metrics = "stats enable"
         if "prometheus" in run_text([self.binary, "-vv"], self.env).lower():
             metrics = "http-request use-service prometheus-exporter if { path /metrics }"
-        splice = "option splice-response\n  option splice-request" if self.splice else ""
+        splice = {"": "", "auto": "option splice-auto",
+                  "splice": "option splice-response\n  option splice-request"}[self.splice]
+        if job.layer4:
+            serves = "mode tcp"
+            log_option = log_option.replace("httplog", "tcplog")
+        else:
+            serves = "mode http\n  option forwardfor\n  http-reuse always"
         conf = self.write(rig, ".cfg", f"""
 global
   nbthread 1
@@ -180,10 +204,8 @@ global
   {log_target}
 {ring}
 defaults
-  mode http
+  {serves}
   {log_option}
-  option forwardfor
-  http-reuse always
   {splice}
   timeout connect 5s
   timeout client 1h
@@ -193,6 +215,7 @@ frontend web
   bind 127.0.0.1:{self.port}{tls}
   default_backend app
 frontend metrics
+  mode http
   bind 127.0.0.1:{free_port()}
   no log
   {metrics}
@@ -234,7 +257,8 @@ class Nginx(Peer):
 
     def command(self, rig, job):
         # Lines are gathered in memory and written when 64 KiB are full: nginx's cheapest.
-        log = "off" if rig.no_log else f"{self.path(rig, '.access.log')} combined buffer=64k flush=1s"
+        form = "lines" if job.layer4 else "combined"
+        log = "off" if rig.no_log else f"{self.path(rig, '.access.log')} {form} buffer=64k flush=1s"
         servers = "\n    ".join(f"server 127.0.0.1:{p};" for p in rig.endpoints(job))
         tls = f"""
     ssl_certificate {rig.tls.cert};
@@ -280,11 +304,47 @@ http {{
   }}
 }}
 """
+        if job.layer4:
+            conf = nginx_stream(self, rig, job, log, servers)
         path = self.write(rig, ".conf", conf)
         return nginx_argv(self.binary, rig.work, path, rig.wrapper), self.path(rig, ".out")
 
 
+def socket_kind(job):
+    return socket.SOCK_DGRAM if job.layer4 == "udp" else socket.SOCK_STREAM
+
+
 # === nginx, as origin and as peer ===
+
+
+def nginx_stream(peer, rig, job, log, servers):
+    """Layer 4: a module of its own, which Debian builds as a file to be loaded."""
+    words = run_text([peer.binary, "-V"])
+    found = re.search(r"--modules-path=(\S+)", words)
+    module = ""
+    if "--with-stream=dynamic" in words and found:
+        module = os.path.join(found.group(1), "ngx_stream_module.so")
+        if not os.path.exists(module):
+            raise RigError(f"{module} is not there: apt-get install libnginx-mod-stream")
+        module = f"load_module {module};"
+    udp = " udp" if job.layer4 == "udp" else " backlog=4096"
+    return f"""
+{module}
+{nginx_main(rig.work, peer.name, 1)}
+stream {{
+  log_format lines '$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received '
+                   '$session_time "$upstream_addr"';
+  access_log {log};
+  upstream app {{
+    {servers}
+  }}
+  server {{
+    listen 127.0.0.1:{peer.port}{udp};
+    proxy_timeout 1h;
+    proxy_pass app;
+  }}
+}}
+"""
 
 
 def nginx_main(work, name, workers):

@@ -44,18 +44,16 @@ class Process:
             preexec_fn=lambda: prepare_child(core), env=env)
         RUNNING.append(self)
 
-    def wait_listening(self, port):
+    def wait_listening(self, port, kind=socket.SOCK_STREAM):
         """Returns once `port` accepts; a process that ended first is an error with its own words."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.popen.poll() is not None:
                 raise RigError(f"{self.name} ended with {self.popen.returncode} before it listened:\n"
                                f"{self.last_words()}")
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
+            if is_bound(port) if kind == socket.SOCK_DGRAM else accepts(port):
                 return
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise RigError(f"{self.name} does not listen on port {port} after {START_SECONDS} s:\n"
                        f"{self.last_words()}")
 
@@ -177,6 +175,21 @@ def stat_fields(pid):
             return f.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def is_bound(port):
+    """Nobody answers for a UDP socket but the kernel's own list: state 07, no peer."""
+    with open("/proc/net/udp") as f:
+        return any(fields[1].endswith(f":{port:04X}") and fields[3] == "07"
+                   for fields in (line.split() for line in f))
 
 
 TAKEN = set()

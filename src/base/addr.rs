@@ -1,7 +1,7 @@
 //! Addresses as users write them: where to listen, where an endpoint is.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Where a listener binds.
@@ -22,6 +22,16 @@ pub enum EndpointAddr {
     Ip(SocketAddr),
     /// `"unix:/run/app.sock"`.
     Unix(PathBuf),
+}
+
+/// The address that a peer is known by: on a dual-stack socket those of IPv4 look like IPv6 (RFC 4291 section
+/// 2.5.5.2), and networks, limits and hashes are to see one client under one address.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        // With its scope.
+        IpAddr::V6(_) => addr,
+    }
 }
 
 // === impl BindAddr ===

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::HeaderMap;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -270,6 +273,25 @@ impl Stream {
         }
     }
 
+    /// Whether the other end has reset the connection, though it may have ended its direction before: the
+    /// kernel is asked, because the reactor tells of a direction's end once. `false` for Unix sockets, which
+    /// do not tell a reset from an end, and for a stream that is one of many. Only while our own direction
+    /// is open: two ends look like a reset.
+    pub fn is_reset(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(s) => s,
+            Self::Tls(s) => return s.socket().is_reset(),
+            Self::Unix(_) | Self::Channel(_) => return false,
+        };
+        // Errors and hang-ups are told unasked (poll(2)).
+        let mut asked = [PollFd::new(socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut asked, Some(&at_once)), Ok(1..))
+            && asked[0]
+                .revents()
+                .intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
     /// Reads what is there now.
     pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -302,6 +324,30 @@ impl Stream {
                 _ => return,
             }
         }
+    }
+
+    /// Reads what is there, whatever the reactor has been told; `Ok(0)` is the end. Not for what is
+    /// encrypted.
+    pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
+        let fd = self.fd().ok_or(io::ErrorKind::Unsupported)?;
+        let (n, _) = rustix::net::recv(fd, into, RecvFlags::DONTWAIT)?;
+        Ok(n)
+    }
+
+    /// Has the kernel ask the other end whether it is there, after `quiet` without a word and then again
+    /// until it has answered or is given up (TCP).
+    pub fn keep_alive(&self, quiet: Duration) {
+        // Three questions in a row that nobody answers, and it has gone. What the system does not know it
+        // does without.
+        let asking = TcpKeepalive::new()
+            .with_time(quiet)
+            .with_interval(quiet / 4)
+            .with_retries(3);
+        let _ = match self {
+            Self::Tcp(s) => SockRef::from(s).set_tcp_keepalive(&asking),
+            Self::Tls(s) => return s.socket().keep_alive(quiet),
+            Self::Unix(_) | Self::Channel(_) => Ok(()),
+        };
     }
 
     /// Our end of it; `None` = it has none that others know.
@@ -526,5 +572,21 @@ mod tests {
             let peeked = poll_fn(|cx| here.poll_peek(cx, &mut bytes, 4)).await;
             assert_eq!(peeked.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         });
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_told_to_ask() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let stream = Stream::Tcp(stream.unwrap());
+        stream.keep_alive(Duration::from_secs(60));
+        let Stream::Tcp(stream) = &stream else {
+            panic!("not TCP")
+        };
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().unwrap());
+        let quiet = socket.tcp_keepalive_time().unwrap();
+        assert_eq!(quiet, Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 15);
     }
 }

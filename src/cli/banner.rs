@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::config::{Action, Config, Listener};
+use crate::config::{Action, Config, Listener, Name, Serves};
 use crate::server::Server;
 
 /// Listeners named before the rest is only counted.
@@ -18,16 +18,16 @@ pub(super) fn banner(config: &Config, server: &Server) -> String {
             || listener.bind[0].to_string(),
             |addr| format!("{}://{}", scheme(listener), reach(addr)),
         );
-        let to: Vec<String> = config
-            .routes
-            .iter()
-            .filter(|r| r.rule.listeners.is_empty() || r.rule.listeners.contains(&listener.name))
-            .map(|r| describe(&r.action, config))
-            .collect();
-        let to = match to.as_slice() {
-            [] => "nothing: no route leads on".to_owned(),
-            [one] => one.clone(),
-            many => format!("{} routes", many.len()),
+        let to = match &listener.serves {
+            Serves::Http => routes(listener, config),
+            Serves::Tcp(_) | Serves::Udp(_) => {
+                let upstream = listener.serves.upstream();
+                upstream.map_or_else(|| "those who are named".to_owned(), |to| leads(to, config))
+            }
+        };
+        let to = match listener.passthrough.len() {
+            0 => to,
+            n => format!("{to}, {n} of passthrough"),
         };
         let _ = writeln!(out, "  {:<12} {at:<28} {to}", listener.name);
     }
@@ -40,7 +40,8 @@ pub(super) fn banner(config: &Config, server: &Server) -> String {
     }
     if let Some(first) = config
         .listeners
-        .first()
+        .iter()
+        .find(|l| l.serves == Serves::Http)
         .and_then(|l| Some((l.tls.is_some(), server.local_addr(&l.name)?)))
     {
         let (is_tls, addr) = first;
@@ -48,18 +49,32 @@ pub(super) fn banner(config: &Config, server: &Server) -> String {
         let to = if is_tls { "-k https://" } else { "" };
         let _ = writeln!(out, "try: curl {to}{}", reach(addr));
     }
-    let _ = writeln!(
-        out,
-        "stop with Ctrl-C: requests in flight are finished first"
-    );
+    let _ = writeln!(out, "stop with Ctrl-C: what is in flight is finished first");
     out
 }
 
 fn scheme(listener: &Listener) -> &'static str {
-    if listener.tls.is_some() {
-        "https"
-    } else {
-        "http"
+    match (&listener.serves, listener.tls.is_some()) {
+        (Serves::Http, false) => "http",
+        (Serves::Http, true) => "https",
+        (Serves::Tcp(_), false) => "tcp",
+        (Serves::Tcp(_), true) => "tls",
+        (Serves::Udp(_), _) => "udp",
+    }
+}
+
+/// Where the requests of a listener go.
+fn routes(listener: &Listener, config: &Config) -> String {
+    let to: Vec<String> = config
+        .routes
+        .iter()
+        .filter(|r| r.rule.listeners.is_empty() || r.rule.listeners.contains(&listener.name))
+        .map(|r| describe(&r.action, config))
+        .collect();
+    match to.as_slice() {
+        [] => "nothing: no route leads on".to_owned(),
+        [one] => one.clone(),
+        many => format!("{} routes", many.len()),
     }
 }
 
@@ -83,14 +98,16 @@ fn describe(action: &Action, config: &Config) -> String {
                 .collect();
             format!("-> split: {}", names.join(", "))
         }
-        Action::Upstream(name) => {
-            let endpoints = config
-                .upstreams
-                .iter()
-                .find(|u| u.name == *name)
-                .map_or(0, |u| u.endpoints.len());
-            let plural = if endpoints == 1 { "" } else { "s" };
-            format!("-> {name} ({endpoints} endpoint{plural})")
-        }
+        Action::Upstream(name) => leads(name, config),
     }
+}
+
+fn leads(to: &Name, config: &Config) -> String {
+    let endpoints = config
+        .upstreams
+        .iter()
+        .find(|u| u.name == *to)
+        .map_or(0, |u| u.endpoints.len());
+    let plural = if endpoints == 1 { "" } else { "s" };
+    format!("-> {to} ({endpoints} endpoint{plural})")
 }

@@ -681,6 +681,9 @@ pub struct HealthSpec {
     pub traffic: bool,
     /// Checks (http and grpc) speak TLS.
     pub tls: Option<CheckTls>,
+    /// Checks begin as the upstream's connections do, with a header that tells of no client; `None` = they
+    /// do not, or have a `port` of their own.
+    pub send_proxy_protocol: Option<ProxyVersion>,
 }
 
 /// `health.tls`
@@ -924,6 +927,15 @@ impl Serves {
             Self::Http => "http",
             Self::Tcp(_) => "tcp",
             Self::Udp(_) => "udp",
+        }
+    }
+
+    /// Whom connections or datagrams go to, where nothing else is said of them; requests have routes.
+    pub const fn upstream(&self) -> Option<&Name> {
+        match self {
+            Self::Http => None,
+            Self::Tcp(spec) => spec.upstream.as_ref(),
+            Self::Udp(spec) => Some(&spec.upstream),
         }
     }
 }

@@ -140,6 +140,21 @@ fn health_has_the_defaults_of_the_reference() {
 }
 
 #[test]
+fn checks_begin_with_the_header_of_their_upstream_but_at_a_port_of_their_own() {
+    let of = |health: &str| {
+        let text = format!(
+            "[listeners.a]\nbind = ':1'\nupstream = 'a'\n[upstreams.a]\nendpoints = \
+             ['127.0.0.1:1']\nsend_proxy_protocol = 'v1'\nhealth = {{ {health} }}"
+        );
+        let config = parse("t.toml", &text).unwrap_or_else(|p| panic!("{p}"));
+        let health = config.config.upstreams[0].health.as_ref().unwrap();
+        health.send_proxy_protocol
+    };
+    assert_eq!(of("check = 'tcp'"), Some(ProxyVersion::V1));
+    assert_eq!(of("check = 'tcp', port = 9000"), None);
+}
+
+#[test]
 fn equal_texts_are_equal_configurations() {
     let of = |text: &str| parse("t", text).unwrap_or_else(|p| panic!("{p}")).config;
     let text = sample("routes.toml");
@@ -377,6 +392,15 @@ fn samples_satisfy_the_schema() {
         "limits",
         "resilience",
         "tls",
+        "dns",
+        "kafka",
+        "mqtt",
+        "nats",
+        "passthrough",
+        "postgres",
+        "rabbitmq",
+        "redis",
+        "smtp",
     ] {
         let value: Value = toml::from_str(&sample(&format!("{name}.toml"))).unwrap();
         assert_eq!(violation(&root, &root, &value, name), None);
@@ -399,6 +423,13 @@ fn samples_satisfy_the_schema() {
         "[upstreams.a]\nendpoints = []\noutlier = { failure_ratio = '50%' }",
         "[upstreams.a]\nendpoints = []\nbreaker = 'off'",
         "[upstreams.a]\nendpoints = [{ address = '10.0.0.1:1', priority = 16 }]",
+        "[upstreams.a]\nendpoints = []\nsend_proxy_protocol = 'v3'",
+        "[upstreams.a]\nendpoints = []\non_down = 'drop'",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'quic'",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'udp'\nflow = { quic = 21 }",
+        "[listeners.a]\nbind = ':1'\nprotocol = 'tcp'\nrate_limit = { key = 'route', rate = 1 }",
+        "[listeners.a]\nbind = ':1'\nproxy_protocol = true",
+        "[listeners.a]\nbind = ':1'\npassthrough = [{ sni = 'a.example' }]",
     ] {
         let value: Value = toml::from_str(bad).unwrap();
         assert!(violation(&root, &root, &value, "").is_some(), "{bad}");

@@ -72,6 +72,7 @@ mod tests {
             init_state: InitState::Up,
             traffic: false,
             tls: None,
+            send_proxy_protocol: None,
         }
     }
 

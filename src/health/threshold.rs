@@ -108,6 +108,7 @@ mod tests {
             init_state,
             traffic: false,
             tls: None,
+            send_proxy_protocol: None,
         }
     }
 

@@ -15,6 +15,7 @@ use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::base::addr::canonical;
 use crate::base::stream::Stream;
 
 /// A connection on its way to another worker.
@@ -84,6 +85,11 @@ impl Spread {
     /// Worker `me` has one connection less.
     pub fn sub(&self, me: usize) {
         self.loads[me].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.loads.len()
     }
 
     /// Connections of each worker.
@@ -194,7 +200,7 @@ impl Acceptor {
                 }
                 socket.set_tcp_nodelay(true)?;
                 let stream = TcpStream::from_std(socket.into())?;
-                Ok((Stream::Tcp(stream), peer.as_socket()))
+                Ok((Stream::Tcp(stream), peer.as_socket().map(canonical)))
             });
             match accepted {
                 Ok(accepted) => return Some(accepted),
@@ -209,7 +215,7 @@ impl Acceptor {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Some(peer)))
+                Ok((Stream::Tcp(stream), Some(canonical(peer))))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;

@@ -15,6 +15,8 @@ use thiserror::Error;
 
 use crate::base::addr::BindAddr;
 
+use super::datagram;
+
 /// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn (4096 by
 /// default since Linux 5.4).
 const BACKLOG: i32 = 4096;
@@ -25,7 +27,7 @@ pub enum BindError {
     /// Another program has it.
     #[error(
         "{addr} is in use by another program: stop that one, or bind another address \
-         (`ss -ltxnp` shows who has it)"
+         (`ss -ltuxnp` shows who has it)"
     )]
     InUse {
         /// The address.
@@ -60,6 +62,13 @@ pub enum Bound {
         /// At least one a worker, listening; more only when inherited.
         sockets: Vec<std::net::TcpListener>,
     },
+    /// UDP.
+    Udp {
+        /// The address with the real port.
+        addr: SocketAddr,
+        /// At least one a worker; more only when inherited.
+        sockets: Vec<std::net::UdpSocket>,
+    },
     /// Unix: one socket, shared, because SO_REUSEPORT spreads only IP sockets.
     Unix {
         /// The file.
@@ -80,8 +89,8 @@ pub struct SocketFile {
 }
 
 /// With whom the port of a new socket may be shared.
-#[derive(Clone, Copy, PartialEq)]
-enum Sharing {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sharing {
     Refused,
     WithOurselves,
 }
@@ -99,7 +108,7 @@ pub(super) enum FileOwner {
 /// # Errors
 /// The address cannot be had.
 pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::Refused)
+    bind_sharing(addr, workers, Sharing::Refused, bind_ip)
 }
 
 /// The same where this process holds the port already, at an address that overlaps.
@@ -107,10 +116,31 @@ pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
 /// # Errors
 /// The address cannot be had.
 pub fn bind_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::WithOurselves)
+    bind_sharing(addr, workers, Sharing::WithOurselves, bind_ip)
 }
 
-fn bind_sharing(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bound, BindError> {
+/// The same for datagrams.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_udp(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::Refused, datagram::bind_ip)
+}
+
+/// The same for datagrams where this process holds the port already.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn bind_udp_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
+    bind_sharing(addr, workers, Sharing::WithOurselves, datagram::bind_ip)
+}
+
+fn bind_sharing(
+    addr: &BindAddr,
+    workers: usize,
+    sharing: Sharing,
+    bind_ip: impl Fn(SocketAddr, usize, Stack, Sharing) -> io::Result<Bound>,
+) -> Result<Bound, BindError> {
     let bound = match addr {
         BindAddr::Any(port) => {
             let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
@@ -136,8 +166,9 @@ fn bind_sharing(addr: &BindAddr, workers: usize, sharing: Sharing) -> Result<Bou
     })
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Stack {
+/// Which protocols a socket of IPv6 takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stack {
     Dual,
     Own,
 }
@@ -381,7 +412,7 @@ impl Bound {
     /// The address bound, if it is an IP one.
     pub fn addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp { addr, .. } => Some(*addr),
+            Self::Tcp { addr, .. } | Self::Udp { addr, .. } => Some(*addr),
             Self::Unix { .. } => None,
         }
     }
@@ -390,6 +421,7 @@ impl Bound {
     pub fn into_parts(self) -> (Vec<OwnedFd>, Option<SocketFile>) {
         match self {
             Self::Tcp { sockets, .. } => (sockets.into_iter().map(Into::into).collect(), None),
+            Self::Udp { sockets, .. } => (sockets.into_iter().map(Into::into).collect(), None),
             Self::Unix { sockets, file } => {
                 (sockets.into_iter().map(Into::into).collect(), Some(file))
             }

@@ -143,6 +143,25 @@ impl FlowExchange {
 
     /// Writes the metrics and the log line.
     pub(super) fn record(self, worker: &Worker, now: Nanos) {
+        let total = self.count(worker, now);
+        if let Some(log) = worker.log.borrow_mut().as_mut() {
+            let at = now.wrapping_add(worker.unix_offset.get());
+            log.write(&self.entry(total, at), &mut worker.rng.borrow_mut());
+        }
+    }
+
+    /// The same with no more than a few lines a second: who sends single datagrams, forged ones too, must
+    /// not fill a disk with refusals.
+    pub(super) fn record_refusal(self, worker: &Worker, now: Nanos) {
+        if worker.may_log(now) {
+            self.record(worker, now);
+        } else {
+            self.count(worker, now);
+        }
+    }
+
+    /// Writes the metrics; how long it took.
+    fn count(&self, worker: &Worker, now: Nanos) -> Nanos {
         let total = now.saturating_sub(self.started);
         let cells = self.listener.cells.worker(worker.index);
         cells.received_bytes.add(self.bytes_in);
@@ -152,10 +171,7 @@ impl FlowExchange {
         }
         cells.flows(ending(self.reason)).inc();
         cells.flow_duration.observe(total);
-        if let Some(log) = worker.log.borrow_mut().as_mut() {
-            let at = now.wrapping_add(worker.unix_offset.get());
-            log.write(&self.entry(total, at), &mut worker.rng.borrow_mut());
-        }
+        total
     }
 
     fn entry(&self, total: Nanos, unix_nanos: u64) -> Entry<'_> {

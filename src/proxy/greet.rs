@@ -91,7 +91,7 @@ pub(super) fn is_needed(listener: &ListenerPlan) -> bool {
 }
 
 /// Whether the first bytes decide what becomes of a connection.
-fn tells_apart(listener: &ListenerPlan) -> bool {
+pub(super) fn tells_apart(listener: &ListenerPlan) -> bool {
     !listener.layer4.passthrough.is_empty() || listener.spec.detect.is_some()
 }
 

@@ -14,6 +14,7 @@ use crate::base::stream::Stream;
 use crate::base::tls::{
     Handshake, TlsServer, TlsStream, TlsVersion, failure_in_words, handshake_failure, identity,
 };
+use crate::config::Serves;
 use crate::telemetry::reason::Reason;
 
 use super::h1::{Conn, Greeted, Next};
@@ -96,7 +97,8 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
                 | Handshake::Protocol
                 | Handshake::Version
         );
-        let speaks_http = kind == Handshake::Plaintext
+        let speaks_http = matches!(listener.spec.serves, Serves::Http)
+            && kind == Handshake::Plaintext
             && stream
                 .first_bytes()
                 .first()

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use crate::base::buffer::Buffer;
 use crate::base::stream::Stream;
-use crate::telemetry::reason::Reason;
 
 use super::splice::{Pipe, SPLICE_MIN, Side, Spliced};
 use super::worker::Worker;
@@ -22,11 +21,13 @@ pub(super) struct Pump {
     pipe: Option<Pipe>,
     /// Whether the next bytes go through a pipe.
     is_bulk: bool,
+    /// How much must have moved before a full buffer is taken for bulk.
+    bulk_from: u64,
     /// Its source has ended; what was read is still to be written.
     has_ended: bool,
     /// Its source's end was passed on.
     pub is_done: bool,
-    /// It ended because its destination, having said all it had to say, closed.
+    /// It ended because its destination hears no more: having said all it had to say, it closed.
     pub is_deaf: bool,
     /// Bytes that were written.
     pub moved: u64,
@@ -39,20 +40,13 @@ pub(super) struct Pump {
 pub(super) enum Start {
     /// With messages, as it seems: bulk must show itself.
     Copying,
-    /// In the kernel at once: nobody here looks at the bytes.
+    /// In the kernel at once, and again as soon as more comes than a buffer holds: nobody here looks at
+    /// the bytes.
     Splicing,
 }
 
 /// A turn of a pipe that moves less is no bulk: reading what is there would have done it.
 const BULK_TURN: u64 = 16 * 1024;
-
-/// The reason when `side` of a direction failed from `source` to `destination`.
-pub(super) fn at_fault(side: Side, source: Reason, destination: Reason) -> Reason {
-    match side {
-        Side::Read => source,
-        Side::Write => destination,
-    }
-}
 
 // === impl Pump ===
 
@@ -63,6 +57,10 @@ impl Pump {
             buffer: first,
             pipe: None,
             is_bulk: start == Start::Splicing,
+            bulk_from: match start {
+                Start::Copying => SPLICE_MIN,
+                Start::Splicing => 0,
+            },
             has_ended: false,
             is_done: false,
             is_deaf: false,
@@ -131,7 +129,20 @@ impl Pump {
                 }
             }
             if self.has_ended {
+                // The last of it may have filled the kernel's buffer, and then there is no room for this.
+                if let Stream::Tls(to) = to
+                    && to.poll_goodbye(cx).is_pending()
+                {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Ok(()));
+            }
+            if self.pipe.is_none() && self.buffer.is_none() {
+                match from.poll_readable(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
+                    Poll::Ready(Ok(())) => {}
+                }
             }
             if (self.is_bulk || self.pipe.is_some())
                 && let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
@@ -145,7 +156,8 @@ impl Pump {
                 self.spliced += turn;
                 match polled {
                     Poll::Pending => {
-                        self.is_bulk &= waits == Side::Write || turn >= BULK_TURN;
+                        let is_small = (1..BULK_TURN).contains(&turn);
+                        self.is_bulk &= waits == Side::Write || !is_small;
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(Spliced::Done | Spliced::SourceEnded)) => {
@@ -155,18 +167,14 @@ impl Pump {
                 }
             }
             if self.buffer.is_none() {
-                match from.poll_readable(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
-                    Poll::Ready(Ok(())) => self.buffer = worker.buffers.take(),
-                }
+                self.buffer = worker.buffers.take();
             }
             match from.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.has_ended = true,
                 Poll::Ready(Ok(_)) => {
                     let is_full = self.buffer.spare().is_empty();
-                    self.is_bulk = is_full && self.moved >= SPLICE_MIN;
+                    self.is_bulk = is_full && self.moved >= self.bulk_from;
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
             }
@@ -188,6 +196,12 @@ impl Pump {
     /// Whether bytes that were read are still to be written.
     pub(super) fn holds_bytes(&self) -> bool {
         !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    /// Ends it: nobody hears what it would bring.
+    pub(super) fn give_up(&mut self, worker: &Worker) {
+        self.is_deaf = true;
+        self.release(worker);
     }
 
     /// Gives everything back.

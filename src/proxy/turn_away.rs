@@ -46,7 +46,7 @@ pub fn turn_away(
     // Over TLS nothing can be said before the handshake, which is what there is no room for.
     let is_tls = snapshot
         .listener(conn.life.slot)
-        .is_some_and(|l| l.tls.is_some());
+        .is_some_and(|l| l.tls.is_some() || !l.layer4.passthrough.is_empty());
     let is_told = tell(&conn, worker, snapshot, Reason::ConnectionsLimit, !is_tls);
     let lingering = &worker.turned_away.0;
     if !is_told || lingering.get() >= LINGERING_MAX {

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
@@ -17,7 +16,8 @@ use super::exchange::Exchange;
 use super::h1::{Conn, Next};
 use super::headers;
 use super::http::After;
-use super::pump::{Pump, Start, at_fault};
+use super::pair::{Pair, Patience};
+use super::pump::{Pump, Start};
 use super::scratch::Scratch;
 use super::snapshot::RoutePlan;
 use super::upload::Deadlines;
@@ -110,61 +110,33 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
         early.push(&inbound.filled()[head_len..]);
         inbound.truncate(head_len);
     }
-    let mut up = Pump::new(early, Start::Copying);
-    let mut down = Pump::new(outbound, Start::Copying);
-    conn.timer.arm(worker.clock.now() + idle_timeout);
-    let mut progress = 0;
+    let patience = Patience {
+        idle: idle_timeout,
+        half_closed: idle_timeout,
+    };
+    let up = Pump::new(early, Start::Copying);
+    let down = Pump::new(outbound, Start::Copying);
+    let mut pair = Pair::new(up, down, patience, &conn.timer, worker.clock.now());
     let reason = poll_fn(|cx| {
-        let (client, endpoint) = (&mut conn.stream, &mut connection.stream);
-        if let Err((side, _)) = up.poll(cx, &worker, client, endpoint, down.is_done) {
-            return Poll::Ready(Some(at_fault(
-                side,
-                Reason::ClientGone,
-                Reason::EndpointReset,
-            )));
-        }
-        if let Err((side, _)) = down.poll(cx, &worker, endpoint, client, up.is_done) {
-            return Poll::Ready(Some(at_fault(
-                side,
-                Reason::EndpointReset,
-                Reason::ClientGone,
-            )));
-        }
-        if up.is_done && down.is_done {
-            return Poll::Ready(None);
-        }
-        if conn.is_cutting() || connection.is_cut() {
-            return Poll::Ready(Some(Reason::Draining));
-        }
-        let moved = up.moved + down.moved;
-        if moved != progress {
-            progress = moved;
-            conn.timer.arm(worker.clock.now() + idle_timeout);
-        }
-        if conn.timer.has_expired(cx) {
-            return Poll::Ready(Some(Reason::ClientIdle));
-        }
-        Poll::Pending
+        let is_cut = conn.is_cutting() || connection.is_cut();
+        let ends = (&mut conn.stream, &mut connection.stream);
+        pair.poll(cx, &worker, &conn.timer, ends, is_cut)
     })
     .await;
 
-    // A quiet end: idle tunnels are closed by both sides' own choice of time-out, not by a fault.
-    let is_quiet = matches!(reason, None | Some(Reason::ClientIdle));
-    if !is_quiet {
+    // Idle tunnels are closed by both sides' own choice of time-out, not by a fault.
+    if !pair.ends_quietly(reason) {
         conn.stream.reset_on_close();
         connection.stream.reset_on_close();
     }
+    let (sent, received) = (pair.up.moved, pair.down.moved);
     exchange.reason = reason;
-    exchange.body_in += up.moved;
-    exchange.body_out += down.moved;
-    exchange.received += up.moved;
-    exchange.sent += down.moved;
-    let lingers = reason.is_none() && up.is_deaf;
-    for mut pump in [up, down] {
-        cells.spliced_bytes.add(pump.spliced);
-        cells.copied_bytes.add(pump.moved - pump.spliced);
-        pump.release(&worker);
-    }
+    exchange.body_in += sent;
+    exchange.body_out += received;
+    exchange.received += sent;
+    exchange.sent += received;
+    let lingers = reason.is_none() && pair.up.is_deaf;
+    pair.release(&worker);
     cells.tunnels.dec();
     if let Some(ticket) = &exchange.ticket {
         let outcome = match reason {

@@ -18,6 +18,7 @@ use super::h1::Exchanger;
 use super::snapshot::{Held, ListenerPlan, Published};
 use super::splice::Pipes;
 use super::turn_away::TurnedAway;
+use super::udp::Slots;
 
 /// The state of one worker.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Worker {
     pub unix_offset: Cell<u64>,
     /// Client connections it serves.
     pub connections: Cell<usize>,
+    /// Room for datagrams, lent to one turn of a loop; `None` until the first.
+    pub datagrams: RefCell<Option<Slots>>,
     /// Buffers for what is encrypted.
     pub records: Rc<RecordBuffers>,
     /// What handshakes pass.
@@ -148,6 +151,7 @@ impl Worker {
             log: RefCell::new(log),
             cells,
             connections: Cell::new(0),
+            datagrams: RefCell::new(None),
             records: Rc::default(),
             gate: Rc::new(Gate::new(clock)),
             logged: Cell::default(),

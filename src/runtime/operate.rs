@@ -212,6 +212,8 @@ impl Operations {
                 .iter()
                 .map(|listener| ListenerView {
                     name: listener.name.to_string(),
+                    protocol: listener.serves.as_str(),
+                    upstream: listener.serves.upstream().map(ToString::to_string),
                     addresses: live.sockets().texts(&listener.name),
                     connections: live.sockets().connections(&listener.name).unwrap_or(0),
                     certificates: certificates(&snapshot, &listener.name),

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use crate::base::addr::BindAddr;
 use crate::base::clock::{Clock, nanos};
-use crate::config::{Listener, Name};
+use crate::config::{Listener, Name, Serves};
 use crate::listener::handover::{Entry, Inherited, Kind};
-use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside};
+use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside, bind_udp, bind_udp_beside};
 
 use super::worker::{Command, Listening, SocketKind};
 use super::workers::Workers;
@@ -37,8 +37,17 @@ pub struct Prepared {
     /// Listeners that have a slot now and will not.
     pub removed: Vec<usize>,
     names: Vec<Name>,
-    /// Address, slot, and its sockets if they are new.
-    wanted: Vec<(BindAddr, usize, Option<Bound>)>,
+    wanted: Vec<Wanted>,
+}
+
+/// One address of a configuration.
+#[derive(Debug)]
+struct Wanted {
+    bind: BindAddr,
+    kind: SocketKind,
+    slot: usize,
+    /// Its sockets if they are new.
+    bound: Option<Bound>,
 }
 
 /// One listening address.
@@ -59,6 +68,9 @@ struct Open {
 #[derive(Debug)]
 struct Closing {
     port: u16,
+    kind: SocketKind,
+    /// The listener that had it.
+    slot: usize,
     /// Alive as long as a worker does.
     by: Weak<()>,
 }
@@ -112,29 +124,35 @@ impl Sockets {
         let mut wanted = Vec::new();
         for (listener, slot) in listeners.iter().zip(&slots) {
             for addr in &listener.bind {
-                let is_open = self.open.iter().any(|open| open.bind == *addr);
+                let kind = SocketKind::of(listener, addr);
+                let is_open =
+                    (self.open.iter()).any(|open| open.bind == *addr && open.kind == kind);
                 let bound = if is_open {
                     None
                 } else {
-                    let kind = match addr {
-                        BindAddr::Any(_) | BindAddr::Ip(_) => Kind::Tcp,
-                        BindAddr::Unix(_) => Kind::Unix,
-                    };
-                    self.await_closed(addr);
+                    if kind != SocketKind::Udp {
+                        self.await_closed(addr);
+                    }
                     let bound = inherited
                         .as_mut()
-                        .and_then(|inherited| inherited.bind(kind, addr, workers))
-                        .unwrap_or_else(|| {
-                            if self.overlaps(addr) {
+                        .and_then(|inherited| inherited.bind(kind.handed(), addr, workers))
+                        .unwrap_or_else(|| match (kind, self.overlaps(addr, kind)) {
+                            (SocketKind::Udp, false) => bind_udp(addr, workers),
+                            (SocketKind::Udp, true) => bind_udp_beside(addr, workers),
+                            (SocketKind::Tcp | SocketKind::Unix, false) => bind(addr, workers),
+                            (SocketKind::Tcp | SocketKind::Unix, true) => {
                                 bind_beside(addr, workers)
-                            } else {
-                                bind(addr, workers)
                             }
                         })
                         .map_err(|source| (listener.name.clone(), source))?;
                     Some(bound)
                 };
-                wanted.push((addr.clone(), *slot, bound));
+                wanted.push(Wanted {
+                    bind: addr.clone(),
+                    kind,
+                    slot: *slot,
+                    bound,
+                });
             }
         }
         let removed = known
@@ -156,18 +174,31 @@ impl Sockets {
         let Some(port) = port(addr) else { return };
         let clock = Clock::start();
         let end = clock.now() + nanos(CLOSED_WITHIN);
-        let is_open = |closing: &Closing| closing.port == port && closing.by.strong_count() > 0;
+        let is_open = |closing: &Closing| {
+            let is_tcp = closing.kind == SocketKind::Tcp;
+            is_tcp && closing.port == port && closing.by.strong_count() > 0
+        };
         while self.closing.iter().any(is_open) && clock.now() < end {
             std::thread::park_timeout(CLOSED_POLL);
         }
     }
 
     /// Whether an address of ours may be in the way of `addr`: `0.0.0.0:80` and `10.0.0.1:80` may
-    /// be open at once, for as long as it takes to close the one that goes.
-    fn overlaps(&self, addr: &BindAddr) -> bool {
+    /// be open at once, for as long as it takes to close the one that goes; and flows of UDP may still
+    /// use a socket that was given up.
+    fn overlaps(&self, addr: &BindAddr, kind: SocketKind) -> bool {
         let Some(port) = port(addr) else { return false };
-        let has_port = |open: &Open| open.addr.is_some_and(|a| a.port() == port);
+        let has_port =
+            |open: &Open| open.kind == kind && open.addr.is_some_and(|a| a.port() == port);
         self.open.iter().any(has_port)
+            || (kind == SocketKind::Udp && self.draining(port).next().is_some())
+    }
+
+    /// Listeners whose sockets for datagrams at `port` were given up, and are still in use.
+    fn draining(&self, port: u16) -> impl Iterator<Item = usize> {
+        let is_udp = move |c: &&Closing| c.kind == SocketKind::Udp && c.port == port;
+        let in_use = self.closing.iter().filter(|c| c.by.strong_count() > 0);
+        in_use.filter(is_udp).map(|c| c.slot)
     }
 
     /// Makes it so: tells the workers which sockets are new and which change hands, and returns
@@ -188,11 +219,20 @@ impl Sockets {
             }
         }
         let mut unwanted: Vec<u64> = self.open.iter().map(|open| open.id).collect();
-        for (addr, slot, bound) in prepared.wanted {
+        for Wanted {
+            bind,
+            kind,
+            slot,
+            bound,
+        } in prepared.wanted
+        {
             let connections = self.slots[slot].connections.clone();
             if let Some(bound) = bound {
-                self.open(addr, slot, bound, workers);
-            } else if let Some(open) = self.open.iter_mut().find(|open| open.bind == addr) {
+                self.open(bind, kind, slot, bound, workers);
+                continue;
+            }
+            let is_it = |open: &&mut Open| open.bind == bind && open.kind == kind;
+            if let Some(open) = self.open.iter_mut().find(is_it) {
                 unwanted.retain(|id| *id != open.id);
                 if open.slot != slot {
                     open.slot = slot;
@@ -208,11 +248,25 @@ impl Sockets {
         unwanted
     }
 
-    fn open(&mut self, addr: BindAddr, slot: usize, bound: Bound, workers: &Workers) {
-        let kind = match &bound {
-            Bound::Tcp { .. } => SocketKind::Tcp,
-            Bound::Unix { .. } => SocketKind::Unix,
-        };
+    fn open(
+        &mut self,
+        addr: BindAddr,
+        kind: SocketKind,
+        slot: usize,
+        bound: Bound,
+        workers: &Workers,
+    ) {
+        if kind == SocketKind::Udp {
+            // The address is back while flows of before still drain: their sockets would keep a part
+            // of what comes, and know nothing of it.
+            for slot in bound
+                .addr()
+                .into_iter()
+                .flat_map(|a| self.draining(a.port()))
+            {
+                workers.tell(|_| Command::CutListener { slot });
+            }
+        }
         self.ids += 1;
         let mut open = Open {
             id: self.ids,
@@ -253,6 +307,8 @@ impl Sockets {
             if goes {
                 closing.extend(open.addr.map(|addr| Closing {
                     port: addr.port(),
+                    kind: open.kind,
+                    slot: open.slot,
                     by: Arc::downgrade(&done),
                 }));
                 if let Some(file) = &open.file {
@@ -328,16 +384,35 @@ impl Sockets {
     pub fn handles(&self) -> impl Iterator<Item = (Entry, Vec<BorrowedFd<'_>>)> {
         self.open.iter().map(|open| {
             let entry = Entry {
-                kind: match open.kind {
-                    SocketKind::Tcp => Kind::Tcp,
-                    SocketKind::Unix => Kind::Unix,
-                },
+                kind: open.kind.handed(),
                 name: self.slots[open.slot].name.to_string(),
                 addr: open.bind.to_string(),
                 count: open.handles.len(),
             };
             (entry, open.handles.iter().map(AsFd::as_fd).collect())
         })
+    }
+}
+
+// === impl SocketKind ===
+
+impl SocketKind {
+    /// What `listener` needs at `addr`.
+    fn of(listener: &Listener, addr: &BindAddr) -> Self {
+        match (&listener.serves, addr) {
+            (Serves::Udp(_), _) => Self::Udp,
+            (Serves::Http | Serves::Tcp(_), BindAddr::Any(_) | BindAddr::Ip(_)) => Self::Tcp,
+            (Serves::Http | Serves::Tcp(_), BindAddr::Unix(_)) => Self::Unix,
+        }
+    }
+
+    /// How a handover calls it.
+    fn handed(self) -> Kind {
+        match self {
+            Self::Tcp => Kind::Tcp,
+            Self::Udp => Kind::Udp,
+            Self::Unix => Kind::Unix,
+        }
     }
 }
 

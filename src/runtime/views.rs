@@ -63,6 +63,12 @@ pub struct FailureView {
 pub struct ListenerView {
     /// Its name.
     pub name: String,
+    /// What it serves: `http`, `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Whom its connections (tcp) or datagrams (udp) go to; none for one of requests, which have
+    /// routes, or where only `passthrough` and `detect` name somebody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Where it listens.
     pub addresses: Vec<String>,
     /// Open client connections.

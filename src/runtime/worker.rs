@@ -18,6 +18,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
 use crate::proxy::snapshot::ListenerPlan;
+use crate::proxy::udp::{self, Assigned, Stage};
 use crate::proxy::{Conn, Phase, Worker, serve, turn_away};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -89,7 +90,7 @@ pub struct Listening {
     pub socket: u64,
     /// The listening socket.
     pub fd: OwnedFd,
-    /// TCP or Unix.
+    /// TCP, UDP or Unix.
     pub kind: SocketKind,
     /// The listener it belongs to.
     pub slot: usize,
@@ -102,6 +103,8 @@ pub struct Listening {
 pub enum SocketKind {
     /// TCP over IPv4 or IPv6.
     Tcp,
+    /// Datagrams over IPv4 or IPv6.
+    Udp,
     /// A Unix stream socket.
     Unix,
 }
@@ -111,6 +114,8 @@ struct Shared {
     worker: Rc<Worker>,
     spread: Spread,
     sockets: RefCell<Vec<Socket>>,
+    /// Sockets for datagrams.
+    datagrams: RefCell<Vec<(u64, Rc<Assigned>)>>,
     /// Told when the last connection ends, and when the last call does.
     idle: Notify,
 }
@@ -133,6 +138,10 @@ struct Admitting {
 /// Tasks between two looks at the sockets: tokio's default, stated because the cost of a request
 /// depends on it (more tasks a look are fuller batches of events and staler readiness).
 const EVENT_INTERVAL: u32 = 61;
+
+/// How long flows may go on at an address that their listener gives up, if the listener does not say
+/// (`grace`): as long as a flow may be quiet by default.
+const ADDRESS_GRACE: Duration = Duration::from_secs(30);
 
 /// Housekeeping that need not happen ten times a second.
 const SWEEP_TICKS: u64 = 10;
@@ -157,6 +166,7 @@ pub fn run(
             worker: worker.clone(),
             spread,
             sockets: RefCell::default(),
+            datagrams: RefCell::default(),
             idle: Notify::new(),
         });
         let tick = spawn_local(tick(worker.clone()));
@@ -214,6 +224,13 @@ async fn obey(
                         });
                     }
                 }
+                for (id, assigned) in &*shared.datagrams.borrow() {
+                    if *id == socket {
+                        assigned.slot.set(slot);
+                        assigned.open.replace(connections.clone());
+                    }
+                }
+                worker.timers.wake_all();
             }
             Some(Command::Close {
                 sockets,
@@ -259,6 +276,12 @@ fn drain(shared: &Rc<Shared>, last_call: Duration, heir: Heir) {
     if shared.worker.phase.get() != Phase::Running {
         return;
     }
+    if heir == Heir::Successor {
+        // Before the loops are woken. What they send still leaves by the same socket.
+        for (_, assigned) in &*shared.datagrams.borrow() {
+            assigned.stage.set(Stage::HandedOver);
+        }
+    }
     shared.worker.enter(Phase::LastCall);
     let sockets = shared.sockets.take();
     for socket in &sockets {
@@ -295,6 +318,7 @@ fn close(
     for slot in &listeners {
         shared.worker.enter_listener(*slot, Phase::LastCall);
     }
+    close_datagrams(shared, ids, &listeners, &done);
     let (go, stay) = shared
         .sockets
         .take()
@@ -315,6 +339,32 @@ fn close(
     });
 }
 
+/// Begins no new flow on these sockets; each is closed when its flows have ended.
+fn close_datagrams(shared: &Rc<Shared>, ids: &[u64], listeners: &[usize], done: &Arc<()>) {
+    let worker = &shared.worker;
+    shared.datagrams.borrow_mut().retain(|(id, assigned)| {
+        if !ids.contains(id) {
+            return true;
+        }
+        assigned.done.replace(Some(done.clone()));
+        // The flows of a listener that goes are cut with it.
+        let slot = assigned.slot.get();
+        let until = if listeners.contains(&slot) {
+            Nanos::MAX
+        } else {
+            let grace = worker
+                .snapshot()
+                .listener(slot)
+                .and_then(|plan| plan.spec.grace);
+            let grace = grace.unwrap_or(ADDRESS_GRACE);
+            worker.clock.now().saturating_add(nanos(grace))
+        };
+        assigned.stage.set(Stage::Closing { until });
+        false
+    });
+    worker.timers.wake_all();
+}
+
 /// Accepts what still waits, then closes the listening sockets.
 async fn empty(shared: &Rc<Shared>, sockets: Vec<Socket>) {
     for socket in sockets {
@@ -332,6 +382,7 @@ async fn empty(shared: &Rc<Shared>, sockets: Vec<Socket>) {
 
 fn listen(shared: &Rc<Shared>, listening: Listening) {
     let acceptor = match listening.kind {
+        SocketKind::Udp => return listen_for_datagrams(shared, listening),
         SocketKind::Tcp => {
             TcpListener::from_std(std::net::TcpListener::from(listening.fd)).map(Acceptor::Tcp)
         }
@@ -358,6 +409,26 @@ fn listen(shared: &Rc<Shared>, listening: Listening) {
         acceptor,
         accepting: task,
     });
+}
+
+fn listen_for_datagrams(shared: &Rc<Shared>, listening: Listening) {
+    let assigned = Rc::new(Assigned::new(listening.slot, listening.connections));
+    let workers = shared.spread.workers();
+    let idle = {
+        let shared = shared.clone();
+        move || shared.idle.notify_one()
+    };
+    let worker = shared.worker.clone();
+    match udp::serve(listening.fd, worker, assigned.clone(), workers, idle) {
+        Ok(serving) => {
+            spawn_local(serving);
+            let mut datagrams = shared.datagrams.borrow_mut();
+            datagrams.push((listening.socket, assigned));
+        }
+        Err(error) => {
+            tracing::error!(%error, "a bound socket could not be registered; it receives nothing");
+        }
+    }
 }
 
 /// One accept loop.

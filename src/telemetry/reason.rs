@@ -60,6 +60,8 @@ pub enum Reason {
     EndpointsLimit,
     /// `Expect` names something other than 100-continue.
     Expectation,
+    /// The listener's `max_flows` or `max_flows_per_client` is reached, and the flow was the quietest.
+    FlowsLimit,
     /// The request head is larger than the listener allows.
     HeadTooLarge,
     /// The request head did not arrive in time.
@@ -139,7 +141,7 @@ impl fmt::Display for Who {
 
 impl Reason {
     /// Every reason, in the order of its [`index`](Self::index).
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::AmbiguousFraming,
         Self::AttemptTimeout,
         Self::BadBody,
@@ -160,6 +162,7 @@ impl Reason {
         Self::EndpointTls,
         Self::EndpointsLimit,
         Self::Expectation,
+        Self::FlowsLimit,
         Self::HeadTooLarge,
         Self::HeaderTimeout,
         Self::Internal,
@@ -236,6 +239,7 @@ impl Reason {
             Self::EndpointTls => ("endpoint_tls", 502, "tls_protocol_error", Endpoint),
             Self::EndpointsLimit => ("endpoints_limit", 503, "connection_limit_reached", Proxy),
             Self::Expectation => ("expectation", 417, "http_request_error", Client),
+            Self::FlowsLimit => ("flows_limit", 503, "connection_limit_reached", Proxy),
             Self::HeadTooLarge => ("head_too_large", 431, "http_request_denied", Client),
             Self::HeaderTimeout => ("header_timeout", 408, "http_request_error", Client),
             Self::Internal => ("internal", 500, "proxy_internal_error", Proxy),

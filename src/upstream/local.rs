@@ -9,7 +9,7 @@ use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
 use crate::guard::quantile::Quantile;
 
-use super::{Endpoint, Health, Links, Members, Pool, Ticket, Tried, Upstream};
+use super::{Admits, Endpoint, Health, Links, Members, Pool, Ticket, Tried, Upstream};
 
 /// An upstream as one worker sees it.
 #[derive(Debug)]
@@ -130,6 +130,21 @@ impl LocalUpstream {
             return ticket.map_or(Picked::Full, Picked::One);
         }
         Picked::One(Ticket::new(generation, index))
+    }
+
+    /// Whether who is with the ticket's endpoint may stay there: it is a member still, operators have not
+    /// taken it out, and checks do not find it down.
+    pub fn keeps(&self, ticket: &Ticket) -> bool {
+        let generation = self.refreshed();
+        let members = &generation.members;
+        let endpoint = &ticket.endpoint().shared;
+        let mut places = members.endpoints.iter();
+        places
+            .position(|e| Arc::ptr_eq(e, endpoint))
+            .is_some_and(|index| {
+                let is_down = endpoint.health() == Health::Down && !members.is_failing_open;
+                members.admits[index] != Admits::Nobody && !is_down
+            })
     }
 
     /// Whether somebody is ready who was not tried.

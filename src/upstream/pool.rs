@@ -169,6 +169,10 @@ impl Pool {
                 idle.push(top);
                 break;
             }
+            if top.connection.is_cut() {
+                stale += 1;
+                continue;
+            }
             let stream = &mut top.connection.stream;
             let dead = match reuse {
                 Reuse::Repeatable => stream.is_stale(),

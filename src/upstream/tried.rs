@@ -18,6 +18,11 @@ impl Tried {
         self.0.push(endpoint.clone());
     }
 
+    /// Forgets them: one of them has answered, or all have failed.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Their indices in `generation`, of those that are still members.
     pub(super) fn indices(&self, generation: &Generation) -> Vec<usize> {
         let places = generation.endpoints.iter().enumerate();

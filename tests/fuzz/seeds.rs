@@ -24,6 +24,20 @@ const FRAMES: &[u8] = b"7PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
     \0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\
     \0\0\x04\x08\0\0\0\0\0\0\0\x10\0";
 
+/// The byte that steers; version 1, and version 2 with ALPN, a name, and a type of somebody's own.
+const PROXY: [&[u8]; 2] = [
+    b"0PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nGET / HTTP/1.1\r\n",
+    b"0\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x24\xc0\0\x02\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb\
+    \x01\0\x02h2\x02\0\x09a.example\xe0\0\x01x\x04\0\0",
+];
+
+/// The byte that steers; a ClientHello with a name and two protocols.
+const HELLO: &[u8] = b"9\x16\x03\x01\0\x60\x01\0\0\x5c\x03\x03\
+    01234567890123456789012345678901\0\0\x02\x13\x01\x01\0\0\x31\
+    \0\0\0\x0e\0\x0c\0\0\x09a.example\
+    \0\x10\0\x0b\0\x09\x08http/1.1\
+    \0\x0d\0\x04\0\x02\x04\x03\0\x0a\0\x04\0\x02\0\x1d";
+
 fn write_and_leave() {
     write().expect("usage: seeds DIRECTORY, which exists");
     std::process::exit(0);
@@ -35,6 +49,15 @@ fn write() -> std::io::Result<()> {
     let name = dir.file_name().unwrap_or_default();
     if name == "h2_meter" {
         return std::fs::write(dir.join("seed"), FRAMES);
+    }
+    if name == "proxy_protocol" {
+        for (i, header) in PROXY.into_iter().enumerate() {
+            std::fs::write(dir.join(format!("seed-{i}")), header)?;
+        }
+        return Ok(());
+    }
+    if name == "client_hello" {
+        return std::fs::write(dir.join("seed"), HELLO);
     }
     let cases = if name == "response_head" {
         RESPONSES

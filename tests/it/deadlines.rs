@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 use crate::support::unreachable::Blackhole;
 use crate::support::watched::{Watched, expect_answer};
 use crate::support::wire::Broken;
-use crate::support::{DEADLINE, deadline, remaining};
+use crate::support::{DEADLINE, deadline, now, remaining};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -363,4 +363,34 @@ fn fixed_response_that_is_read_slowly_arrives() {
         assert!(n > 0, "cut after {read} bytes");
         read += n;
     }
+}
+
+/// The age of a connection of HTTP/1 is told with an answer, so no request is lost by it: not one of a
+/// client that goes on asking, and not that of one which has waited for longer than that.
+#[test]
+fn oldest_age_of_a_connection_ends_it_with_an_answer() {
+    let origin = Origin::named("one");
+    let proxy = Watched::over(origin.addr(), "max_connection_age = '1s'", "");
+    let mut waits = proxy.connect();
+    assert_eq!(waits.request("GET", "/").field("connection"), None);
+    for _ in 0..2 {
+        let begun = now();
+        let mut client = proxy.connect();
+        loop {
+            let response = client.request("GET", "/");
+            assert_eq!(response.text(), "one");
+            match response.field("connection") {
+                Some(told) => break assert_eq!(told, "close"),
+                None => std::thread::park_timeout(Duration::from_millis(5)),
+            }
+        }
+        // Up to a tenth sooner.
+        assert!(begun.elapsed() >= Duration::from_millis(900));
+        client.expect_closed();
+    }
+    // Two have grown old since it came.
+    let response = waits.request("GET", "/");
+    assert_eq!(response.text(), "one");
+    assert_eq!(response.field("connection"), Some("close"));
+    waits.expect_closed();
 }

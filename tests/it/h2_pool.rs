@@ -132,6 +132,26 @@ fn idle_connection_is_closed() {
     assert_eq!(origin.accepted(), 2);
 }
 
+/// A connection on which nothing at all came while an answer was waited for may be dead, and the kernel
+/// would not say so for minutes: what follows is asked of another.
+#[test]
+fn connection_that_was_silent_is_not_used_again() {
+    let origin = H2Origin::start(|mut exchange: Exchange| async move {
+        match &*exchange.seen.path.clone() {
+            "/silent" => exchange.await_reset().await,
+            _ => exchange.reply("one").await,
+        }
+    });
+    let proxy = Watched::over(origin.addr(), "", "protocol = 'h2'\nidle_timeout = '200ms'");
+    assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
+    assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
+    assert_eq!(Client::get(proxy.addr(), "/silent").status(), 504);
+    assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
+    let by_connection: Vec<_> = origin.requests().iter().map(|r| r.connection).collect();
+    assert_eq!(by_connection, [0, 0, 0, 1]);
+    origin.await_open(1);
+}
+
 /// An endpoint that a reload removes: what is under way ends, then its connection does.
 #[test]
 fn removed_endpoint_is_left_after_its_streams() {

@@ -159,6 +159,35 @@ fn endpoint_that_breaks_off_resets_the_client() {
     }
 }
 
+/// An upload that breaks off after the endpoint has begun its answer: bytes that are no chunk, more than
+/// is allowed, a client that ends in the middle. The endpoint must not take what came for all of it; it
+/// was told the end of a complete body.
+#[test]
+fn upload_that_breaks_off_behind_an_early_answer_is_reset_at_the_endpoint() {
+    let origin = H2Origin::start(|mut exchange: Exchange| async move {
+        exchange.head(200, &[]);
+        exchange.data(b"early").await;
+        assert!(!exchange.read().await, "the upload ended well");
+        exchange.await_reset().await;
+    });
+    let proxy = Watched::over(origin.addr(), "max_body_bytes = '8KiB'", TO_H2);
+    let breaks: [fn(&mut Client); 3] = [
+        |client| client.send("zz\r\n"),
+        |client| client.send([b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n0\r\n\r\n"].concat()),
+        Client::finish,
+    ];
+    for (n, break_off) in breaks.into_iter().enumerate() {
+        let mut client = Client::connect(proxy.addr());
+        client
+            .send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+        assert_eq!(client.head().status(), 200);
+        assert_eq!(client.exactly(10), b"5\r\nearly\r\n");
+        break_off(&mut client);
+        assert_eq!(origin.await_done(n).reset, Some(Reason::CANCEL), "{n}");
+    }
+    assert_eq!(origin.accepted(), 1, "only the streams were given up");
+}
+
 /// An endpoint that resets the stream before it answers: nothing was begun, so it is told in words.
 #[test]
 fn endpoint_that_resets_before_its_answer_is_a_502() {

@@ -361,3 +361,46 @@ fn a_connection_has_a_line_in_the_log() {
             .contains("isobar_listener_flows_total")
     );
 }
+
+#[test]
+fn a_client_that_resets_while_its_endpoint_does_not_read_is_noticed() {
+    let endpoint = Endpoint::new();
+    let proxy = over(&[&endpoint]);
+    let (client, mut server) = endpoint.join(&proxy);
+    // Until nothing more is taken anywhere on the way.
+    client.0.set_nonblocking(true).unwrap();
+    let sent = std::cell::Cell::new(0);
+    crate::support::eventually::stalled("bytes on their way", || {
+        let chunk = [b'x'; 16 * 1024];
+        while let Ok(n) = std::io::Write::write(&mut &client.0, &chunk) {
+            sent.set(sent.get() + n);
+        }
+        sent.get()
+    });
+    client.reset();
+    // The endpoint reads nothing, and its connection ends nevertheless.
+    let cancelled = "isobar_listener_flows_total{listener=\"web\",outcome=\"cancelled\"}";
+    eventually("its record", || proxy.metric(cancelled) == 1.0);
+    let mut last = server.next();
+    while let Came::Bytes(_) = last {
+        last = server.next();
+    }
+    assert_eq!(last, Came::Reset);
+}
+
+#[test]
+fn a_client_that_closes_before_its_answer_is_no_success() {
+    let endpoint = Endpoint::new();
+    let proxy = over(&[&endpoint]);
+    let (mut client, mut server) = endpoint.join(&proxy);
+    client.send("question");
+    assert_eq!(server.exactly(8), b"question");
+    drop(client);
+    assert_eq!(server.next(), Came::End);
+    // The first word is answered by a reset, a later one finds nobody.
+    let cancelled = "isobar_listener_flows_total{listener=\"web\",outcome=\"cancelled\"}";
+    eventually("its record", || {
+        let _ = std::io::Write::write(&mut &server.0, b"more");
+        proxy.metric(cancelled) == 1.0
+    });
+}

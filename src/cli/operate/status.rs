@@ -27,10 +27,11 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
         plural(status.workers as u64, "worker"),
     )?;
     config(&status.config, out)?;
-    let mut listeners = Table::new(&["LISTENER", "ADDRESSES", "CONNECTIONS"]);
+    let mut listeners = Table::new(&["LISTENER", "PROTOCOL", "ADDRESSES", "CONNECTIONS"]);
     for listener in &status.listeners {
         listeners.row([
             listener.name.clone(),
+            protocol(listener),
             listener.addresses.join(" "),
             listener.connections.to_string(),
         ]);
@@ -69,6 +70,14 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
         )?;
     }
     Ok(())
+}
+
+/// `http`, `tcp -> db`
+fn protocol(listener: &Listener) -> String {
+    match &listener.upstream {
+        Some(upstream) => format!("{} -> {upstream}", listener.protocol),
+        None => listener.protocol.clone(),
+    }
 }
 
 fn certificates(listeners: &[Listener], out: &mut dyn Write) -> Result<(), Failure> {
@@ -213,6 +222,20 @@ mod tests {
                 "1 d 0 h",
                 "4 d 5 h"
             ]
+        );
+    }
+
+    #[test]
+    fn a_listener_of_layer_4_tells_whom_it_leads_to() {
+        let shown = |more: &str| {
+            let text = format!(r#"{{"name": "a", "addresses": [], "connections": 0{more}}}"#);
+            protocol(&serde_json::from_str(&text).unwrap())
+        };
+        assert_eq!(shown(""), "http", "a process of before layer 4");
+        assert_eq!(shown(r#", "protocol": "http""#), "http");
+        assert_eq!(
+            shown(r#", "protocol": "udp", "upstream": "dns""#),
+            "udp -> dns"
         );
     }
 

@@ -39,10 +39,18 @@ pub(super) struct LastError {
 #[derive(Debug, Deserialize)]
 pub(super) struct Listener {
     pub(super) name: String,
+    #[serde(default = "http")]
+    pub(super) protocol: String,
+    pub(super) upstream: Option<String>,
     pub(super) addresses: Vec<String>,
     pub(super) connections: u64,
     #[serde(default)]
     pub(super) certificates: Vec<Certificate>,
+}
+
+/// What a listener serves of which an older process says nothing.
+fn http() -> String {
+    "http".to_owned()
 }
 
 #[derive(Debug, Deserialize)]

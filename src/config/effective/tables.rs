@@ -318,6 +318,8 @@ fn health_spec(health: &HealthSpec, of_upstream: Option<&UpstreamTls>) -> Table 
         init_state,
         traffic,
         tls: _,
+        // As the upstream's.
+        send_proxy_protocol: _,
     } = health;
     let mut table = Table::new();
     table.put("check", check.as_str());

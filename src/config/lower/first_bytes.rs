@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::route::HostPattern;
 
-use super::super::diagnostic::Diagnostic;
+use super::super::diagnostic::{Diagnostic, Report};
 use super::super::model::{Detect, Name, Passthrough};
 use super::super::node::Located;
 use super::super::reader::{Aliases, Table};
@@ -88,17 +88,21 @@ pub(super) fn passthrough<'a>(listener: &Table<'a>) -> (Vec<Passthrough>, Vec<Re
         let sni = sni(&table);
         let alpn = alpn(&table);
         let upstream = table.require("upstream").and_then(|node| node.text());
-        if let (Some(sni), Some(alpn)) = (&sni, &alpn) {
-            reached.entry(&table, sni, alpn);
-        }
         let upstream = upstream.map(reference);
+        let (at, what) = (table.at, table.what.clone());
+        table.finish();
+        // What an error left out would look as if everything were taken.
+        if let (Some(sni), Some(alpn)) = (&sni, &alpn)
+            && !listener.report.has_errors()
+        {
+            reached.entry((at, &what), sni, alpn, listener.report);
+        }
         targets.extend(upstream.clone());
         found.push(Passthrough {
             sni: values(sni),
             alpn: values(alpn),
             upstream: upstream.map_or_else(|| Name::from(""), |name| name.value),
         });
-        table.finish();
     }
     (found, targets)
 }
@@ -208,14 +212,15 @@ struct Reached<'a> {
 }
 
 impl<'a> Reached<'a> {
-    /// Warns of what never gets to this entry, and remembers what does.
+    /// Warns of what never gets to this entry, `what` at `at`, and remembers what does.
     fn entry(
         &mut self,
-        table: &Table<'a>,
+        (at, what): (At<'a>, &str),
         sni: &[Located<'a, HostPattern>],
         alpn: &[Located<'a, String>],
+        report: &Report,
     ) {
-        let any_name = [(None, table.at)];
+        let any_name = [(None, at)];
         let names: Vec<_> = sni.iter().map(|p| (Some(text(&p.value)), p.at)).collect();
         let names = if names.is_empty() {
             &any_name[..]
@@ -245,22 +250,22 @@ impl<'a> Reached<'a> {
             }
         }
         if unreached.len() == names.len() {
-            let message = format!("this entry of {} is never reached", table.what);
-            let d = Diagnostic::warning("unreachable", table.at, message);
+            let message = format!("this entry of {what} is never reached");
+            let d = Diagnostic::warning("unreachable", at, message);
             let help = "the first that matches is taken: put the narrower one first, or remove one";
             let d = d.related(unreached[0].2, "this takes all that it would");
-            table.report.push(d.help(help));
+            report.push(d.help(help));
             return;
         }
         for (name, at, by) in unreached {
             let message = format!(
                 "`{}` in {} is never reached",
                 name.as_deref().unwrap_or("*"),
-                table.what
+                what
             );
             let d = Diagnostic::warning("unreachable", at, message);
             let help = "the first that matches is taken: remove one";
-            table.report.push(d.related(by, "this takes it").help(help));
+            report.push(d.related(by, "this takes it").help(help));
         }
     }
 

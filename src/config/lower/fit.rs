@@ -88,9 +88,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
 /// Pairs (route that never answers, route that answers instead), by index in `config.routes`: the
 /// router itself is asked, so `check` and the running proxy cannot disagree.
 fn shadowed_routes(config: &Config) -> Vec<(usize, usize)> {
-    // Where there are no requests, no route answers.
-    let http = config.listeners.iter().filter(|l| l.serves == Serves::Http);
-    let listeners: Vec<Name> = http.map(|l| l.name.clone()).collect();
+    let listeners: Vec<Name> = config.listeners.iter().map(|l| l.name.clone()).collect();
     let rules = config
         .routes
         .iter()

@@ -11,6 +11,7 @@ use crate::base::addr::EndpointAddr;
 use super::super::diagnostic::Diagnostic;
 use super::super::model::{
     BodyPattern, Check, Endpoint, GrpcCheck, HealthSpec, HttpCheck, InitState, MysqlCheck,
+    ProxyVersion,
 };
 use super::super::node::{Located, Node};
 use super::super::reader::Table;
@@ -71,6 +72,7 @@ pub(super) fn lower(
     table: Table<'_>,
     endpoints: &[Endpoint],
     of_upstream: Option<&upstream_tls::Draft<'_>>,
+    send_proxy_protocol: Option<ProxyVersion>,
     clients: &Clients,
 ) -> Option<Arc<HealthSpec>> {
     let kind = table.require("check").and_then(|node| node.word(&KINDS));
@@ -102,6 +104,8 @@ pub(super) fn lower(
         init_state: InitState::Up,
         traffic: false,
         tls: None,
+        // What listens at another port is another server.
+        send_proxy_protocol: send_proxy_protocol.filter(|_| !table.has("port")),
     };
     if matches!(kind, Some(Kind::Grpc | Kind::Http)) {
         spec.tls = match tls {

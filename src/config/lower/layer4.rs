@@ -241,8 +241,15 @@ pub(super) fn tcp<'a>(table: &Table<'a>, others: bool) -> (TcpSpec, Option<Refer
 
 /// The keys of a listener that speaks UDP.
 pub(super) fn udp<'a>(table: &Table<'a>) -> (UdpSpec, Option<Reference<'a>>) {
-    let upstream = table.require("upstream").and_then(|node| node.text());
-    let upstream = upstream.map(reference);
+    let upstream = table.text("upstream").map(reference);
+    if !table.has("upstream") {
+        let message = format!("{} has no `upstream`", table.what);
+        let d = Diagnostic::error("missing-key", table.at, message);
+        let help = "datagrams have no routes: write upstream = \"NAME\"";
+        table
+            .report
+            .push(d.label("`upstream` is required").help(help));
+    }
     let mut spec = UdpSpec {
         upstream: upstream
             .as_ref()

@@ -220,7 +220,13 @@ pub(super) fn lower<'a>(
         u.retry_floor = *floor as u32;
     }
     if let Some(t) = table.table("health", "upstreams.*.health") {
-        u.health = health::lower(t, &u.endpoints, tls.as_ref(), clients);
+        u.health = health::lower(
+            t,
+            &u.endpoints,
+            tls.as_ref(),
+            u.send_proxy_protocol,
+            clients,
+        );
     }
     if let Some(t) = table.table("agent", "upstreams.*.agent") {
         u.agent = agent::lower(t, &u.endpoints);

@@ -25,6 +25,7 @@ fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
         init_state,
         traffic: false,
         tls: None,
+        send_proxy_protocol: None,
     })
 }
 

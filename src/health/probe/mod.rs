@@ -14,12 +14,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::addr::EndpointAddr;
-use crate::config::{Check, HealthSpec};
+use crate::base::proxy_protocol::{Tlvs, Transport, write_v1, write_v2};
+use crate::config::{Check, HealthSpec, ProxyVersion};
 use crate::telemetry::metrics::cells::CheckResult;
 use crate::upstream::is_local;
 
@@ -119,8 +120,15 @@ pub(in crate::health) async fn tcp(addr: SocketAddr) -> Result<TcpStream, Failur
 async fn ask(
     spec: &HealthSpec,
     addr: &EndpointAddr,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + Send,
 ) -> Result<(), Failure> {
+    if let Some(version) = spec.send_proxy_protocol {
+        let header = header(version);
+        stream
+            .write_all(&header)
+            .await
+            .map_err(|_| Failure::Closed)?;
+    }
     match &spec.tls {
         None => speak(&spec.check, Scheme::Http, addr, stream).await,
         Some(tls) => {
@@ -128,6 +136,16 @@ async fn ask(
             speak(&spec.check, Scheme::Https, addr, stream).await
         }
     }
+}
+
+/// What connections to the endpoint begin with, where no client is behind one.
+fn header(version: ProxyVersion) -> Vec<u8> {
+    let mut header = Vec::new();
+    match version {
+        ProxyVersion::V1 => write_v1(&mut header, None),
+        ProxyVersion::V2 => write_v2(&mut header, Transport::Stream, None, &Tlvs::default()),
+    }
+    header
 }
 
 async fn speak(

@@ -181,21 +181,82 @@ fn http_answers() {
     assert_eq!(class(&fine, far.as_bytes()), CheckResult::Body);
 }
 
-#[test]
-fn port_replaces_that_of_the_endpoint() {
-    let mut spec = HealthSpec {
-        check: Check::Tcp,
+fn spec(check: Check) -> HealthSpec {
+    HealthSpec {
+        check,
         interval: Duration::from_secs(1),
         down_interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         rise: 1,
         fall: 1,
         jitter: 0.0,
-        port: std::num::NonZeroU16::new(9000),
+        port: None,
         init_state: crate::config::InitState::Up,
         traffic: false,
         tls: None,
-    };
+        send_proxy_protocol: None,
+    }
+}
+
+/// The first `N` bytes that a check says to an endpoint which says nothing.
+fn begins<const N: usize>(spec: &HealthSpec) -> [u8; N] {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (ours, mut theirs) = duplex(1 << 16);
+        let addr = EndpointAddr::Ip("10.0.0.1:80".parse().unwrap());
+        let endpoint = async {
+            let mut heard = [0; N];
+            theirs.read_exact(&mut heard).await.unwrap();
+            drop(theirs);
+            heard
+        };
+        tokio::join!(ask(spec, &addr, ours), endpoint).1
+    })
+}
+
+#[test]
+fn a_check_begins_with_a_header_that_tells_of_no_client() {
+    let mut redis = spec(Check::Redis);
+    assert_eq!(&begins(&redis), b"*1\r\n$4\r\nPING\r\n");
+    redis.send_proxy_protocol = Some(ProxyVersion::V1);
+    assert_eq!(&begins(&redis), b"PROXY UNKNOWN\r\n*1\r\n$4\r\nPING\r\n");
+    redis.send_proxy_protocol = Some(ProxyVersion::V2);
+    // LOCAL, no family, a TLV of seven bytes: CRC32c.
+    const LOCAL: &[u8; 16] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\x07";
+    let said: [u8; 37] = begins(&redis);
+    assert_eq!(&said[..16], LOCAL);
+    assert_eq!(&said[16..19], b"\x03\0\x04");
+    assert_eq!(&said[23..], b"*1\r\n$4\r\nPING\r\n");
+    // Who only connects has said it too, and who waits for a greeting.
+    for check in [Check::Tcp, Check::Smtp, Check::Postgres] {
+        let mut spec = spec(check);
+        spec.send_proxy_protocol = Some(ProxyVersion::V2);
+        assert_eq!(&begins(&spec), LOCAL);
+    }
+}
+
+#[test]
+fn the_header_comes_before_tls() {
+    let mut http = spec(Check::Grpc(crate::config::GrpcCheck::default()));
+    http.tls = Some(crate::config::CheckTls {
+        server_name: None,
+        ca: None,
+        verify: false,
+        client: crate::base::tls::TlsClient::trusting(crate::base::tls::Trust::Anybody, &[])
+            .unwrap(),
+        of_upstream: false,
+    });
+    http.send_proxy_protocol = Some(ProxyVersion::V1);
+    assert_eq!(&begins(&http), b"PROXY UNKNOWN\r\n\x16\x03");
+}
+
+#[test]
+fn port_replaces_that_of_the_endpoint() {
+    let mut spec = spec(Check::Tcp);
+    spec.port = std::num::NonZeroU16::new(9000);
     let addr = |text: &str| EndpointAddr::Ip(text.parse().unwrap());
     let unix = EndpointAddr::Unix("/run/a.sock".into());
     assert_eq!(target(&spec, &addr("[::1]:80")), addr("[::1]:9000"));

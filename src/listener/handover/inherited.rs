@@ -11,6 +11,7 @@ use socket2::SockRef;
 
 use super::{Entry, HandoverError, Kind, Manifest};
 use crate::base::addr::BindAddr;
+use crate::listener::datagram;
 use crate::listener::socket::{BindError, Bound, FileOwner, adopt_ip, adopt_unix};
 
 /// Sockets to be taken in the place of new ones. What nobody takes is closed when this is dropped.
@@ -142,8 +143,7 @@ impl Inherited {
     }
 
     /// [`take`](Self::take), made ready for `workers` workers, as [`bind`](crate::listener::bind)
-    /// would have; `None` if the address was not inherited: then it is to be bound. Datagram
-    /// sockets are only taken, not bound.
+    /// would have; `None` if the address was not inherited: then it is to be bound.
     ///
     /// - Fewer sockets than workers: the rest are new ones that share the port (`SO_REUSEPORT`).
     ///   Where the system refuses that, because another user made the first ones (before privileges
@@ -158,15 +158,15 @@ impl Inherited {
         addr: &BindAddr,
         workers: usize,
     ) -> Option<Result<Bound, BindError>> {
-        if kind == Kind::Udp {
-            return None;
-        }
         let taken = self.remove(kind, addr)?;
         let owner = match self.origin {
             Origin::Activation => FileOwner::Systemd,
             Origin::Predecessor { .. } => FileOwner::Isobar,
         };
         let bound = match taken.local {
+            Local::Ip(local) if kind == Kind::Udp => {
+                datagram::adopt(local, taken.descriptors, workers)
+            }
             Local::Ip(local) => adopt_ip(local, taken.descriptors, workers),
             Local::Unix(path) => adopt_unix(path, owner, taken.descriptors, workers),
         };

@@ -467,7 +467,7 @@ fn workers_without_an_inherited_socket_get_new_ones_of_the_same_port() {
                 };
                 each_accepts(to, &sockets);
             }
-            Bound::Unix { .. } => panic!("not TCP"),
+            Bound::Udp { .. } | Bound::Unix { .. } => panic!("not TCP"),
         }
     }
 }

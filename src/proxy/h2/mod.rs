@@ -9,7 +9,6 @@ mod patience;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -21,13 +20,13 @@ use tokio::task::spawn_local;
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
 use crate::base::coroutine::Coroutine;
-use crate::base::proxy_protocol::{Addresses, Header, Tlvs, Version};
 use crate::base::stream::Stream;
 use crate::config::Http2;
 use crate::http2::ServerStream;
 use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
+use super::announce::origin;
 use super::h1::{Conn, Next, linger};
 use super::http;
 use super::snapshot::ListenerPlan;
@@ -95,7 +94,8 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         return;
     };
     let is_encrypted = stream.is_encrypted();
-    let proxied = proxied.or_else(|| origin(&stream, peer).map(Rc::new));
+    // Its streams do not know it any more.
+    let proxied = Some(Rc::new(origin(&stream, peer, proxied.as_deref())));
     let watch = Rc::new(Watch::new(&limits, worker.clock));
     let io = WatchedIo::new(stream, prefix, watch.clone());
     let cells = listener.cells.clone();
@@ -229,24 +229,6 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         };
         linger(conn, worker).await;
     }
-}
-
-/// What endpoints are to be told of a connection whose streams do not know it.
-fn origin(stream: &Stream, peer: Option<SocketAddr>) -> Option<Header> {
-    let addresses = Addresses {
-        source: peer?,
-        destination: stream.local_addr()?,
-    };
-    let mut tlvs = Tlvs::default();
-    if stream.is_encrypted() {
-        tlvs.set_alpn(b"h2");
-    }
-    Some(Header {
-        len: 0,
-        version: Version::V2,
-        addresses: Some(addresses),
-        tlvs,
-    })
 }
 
 fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {

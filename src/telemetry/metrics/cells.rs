@@ -131,6 +131,43 @@ pub enum CheckResult {
     Traffic,
 }
 
+/// Why a flow of UDP ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FlowEnd {
+    /// Its client had `max_flows_per_client`, and it was the quietest of them.
+    ClientLimit,
+    /// Nothing was heard of it for `idle_timeout`.
+    Idle,
+    /// There were `max_flows`, and it was the one to go.
+    Limit,
+    /// Its client has had all answers (`responses`).
+    Responses,
+    /// The listener or the process ended.
+    Stopped,
+}
+
+/// Why a datagram was not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DatagramDrop {
+    /// It would have begun a flow on a listener that drains.
+    Draining,
+    /// No endpoint took it.
+    Endpoint,
+    /// The system refused it: a destination that cannot be reached, a firewall.
+    Refused,
+    /// The flow that it would have begun was refused: a limit, no endpoint.
+    Refusal,
+    /// The socket that was to send it had no room.
+    SendBuffer,
+    /// With the PROXY protocol's header it is longer than a datagram may be.
+    TooLong,
+    /// The PROXY protocol's header in it is missing or wrong, or its sender is not one of those it is
+    /// taken from.
+    ProxyProtocol,
+}
+
 /// Why another attempt was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -200,6 +237,14 @@ pub struct ListenerCells {
     pub handshake_duration: Histogram,
     tls_connections: [Counter; TlsVersion::ALL.len()],
     flows: [Counter; Ending::ALL.len()],
+    /// Flows of UDP that are open.
+    pub open_flows: Gauge,
+    flow_ends: [Counter; FlowEnd::ALL.len()],
+    /// Datagrams of clients.
+    pub received_datagrams: Counter,
+    /// Datagrams that clients were sent.
+    pub sent_datagrams: Counter,
+    dropped_datagrams: [Counter; DatagramDrop::ALL.len()],
     /// Connections of TCP and flows of UDP that were passed on: from the accept to the end.
     pub flow_duration: Histogram,
     /// What a limit would have refused, had it not been told to observe.
@@ -548,6 +593,58 @@ impl CheckResult {
     }
 }
 
+// === impl FlowEnd ===
+
+impl FlowEnd {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [
+        Self::ClientLimit,
+        Self::Idle,
+        Self::Limit,
+        Self::Responses,
+        Self::Stopped,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientLimit => "client_limit",
+            Self::Idle => "idle",
+            Self::Limit => "limit",
+            Self::Responses => "responses",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+// === impl DatagramDrop ===
+
+impl DatagramDrop {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::Draining,
+        Self::Endpoint,
+        Self::Refused,
+        Self::Refusal,
+        Self::SendBuffer,
+        Self::TooLong,
+        Self::ProxyProtocol,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::Endpoint => "endpoint",
+            Self::Refused => "refused",
+            Self::Refusal => "flow_refused",
+            Self::SendBuffer => "send_buffer",
+            Self::TooLong => "too_long",
+            Self::ProxyProtocol => "proxy_protocol",
+        }
+    }
+}
+
 // === impl RetryReason ===
 
 impl RetryReason {
@@ -584,6 +681,18 @@ impl ListenerCells {
     #[inline]
     pub fn flows(&self, ending: Ending) -> &Counter {
         &self.flows[ending as usize]
+    }
+
+    /// Flows of UDP by why they ended.
+    #[inline]
+    pub fn flow_ends(&self, end: FlowEnd) -> &Counter {
+        &self.flow_ends[end as usize]
+    }
+
+    /// Datagrams that were not passed on.
+    #[inline]
+    pub fn dropped_datagrams(&self, why: DatagramDrop) -> &Counter {
+        &self.dropped_datagrams[why as usize]
     }
 
     /// Connections whose handshake succeeded, by version.
@@ -698,6 +807,18 @@ mod tests {
         );
         assert!(
             CheckResult::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            FlowEnd::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, &v)| i == v as usize)
+        );
+        assert!(
+            DatagramDrop::ALL
                 .iter()
                 .enumerate()
                 .all(|(i, &v)| i == v as usize)

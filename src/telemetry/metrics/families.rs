@@ -5,8 +5,8 @@
 
 use super::cell::PerWorker;
 use super::cells::{
-    CheckResult, CodeClass, ConnectFailure, EndpointOutcome, ListenerCells, PoolClose, PoolOutcome,
-    Protocol, RetryReason, RouteCells, WorkerCells,
+    CheckResult, CodeClass, ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, ListenerCells,
+    PoolClose, PoolOutcome, Protocol, RetryReason, RouteCells, WorkerCells,
 };
 use super::registry::{Certificates, Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
@@ -291,6 +291,67 @@ pub const FAMILIES: &[Family] = &[
             let counted = [Reason::RateLimit];
             for reason in counted {
                 to.counter(&[reason.as_str()], c.sum(|c| c.observed.of(reason).value()));
+            }
+        }),
+    },
+    // ── UDP ──────────────────────────────────────────────────────────────────────────────────
+    Family {
+        name: "isobar_udp_flows",
+        kind: Kind::Gauge,
+        labels: LISTENER,
+        help: "Flows of UDP open. The series of UDP begin with a listener's first datagram.",
+        read: Read::Listener(|c, to| {
+            if has_datagrams(c) {
+                to.gauge(&[], gauge_of(c, |c| &c.open_flows));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_udp_flow_ends_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Flows of UDP that ended: idle, responses (all were answered), limit and client_limit \
+               (max_flows, max_flows_per_client: the quietest had to go), stopped (drained or cut).",
+        read: Read::Listener(|c, to| {
+            for end in FlowEnd::ALL.into_iter().filter(|_| has_datagrams(c)) {
+                to.counter(&[end.as_str()], c.sum(|c| c.flow_ends(end).value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_udp_received_datagrams_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Datagrams of clients.",
+        read: Read::Listener(|c, to| {
+            if has_datagrams(c) {
+                to.counter(&[], c.sum(|c| c.received_datagrams.value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_udp_sent_datagrams_total",
+        kind: Kind::Counter,
+        labels: LISTENER,
+        help: "Datagrams that clients were sent.",
+        read: Read::Listener(|c, to| {
+            if has_datagrams(c) {
+                to.counter(&[], c.sum(|c| c.sent_datagrams.value()));
+            }
+        }),
+    },
+    Family {
+        name: "isobar_udp_dropped_datagrams_total",
+        kind: Kind::Counter,
+        labels: &["listener", "reason"],
+        help: "Datagrams of either side that were not passed on, by reason; a series begins with its \
+               first.",
+        read: Read::Listener(|c, to| {
+            for why in DatagramDrop::ALL {
+                match c.sum(|c| c.dropped_datagrams(why).value()) {
+                    0 => {}
+                    n => to.counter(&[why.as_str()], n),
+                }
             }
         }),
     },
@@ -833,6 +894,11 @@ pub const FAMILIES: &[Family] = &[
         read: Read::Series,
     },
 ];
+
+/// Whether it is a listener of UDP that was sent something.
+fn has_datagrams(cells: &PerWorker<ListenerCells>) -> bool {
+    cells.sum(|c| c.received_datagrams.value()) > 0
+}
 
 impl std::fmt::Debug for Read {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -176,7 +176,8 @@ impl H2Client {
         Self::over(stream, &Builder::new()).await
     }
 
-    async fn over(
+    /// Over a stream on which nothing of HTTP/2 was said yet.
+    pub async fn over(
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         settings: &Builder,
     ) -> Self {

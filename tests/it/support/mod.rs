@@ -31,7 +31,9 @@ pub mod h2raw;
 pub mod hello;
 pub mod openssl;
 pub mod origin;
+pub mod proxied;
 pub mod proxy;
+pub mod running;
 #[cfg(test)]
 mod selftest;
 pub mod tcp;
@@ -80,6 +82,12 @@ pub fn need(tool: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// Says that this test could not run, for want of something that is no tool.
+pub fn not_run(why: &str) {
+    let file = std::env::var_os("ISOBAR_NOT_RUN").map(PathBuf::from);
+    report_not_run(&test_name(), why, file);
 }
 
 /// The same without a word if it is absent.

@@ -59,6 +59,14 @@ impl Endpoint {
         }
     }
 
+    /// One that waits to be accepted, if there is one.
+    pub fn waiting(&self) -> Option<End> {
+        self.0.set_nonblocking(true).unwrap();
+        let (stream, _) = self.0.accept().ok()?;
+        stream.set_nonblocking(false).unwrap();
+        Some(End::new(stream))
+    }
+
     /// Whether nobody waits to be accepted.
     pub fn is_quiet(&self) -> bool {
         self.0.set_nonblocking(true).unwrap();

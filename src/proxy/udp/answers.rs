@@ -1,0 +1,128 @@
+//! What endpoints answer, back to the clients.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use rustix::time::Timespec;
+
+use crate::config::FlowKey;
+use crate::telemetry::metrics::cells::{DatagramDrop, FlowEnd};
+
+use super::batch::{BATCH, Slots};
+use super::flows::Id;
+use super::key::Key;
+use super::quic::{self, Header};
+use super::serve::{State, Turn};
+
+/// Flows that have answers.
+#[derive(Default)]
+pub(super) struct Answers {
+    ready: Vec<epoll::Event>,
+    /// Counts looks at the epoll: a flow that is ready in two that follow each other has more than one
+    /// answer waiting.
+    round: u64,
+}
+
+/// Looks at the epoll in one turn; then the clients have theirs.
+const ROUNDS: usize = 4;
+
+/// Answers of one flow that are read in a row once it is seen to have many.
+const RUN: usize = 16;
+
+const NOT_AT_ALL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+// === impl State ===
+
+impl State {
+    /// Passes on what endpoints have answered. Whether that was all.
+    pub(super) fn take_answers(
+        &mut self,
+        turn: &Turn<'_>,
+        socket: &OwnedFd,
+        slots: &mut Slots,
+    ) -> bool {
+        let mut is_all = false;
+        for _ in 0..ROUNDS {
+            let mut ready = std::mem::take(&mut self.answers.ready);
+            ready.clear();
+            ready.reserve(BATCH);
+            let buffer = rustix::buffer::spare_capacity(&mut ready);
+            let count = epoll::wait(turn.around.epoll, buffer, Some(&NOT_AT_ALL));
+            is_all = matches!(count, Ok(0));
+            self.answers.round += 1;
+            for event in &ready {
+                let id = Id::from_bits({ event.data }.u64());
+                self.take_answers_of(turn, id, socket, slots);
+            }
+            self.answers.ready = ready;
+            if is_all {
+                break;
+            }
+        }
+        self.flush(turn, socket, slots);
+        is_all
+    }
+
+    fn take_answers_of(&mut self, turn: &Turn<'_>, id: Id, socket: &OwnedFd, slots: &mut Slots) {
+        let round = self.answers.round;
+        let Some(flow) = self.flows.get(id) else {
+            return;
+        };
+        let run = if flow.round + 1 == round { RUN } else { 1 };
+        flow.round = round;
+        for _ in 0..run {
+            if self.batch.is_full() {
+                self.flush(turn, socket, slots);
+            }
+            let Some(flow) = self.flows.get(id) else {
+                return;
+            };
+            // A failure has closed it.
+            let Some(link) = flow.socket() else { return };
+            let room = slots.get_mut(self.batch.free());
+            let len = match recv(link, &mut *room, RecvFlags::DONTWAIT) {
+                Ok((_, len)) => len,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => continue,
+                Err(errno) => {
+                    flow.refused(&turn.around, errno);
+                    return;
+                }
+            };
+            flow.answered(&turn.around, len);
+            let (peer, local) = (flow.peer, flow.local);
+            if let FlowKey::Quic { length } = turn.spec.flow
+                && let Some(Header::Long { source, .. }) =
+                    quic::header(&room[..len], usize::from(length))
+                && !source.is_empty()
+            {
+                self.flows.add_key(id, Key::of_id(source));
+            }
+            self.batch.push(len, peer, local);
+            let responses = turn.spec.responses.map(std::num::NonZeroU32::get);
+            if self.flows.answer(id, turn.around.now, responses) {
+                if let Some(flow) = self.flows.remove(id) {
+                    self.end(&turn.around, flow, FlowEnd::Responses, None);
+                }
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self, turn: &Turn<'_>, socket: &OwnedFd, slots: &Slots) {
+        let sent = self.batch.flush(socket, slots);
+        let cells = turn.listener.cells.worker(self.worker.index);
+        cells.sent_datagrams.add(sent.sent);
+        cells
+            .dropped_datagrams(DatagramDrop::SendBuffer)
+            .add(sent.full);
+        cells
+            .dropped_datagrams(DatagramDrop::Refused)
+            .add(sent.refused);
+    }
+}
