@@ -131,6 +131,11 @@ impl Stream {
                 Ok((_, n)) if n <= known && n > 0 && !was_ready => {
                     Err(io::ErrorKind::WouldBlock.into())
                 }
+                // A reset is told only behind the bytes before it, and nobody takes those.
+                Ok((_, n)) if n <= known && n > 0 => match rustix::net::sockopt::socket_error(fd) {
+                    Ok(Err(e)) => Err(e.into()),
+                    Ok(Ok(())) | Err(_) => Ok(n),
+                },
                 Ok((_, n)) => Ok(n),
                 Err(e) => Err(e.into()),
             };
@@ -268,6 +273,25 @@ impl Stream {
         }
     }
 
+    /// Whether the other end has reset the connection, though it may have ended its direction before: the
+    /// kernel is asked, because the reactor tells of a direction's end once. `false` for Unix sockets, which
+    /// do not tell a reset from an end, and for a stream that is one of many. Only while our own direction
+    /// is open: two ends look like a reset.
+    pub fn is_reset(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(s) => s,
+            Self::Tls(s) => return s.socket().is_reset(),
+            Self::Unix(_) | Self::Channel(_) => return false,
+        };
+        // Errors and hang-ups are told unasked (poll(2)).
+        let mut asked = [PollFd::new(socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        matches!(rustix::event::poll(&mut asked, Some(&at_once)), Ok(1..))
+            && asked[0]
+                .revents()
+                .intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
     /// Reads what is there now.
     pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -300,16 +324,6 @@ impl Stream {
                 _ => return,
             }
         }
-    }
-
-    /// Whether the connection has failed (TCP: it was reset), read to its end or not: the kernel is asked.
-    pub fn has_failed(&self) -> bool {
-        let Some(fd) = self.fd() else {
-            return false;
-        };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
-        polled.is_ok() && fds[0].revents().contains(PollFlags::ERR)
     }
 
     /// Reads what is there, whatever the reactor has been told; `Ok(0)` is the end. Not for what is
@@ -433,11 +447,136 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Both ends of a connection of TCP, and of a Unix socket.
+    async fn pairs() -> Vec<(Stream, Stream)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (here, there) = UnixStream::pair().unwrap();
+        vec![
+            (
+                Stream::Tcp(accepted.unwrap().0),
+                Stream::Tcp(client.unwrap()),
+            ),
+            (Stream::Unix(here), Stream::Unix(there)),
+        ]
+    }
+
+    /// What is peeked beyond `known`, with how many polls it took.
+    async fn peek(stream: &mut Stream, known: usize) -> (Vec<u8>, usize) {
+        let (mut bytes, mut polls) = ([0; 64], 0);
+        let n = poll_fn(|cx| {
+            polls += 1;
+            stream.poll_peek(cx, &mut bytes, known)
+        });
+        let n = n.await.unwrap();
+        (bytes[..n].to_vec(), polls)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    #[test]
+    fn peeks_see_more_as_it_comes_and_take_nothing() {
+        run(async {
+            for (mut here, mut there) in pairs().await {
+                let said = b"some words";
+                for n in 0..said.len() {
+                    let write = there.write_all(&said[n..=n]);
+                    let (written, (seen, polls)) = tokio::join!(write, peek(&mut here, n));
+                    written.unwrap();
+                    assert_eq!(seen, said[..=n]);
+                    // One that finds nothing new, one that finds it.
+                    assert!(polls <= 2, "{polls}");
+                }
+                here.take_peeked(5).unwrap();
+                assert_eq!(peek(&mut here, 0).await.0, b"words");
+                here.take_peeked(5).unwrap();
+                assert!(here.take_peeked(1).is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn an_end_is_told_whether_or_not_bytes_lie_before_it() {
+        run(async {
+            for said in ["", "half"] {
+                for (mut here, mut there) in pairs().await {
+                    there.write_all(said.as_bytes()).await.unwrap();
+                    let end = async { there.shutdown_write() };
+                    // All that there is comes first, if something does; then that no more will.
+                    if !said.is_empty() {
+                        assert_eq!(peek(&mut here, 0).await.0, said.as_bytes());
+                    }
+                    let ((), (seen, polls)) = tokio::join!(end, peek(&mut here, said.len()));
+                    assert_eq!(seen, said.as_bytes());
+                    assert!(polls <= 2, "{polls}");
+                    // And again, at once, for who asks once more.
+                    let (seen, polls) = peek(&mut here, said.len()).await;
+                    assert_eq!((&*seen, polls), (said.as_bytes(), 1));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn who_waits_for_more_does_not_spin() {
+        run(async {
+            for (mut here, mut there) in pairs().await {
+                there.write_all(b"half").await.unwrap();
+                assert_eq!(peek(&mut here, 0).await.0, b"half");
+                // A task of its own: it is polled when it is woken, and only then.
+                let waiting = tokio::task::LocalSet::new();
+                let peeking = waiting.spawn_local(async move { peek(&mut here, 4).await });
+                let others = async {
+                    for (mut one, mut two) in pairs().await {
+                        for _ in 0..50 {
+                            one.write_all(b"x").await.unwrap();
+                            peek(&mut two, 0).await;
+                            two.take_peeked(1).unwrap();
+                        }
+                    }
+                    there.write_all(b" and half").await.unwrap();
+                };
+                waiting.run_until(others).await;
+                let (seen, polls) = waiting.run_until(peeking).await.unwrap();
+                assert_eq!(seen, b"half and half");
+                // Each event of a socket tells of all that it is ready for, room for writing included.
+                assert!(polls <= 5, "{polls}");
+            }
+        });
+    }
+
+    /// It was an end, and whoever had gone was passed on to an endpoint.
+    #[test]
+    fn a_reset_is_an_error() {
+        run(async {
+            let (mut here, mut there) = pairs().await.remove(0);
+            there.write_all(b"half").await.unwrap();
+            assert_eq!(peek(&mut here, 0).await.0, b"half");
+            there.reset_on_close();
+            drop(there);
+            let mut bytes = [0; 64];
+            let peeked = poll_fn(|cx| here.poll_peek(cx, &mut bytes, 4)).await;
+            assert_eq!(peeked.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
 
     #[tokio::test]
     async fn the_kernel_is_told_to_ask() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
         let stream = Stream::Tcp(stream.unwrap());
         stream.keep_alive(Duration::from_secs(60));

@@ -86,13 +86,9 @@ impl HeadText {
 // === impl Incoming ===
 
 impl Incoming {
-    /// The body of a message whose head has come.
-    pub(super) fn new(recv: RecvStream) -> Self {
-        let end = if recv.is_end_stream() {
-            End::WithHead
-        } else {
-            End::Open
-        };
+    /// The body of a message whose head has come, and was all of it if `is_whole`.
+    pub(super) fn new(recv: RecvStream, is_whole: bool) -> Self {
+        let end = if is_whole { End::WithHead } else { End::Open };
         Self {
             recv,
             chunk: Bytes::new(),

@@ -162,7 +162,6 @@ impl ClientStream {
                 ready!(send.poll_ready(cx)).map_err(io::Error::other)?;
             }
         }
-        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let scheme = if self.link.is_encrypted {
             Scheme::HTTPS
         } else {
@@ -172,7 +171,8 @@ impl ClientStream {
             request,
             length,
             accept,
-        } = head::read_request(&bytes[..end], scheme, &self.link.name).map_err(inexpressible)?;
+            end,
+        } = head::read_request(bytes, scheme, &self.link.name).map_err(inexpressible)?;
         if accept.is_some() && !send.is_extended_connect_protocol_enabled() {
             // RFC 8441 section 3: it says so in its SETTINGS, which may be on their way.
             if send.current_max_send_streams() == UNSETTLED {
@@ -240,7 +240,7 @@ impl ClientStream {
                 let (parts, recv) = response.into_parts();
                 self.has_only_head = recv.is_end_stream();
                 self.write_text(&parts, self.has_only_head);
-                self.state = State::Begun(Incoming::new(recv));
+                self.state = State::Begun(Incoming::new(recv, self.has_only_head));
                 Poll::Ready(Ok(()))
             }
             Err(error) => Poll::Ready(Err(self.broke(error))),

@@ -9,6 +9,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `head` | heads as text, and text as heads; pure |
+//! | `names` | what fields are by their names; pure |
 //! | `websocket` | RFC 8441 to RFC 6455 and back: keys; pure |
 //! | `body` | the two directions of a stream |
 //! | `server` | a client's stream |
@@ -17,6 +18,7 @@
 mod body;
 mod client;
 mod head;
+mod names;
 mod server;
 mod websocket;
 

@@ -12,7 +12,7 @@ use crate::base::buffer::Buffer;
 use crate::base::stream::Channel;
 
 use super::body::{HeadText, Incoming, Outgoing, gone};
-use super::head;
+use super::head::{self, Reply};
 
 /// One request of a client and the response to it.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl ServerStream {
         head::write_request(&mut text, &parts, is_whole, random);
         Self {
             head: HeadText::new(text),
-            incoming: Incoming::new(recv),
+            incoming: Incoming::new(recv, is_whole),
             answer: Answer::Awaited(answer),
             is_head: parts.method == Method::HEAD,
             opens: parts.method == Method::CONNECT,
@@ -63,8 +63,11 @@ impl ServerStream {
     /// Sends the head at the front of `bytes`: how long it is.
     fn send_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
-        let end = head::length(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let (response, length) = head::read_response(&bytes[..end], self.opens).map_err(invalid)?;
+        let Reply {
+            response,
+            length,
+            end,
+        } = head::read_response(bytes, self.opens).map_err(invalid)?;
         let Answer::Awaited(answer) = &mut self.answer else {
             return Err(io::ErrorKind::InvalidInput.into());
         };

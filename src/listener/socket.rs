@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -20,6 +21,15 @@ use super::datagram;
 /// Connections that may wait to be accepted; the kernel cuts it to net.core.somaxconn (4096 by
 /// default since Linux 5.4).
 const BACKLOG: i32 = 4096;
+
+/// Silence until the first probe: below the 5 minutes after which NATs and firewalls forget at the
+/// earliest in practice, above the `keepalive_timeout` of HTTP.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+
+/// From one probe to the next, and how many stay unanswered before the connection is dead: a minute, as
+/// long as a phone that changes networks.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Why an address could not be bound.
 #[derive(Debug, Error)]
@@ -219,7 +229,20 @@ fn tune(socket: &Socket) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // Inherited by accepted sockets (Linux), which saves a call for each: answers leave at
     // once, where Nagle would hold a second small write for an ACK.
-    socket.set_tcp_nodelay(true)
+    socket.set_tcp_nodelay(true)?;
+    keep_alive(socket)?;
+    Ok(())
+}
+
+/// Inherited as well: a client that vanished without a word (its power, a NAT that forgot it) is found
+/// within three minutes however silent its connection may be. Idle connections of HTTP are closed before
+/// the first probe.
+fn keep_alive(socket: &Socket) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(socket, true)
 }
 
 /// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,

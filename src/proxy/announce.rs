@@ -57,7 +57,8 @@ fn describe(tls: &TlsStream, tlvs: &mut Tlvs) {
     }
     let session = tls.session();
     let cipher = session.negotiated_cipher_suite();
-    let cipher = cipher.map(|suite| format!("{:?}", suite.suite()));
+    // rustls' own names of TLS 1.3's suites have its number in them.
+    let cipher = cipher.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
     tlvs.set_ssl(&Ssl {
         version: match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -17,7 +17,7 @@ use crate::http1::{ChunkDecoder, RequestBody, ResponseBody, Version};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome, RetryReason};
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Picked, Reuse, SOON};
+use crate::upstream::{Connection, LocalUpstream, Picked, Purpose, Reuse, SOON};
 
 use super::answer::{fail, refuse, send};
 use super::await_head::{Awaited, await_first_head, await_head};
@@ -184,7 +184,16 @@ pub(super) async fn forward(
             Ok(connection)
         } else {
             x.phase = Phase::Connect;
-            let dialled = dial(conn, worker, upstream, &ticket, deadlines, now).await;
+            let dialled = dial(
+                conn,
+                worker,
+                upstream,
+                &ticket,
+                Purpose::Requests,
+                deadlines,
+                now,
+            )
+            .await;
             dialled.map(|(connection, at)| {
                 x.connected_at = Some(at);
                 connection

@@ -380,10 +380,26 @@ impl<'p> Flow<'p> {
             return false;
         };
         let read = std::mem::replace(&mut self.reader, Reader::Done);
-        if let Reader::Streamed(trailers) = read {
-            let fields = end.iter();
-            let fields = fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-            self.end_with(fields.filter(|(name, _)| trailers.pass(name)), out);
+        let Reader::Streamed(trailers) = read else {
+            return true;
+        };
+        let passes = |name: &HeaderName| trailers.pass(name.as_str().as_bytes());
+        if self.framing == Framing::Streamed {
+            let mut passed = HeaderMap::new();
+            for (name, value) in end.iter().filter(|(name, _)| passes(name)) {
+                // Copied: it may be a part of all that was read with it, and outlive that in a table.
+                if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                    copy.set_sensitive(value.is_sensitive());
+                    passed.append(name, copy);
+                }
+            }
+            self.trailers = (!passed.is_empty()).then(|| Box::new(passed));
+        } else {
+            let fields = end.iter().filter(|(name, _)| passes(name));
+            self.end_with(
+                fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+                out,
+            );
         }
         true
     }

@@ -7,7 +7,8 @@ use crate::config::Protocol;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
 use crate::telemetry::reason::Reason;
 use crate::upstream::{
-    self, ConnectError, Connection, Endpoint, LocalEndpoint, LocalUpstream, Reuse, Seen, Ticket,
+    self, ConnectError, Connection, Endpoint, LocalEndpoint, LocalUpstream, Purpose, Reuse, Seen,
+    Ticket,
 };
 
 use super::announce::announce;
@@ -38,12 +39,13 @@ pub(super) fn check_out(
     found.connection
 }
 
-/// Makes a new connection to the ticket's endpoint; with it the time when it was there.
+/// Makes a new connection to the ticket's endpoint for `purpose`; with it the time when it was there.
 pub(super) async fn dial(
     conn: &Conn,
     worker: &Worker,
     upstream: &LocalUpstream,
     ticket: &Ticket,
+    purpose: Purpose,
     deadlines: Deadlines,
     now: Nanos,
 ) -> Result<(Connection, Nanos), (Reason, Seen)> {
@@ -62,6 +64,7 @@ pub(super) async fn dial(
         &upstream.shared,
         &means,
         &announced,
+        purpose,
         &conn.timer,
         || conn.is_cutting(),
     );

@@ -8,17 +8,19 @@
 //! ```
 //!
 //! The first bytes are looked at where they lie, in the kernel, and only a header of the PROXY protocol is
-//! taken: whoever serves the connection then reads all that its client sent.
+//! taken: whoever serves the connection then reads all that its client sent. A buffer is lent for the look
+//! alone: a client that says nothing, or a little, costs its task and its socket.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use crate::base::clock::{Nanos, nanos};
+use crate::base::clock::nanos;
 use crate::base::proxy_protocol::{self, Parsed, Transport, V2_MAX};
-use crate::base::tls::{ClientHello, HELLO_MAX, Peeked, alert, looks_like_http, peek};
+use crate::base::tls::{ClientHello, Peeked, alert, looks_like_http, peek};
 use crate::config::{Detect, Passthrough, ProxyProtocol, Serves};
 use crate::route::HostPattern;
 use crate::telemetry::reason::Reason;
@@ -36,8 +38,10 @@ use super::worker::{Phase, Worker};
 enum Begins {
     Tls(ClientHello),
     Http,
-    /// Nothing, for as long as is waited.
+    /// Nothing that says what it is, for as long as is waited.
     Nothing,
+    /// A part of a ClientHello, for as long as is waited.
+    Unfinished,
     Other,
     /// TLS that is none; why.
     Broken(&'static str),
@@ -51,14 +55,30 @@ enum Verdict {
     Serve,
     /// It speaks HTTP without TLS, and may.
     ClearText,
-    /// It is closed; why, and which alert its client is told.
-    Refuse(Reason, String, Option<u8>),
+    /// It is closed.
+    Refuse(Refusal),
 }
 
-/// Why a wait for first bytes ended without them.
+/// Why a connection is closed.
+struct Refusal {
+    reason: Reason,
+    why: String,
+    /// The name that it asked for.
+    name: Option<String>,
+    /// The alert that its client is told.
+    alert: Option<u8>,
+}
+
+/// Why a wait for first bytes ended without enough of them.
 enum Unheard {
+    /// Time is up.
     Late,
-    Gone,
+    /// Its listener closes.
+    Closing,
+    /// Its client says no more.
+    Ended,
+    /// The connection is no more.
+    Gone(io::Error),
 }
 
 /// Alerts (RFC 8446 section 6).
@@ -82,31 +102,20 @@ pub(super) async fn greet(
     listener: Arc<ListenerPlan>,
 ) -> Greeted {
     if let Some(spec) = &listener.spec.proxy_protocol
-        && let Err(why) = Box::pin(take_header(&mut conn, &worker, spec)).await
+        && let Err(why) = take_header(&mut conn, &worker, spec).await
     {
-        refuse(conn, &worker, &listener, Reason::ProxyProtocol, &why);
-        return None;
+        let refusal = Refusal::new(Reason::ProxyProtocol, why);
+        return refuse(conn, &worker, &listener, refusal);
     }
     if !tells_apart(&listener) {
         return Box::pin(serve(conn, worker, &listener)).await;
     }
-    let begins = match Box::pin(look(&mut conn, &worker, &listener)).await {
-        Ok(begins) => begins,
-        Err(Unheard::Gone) => return None,
-        Err(Unheard::Late) => Begins::Nothing,
-    };
+    let begins = look(&mut conn, &worker, &listener).await?;
     match decide(&listener, begins) {
         Verdict::Pass(passage) => Some((conn, Next::Passage(Box::new(passage)))),
         Verdict::Serve => Box::pin(serve(conn, worker, &listener)).await,
         Verdict::ClearText => Some(await_request(conn, &worker, &listener)),
-        Verdict::Refuse(reason, why, description) => {
-            if let Some(description) = description {
-                // Whether it hears it or not, it is closed.
-                let _ = conn.stream.write_now(&alert(description));
-            }
-            refuse(conn, &worker, &listener, reason, &why);
-            None
-        }
+        Verdict::Refuse(refusal) => refuse(conn, &worker, &listener, refusal),
     }
 }
 
@@ -125,7 +134,10 @@ fn decide(listener: &ListenerPlan, begins: Begins) -> Verdict {
                 return Verdict::Pass(Passage::new(upstream, None, Start::Copying));
             }
             let (reason, why) = match begins {
-                Begins::Nothing => (Reason::HeaderTimeout, "it said nothing in time"),
+                Begins::Nothing => (
+                    Reason::HeaderTimeout,
+                    "it did not say in time what it speaks",
+                ),
                 // As what it is not, for the client to be told.
                 _ if serves_http => return Verdict::Serve,
                 _ => (
@@ -133,13 +145,19 @@ fn decide(listener: &ListenerPlan, begins: Begins) -> Verdict {
                     "it begins with nothing that is served here",
                 ),
             };
-            Verdict::Refuse(reason, why.to_owned(), None)
+            Verdict::Refuse(Refusal::new(reason, why))
         }
-        Begins::Broken(why) => Verdict::Refuse(
-            Reason::UnknownProtocol,
-            format!("its ClientHello is wrong: {why}"),
-            Some(DECODE_ERROR),
-        ),
+        Begins::Unfinished => {
+            let why = "its ClientHello was not complete in time";
+            Verdict::Refuse(Refusal::new(Reason::HeaderTimeout, why))
+        }
+        Begins::Broken(why) => Verdict::Refuse(Refusal {
+            alert: Some(DECODE_ERROR),
+            ..Refusal::new(
+                Reason::UnknownProtocol,
+                format!("its ClientHello is wrong: {why}"),
+            )
+        }),
     }
 }
 
@@ -153,7 +171,11 @@ fn decide_tls(listener: &ListenerPlan, hello: ClientHello) -> Verdict {
     }
     let asked = hello.server_name.as_deref().unwrap_or("no name");
     let why = format!("`passthrough` has nothing for {asked}");
-    Verdict::Refuse(Reason::Misdirected, why, Some(UNRECOGNIZED_NAME))
+    Verdict::Refuse(Refusal {
+        name: hello.server_name,
+        alert: Some(UNRECOGNIZED_NAME),
+        ..Refusal::new(Reason::Misdirected, why)
+    })
 }
 
 /// What its listener speaks, from the first byte on.
@@ -225,38 +247,30 @@ async fn take_header(conn: &mut Conn, worker: &Worker, spec: &ProxyProtocol) -> 
     }
     let now = worker.clock.now();
     conn.timer.arm(now + nanos(spec.timeout));
-    let mut bytes = worker.buffers.take();
-    let mut needed = 1;
+    let mut known = 0;
     let found = poll_fn(|cx| {
-        loop {
-            let room = bytes.spare();
-            let most = room.len().min(V2_MAX);
-            let known = needed - 1;
-            match conn.stream.poll_peek(cx, &mut room[..most], known) {
-                Poll::Pending => break,
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(format!("it has gone: {e}"))),
-                Poll::Ready(Ok(n)) if n <= known => {
-                    return Poll::Ready(Err("it ended within the header".to_owned()));
-                }
-                Poll::Ready(Ok(n)) => {
-                    match proxy_protocol::parse(&room[..n], Transport::Stream) {
-                        // What is there now says nothing new; more must come.
-                        Ok(Parsed::More(_)) => needed = n + 1,
-                        Ok(Parsed::Header(header)) => return Poll::Ready(Ok(header)),
-                        Err(malformed) => return Poll::Ready(Err(malformed.to_string())),
-                    }
-                }
-            }
-        }
-        match waited(conn, cx) {
-            Some(Unheard::Late) => Poll::Ready(Err("the header did not come in time".to_owned())),
-            Some(Unheard::Gone) => Poll::Ready(Err("the listener is closing".to_owned())),
-            None => Poll::Pending,
-        }
+        poll_first(
+            cx,
+            conn,
+            worker,
+            V2_MAX,
+            &mut known,
+            |bytes, _| match proxy_protocol::parse(bytes, Transport::Stream) {
+                Ok(Parsed::More(_)) => None,
+                Ok(Parsed::Header(header)) => Some(Ok(header)),
+                Err(malformed) => Some(Err(malformed.to_string())),
+            },
+        )
     })
     .await;
-    worker.buffers.put(bytes);
-    let header = found?;
+    let header = found.unwrap_or_else(|unheard| {
+        Err(match unheard {
+            Unheard::Late => "the header did not come in time".to_owned(),
+            Unheard::Closing => "the listener is closing".to_owned(),
+            Unheard::Ended => "it ended within the header".to_owned(),
+            Unheard::Gone(e) => format!("it has gone: {e}"),
+        })
+    })?;
     let taken = conn.stream.take_peeked(header.len);
     taken.map_err(|e| format!("it has gone: {e}"))?;
     if let Some(addresses) = header.addresses {
@@ -271,70 +285,100 @@ fn is_from(spec: &ProxyProtocol, peer: IpAddr) -> bool {
     spec.from.iter().any(|network| network.contains(&peer))
 }
 
-/// Whether a wait for first bytes is over.
-fn waited(conn: &Conn, cx: &std::task::Context<'_>) -> Option<Unheard> {
-    if conn.timer.has_expired(cx) {
-        return Some(Unheard::Late);
-    }
-    (conn.life.phase() >= Phase::Draining).then_some(Unheard::Gone)
-}
-
-/// Looks at what the connection begins with, for as long as `detect.timeout` says.
-async fn look(
+/// Shows `judge` the first bytes, at most `most` of them and whether there is no room for more, each time
+/// that there are more than `known`, until it has seen enough.
+fn poll_first<T>(
+    cx: &mut Context<'_>,
     conn: &mut Conn,
     worker: &Worker,
-    listener: &ListenerPlan,
-) -> Result<Begins, Unheard> {
+    most: usize,
+    known: &mut usize,
+    mut judge: impl FnMut(&[u8], bool) -> Option<T>,
+) -> Poll<Result<T, Unheard>> {
+    // Most wait here for their client: no buffer is held meanwhile.
+    while conn.stream.poll_readable(cx).is_ready() {
+        let mut bytes = worker.buffers.take();
+        let room = bytes.spare();
+        let most = most.min(room.len());
+        let polled = conn.stream.poll_peek(cx, &mut room[..most], *known);
+        let seen = match polled {
+            Poll::Ready(Ok(n)) if n > *known => {
+                *known = n;
+                match judge(&room[..n], n == most) {
+                    Some(judged) => Some(Ok(judged)),
+                    // What is there now says nothing new; more must come.
+                    None if n < most => None,
+                    None => Some(Err(Unheard::Ended)),
+                }
+            }
+            Poll::Ready(Ok(_)) => Some(Err(Unheard::Ended)),
+            Poll::Ready(Err(e)) => Some(Err(Unheard::Gone(e))),
+            Poll::Pending => None,
+        };
+        worker.buffers.put(bytes);
+        if let Some(seen) = seen {
+            return Poll::Ready(seen);
+        }
+    }
+    if conn.timer.has_expired(cx) {
+        return Poll::Ready(Err(Unheard::Late));
+    }
+    if conn.life.phase() >= Phase::Draining {
+        return Poll::Ready(Err(Unheard::Closing));
+    }
+    Poll::Pending
+}
+
+/// Looks at what the connection begins with, for as long as `detect.timeout` says. `None` = there is nobody
+/// left.
+async fn look(conn: &mut Conn, worker: &Worker, listener: &ListenerPlan) -> Option<Begins> {
     let timeout = match &listener.spec.detect {
-        Some(detect) => detect.timeout,
-        None => Detect::default().timeout,
+        Some(detect) => nanos(detect.timeout),
+        None => nanos(Detect::default().timeout),
     };
+    let began = worker.clock.now();
+    let whole = began + timeout.max(listener.header_timeout);
     // Without anybody else who may be meant a client has the time that it has anyway.
-    let patience: Nanos = match other(listener) {
-        Some(_) => nanos(timeout),
-        None => nanos(timeout).max(listener.header_timeout),
-    };
-    conn.timer.arm(worker.clock.now() + patience);
-    let mut bytes = worker.buffers.take();
+    conn.timer.arm(match other(listener) {
+        Some(_) => began + timeout,
+        None => whole,
+    });
     let mut known = 0;
+    let mut is_tls = false;
     let found = poll_fn(|cx| {
-        loop {
-            let room = bytes.spare();
-            let most = room.len().min(HELLO_MAX);
-            match conn.stream.poll_peek(cx, &mut room[..most], known) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Unheard::Gone)),
-                // All that will come: what it is must be seen by that.
-                Poll::Ready(Ok(n)) if n <= known => {
-                    let begins = if n == 0 {
-                        Err(Unheard::Gone)
-                    } else {
-                        Ok(Begins::Other)
-                    };
-                    return Poll::Ready(begins);
-                }
-                Poll::Ready(Ok(n)) => {
-                    known = n;
-                    match tell(&room[..n], n == most) {
-                        Some(begins) => return Poll::Ready(Ok(begins)),
-                        None if n == most => return Poll::Ready(Ok(Begins::Other)),
-                        None => {}
-                    }
-                }
-            }
+        let was_tls = is_tls;
+        let polled = poll_first(
+            cx,
+            conn,
+            worker,
+            usize::MAX,
+            &mut known,
+            |bytes, is_full| {
+                let begins = tell(bytes, is_full);
+                is_tls = begins.is_none() && is_record(bytes);
+                begins
+            },
+        );
+        if polled.is_pending() && is_tls && !was_tls {
+            // What it is has been told. The rest of it is nobody else's, however late.
+            conn.timer.arm(whole);
         }
-        match waited(conn, cx) {
-            // A word that is not finished is no HTTP and no TLS.
-            Some(Unheard::Late) if known > 0 && other(listener).is_some() => {
-                Poll::Ready(Ok(Begins::Other))
-            }
-            Some(unheard) => Poll::Ready(Err(unheard)),
-            None => Poll::Pending,
-        }
+        polled
     })
     .await;
-    worker.buffers.put(bytes);
-    found
+    match found {
+        Ok(begins) => Some(begins),
+        Err(Unheard::Late) if is_tls => Some(Begins::Unfinished),
+        Err(Unheard::Late) => Some(Begins::Nothing),
+        Err(Unheard::Ended) if is_tls => Some(Begins::Broken("it ended within it")),
+        Err(Unheard::Ended) if known > 0 => Some(Begins::Other),
+        Err(Unheard::Ended | Unheard::Closing | Unheard::Gone(_)) => None,
+    }
+}
+
+/// Whether `bytes`, which may yet be a ClientHello, are so many that nothing else begins with them.
+fn is_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [22, 3, _, ..])
 }
 
 /// What `bytes` are the beginning of; `None` = more of them are needed.
@@ -350,7 +394,13 @@ fn tell(bytes: &[u8], is_full: bool) -> Option<Begins> {
 }
 
 /// Ends a connection that is not served, and tells why where somebody looks.
-fn refuse(conn: Conn, worker: &Worker, listener: &Arc<ListenerPlan>, reason: Reason, why: &str) {
+fn refuse(conn: Conn, worker: &Worker, listener: &Arc<ListenerPlan>, refusal: Refusal) -> Greeted {
+    let Refusal {
+        reason,
+        why,
+        name,
+        alert: description,
+    } = refusal;
     let now = worker.clock.now();
     if worker.may_log(now) {
         let client = conn.peer.map(tracing::field::display::<SocketAddr>);
@@ -359,6 +409,46 @@ fn refuse(conn: Conn, worker: &Worker, listener: &Arc<ListenerPlan>, reason: Rea
             "a connection was refused"
         );
     }
-    let x = FlowExchange::begin(listener.clone(), flow::Transport::Tcp, conn.peer, now);
-    tcp::refuse(conn, worker, x, reason);
+    let mut x = FlowExchange::begin(listener.clone(), flow::Transport::Tcp, conn.peer, now);
+    x.name = name.map(Into::into);
+    let is_told =
+        description.is_some_and(|description| conn.stream.write_now(&alert(description)).is_ok());
+    if !is_told {
+        tcp::refuse(conn, worker, x, reason);
+        return None;
+    }
+    x.reason = Some(reason);
+    x.record(worker, now);
+    // The reset for what is not read would cost it the alert.
+    Some((conn, Next::Linger))
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn new(reason: Reason, why: impl Into<String>) -> Self {
+        Self {
+            reason,
+            why: why.into(),
+            name: None,
+            alert: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a connection costs that says nothing, beside its task: a client may have thousands of them.
+    #[test]
+    fn waiting_for_first_bytes_takes_little_memory() {
+        let greeting = size(greet);
+        assert!(greeting <= 3 * size_of::<Conn>(), "{greeting}");
+        assert!(greeting <= 512, "{greeting}, {}", size_of::<Conn>());
+    }
 }

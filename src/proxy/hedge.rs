@@ -17,7 +17,9 @@ use crate::base::clock::{Nanos, nanos};
 use crate::config::Hedge;
 use crate::http1::{Progress, RequestBody, ResponseHead};
 use crate::telemetry::metrics::cells::{EndpointOutcome, PoolOutcome};
-use crate::upstream::{self, ConnectError, Connection, LocalUpstream, Picked, Reuse, Seen, Ticket};
+use crate::upstream::{
+    self, ConnectError, Connection, LocalUpstream, Picked, Purpose, Reuse, Seen, Ticket,
+};
 
 use super::announce::announce;
 use super::await_head::RESPONSE_LIMITS;
@@ -241,7 +243,11 @@ impl<'a> Hedging<'a> {
             let life = conn.life.clone();
             Link::Dialing(Box::pin(async move {
                 let is_cut = || life.phase() == Phase::Cutting;
-                upstream::open(&endpoint, &upstream, &means, &announced, &timer, is_cut).await
+                let purpose = Purpose::Requests;
+                upstream::open(
+                    &endpoint, &upstream, &means, &announced, purpose, &timer, is_cut,
+                )
+                .await
             }))
         };
         Some(Running {

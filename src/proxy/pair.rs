@@ -8,7 +8,8 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::telemetry::reason::Reason;
 
-use super::pump::{Pump, at_fault};
+use super::pump::Pump;
+use super::splice::Side;
 use super::worker::Worker;
 
 /// Both directions of two connections that are joined.
@@ -29,6 +30,8 @@ pub(super) struct Pair {
     is_stuck: bool,
     /// Whether the kernel asks both ends from time to time whether they are still there.
     is_kept_alive: bool,
+    /// Who was found to have reset it by writing to him. What he had said before is still passed on.
+    fault: Option<Reason>,
 }
 
 /// How long nothing may move.
@@ -45,8 +48,9 @@ pub(super) struct Patience {
 /// and do not pay for it. NATs and firewalls forget connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// While what was read cannot be written, nobody reads: whether the source was reset meanwhile is asked this
-/// often. Rarely enough to cost nothing, and soon enough for the endpoint's sake.
+/// How often those are looked after whom nobody reads from: while what they said cannot be passed on, and once
+/// they have ended their direction. A reset of theirs is told to nobody who does not write to them; asking
+/// costs a system call.
 const LOOK: Duration = Duration::from_secs(1);
 
 // === impl Pair ===
@@ -62,6 +66,7 @@ impl Pair {
             looked_at: now,
             is_stuck: false,
             is_kept_alive: false,
+            fault: None,
         };
         pair.arm(timer);
         pair
@@ -79,17 +84,27 @@ impl Pair {
     ) -> Poll<Option<Reason>> {
         let was_half = self.is_half();
         let (up, down) = (&mut self.up, &mut self.down);
-        if let Err((side, _)) = up.poll(cx, worker, client, endpoint, down.is_done) {
-            let reason = at_fault(side, Reason::ClientGone, Reason::EndpointReset);
-            return Poll::Ready(Some(reason));
+        match up.poll(cx, worker, client, endpoint, down.is_done) {
+            Ok(()) => {}
+            Err((Side::Read, _)) => return Poll::Ready(self.fault.or(Some(Reason::ClientGone))),
+            // It may have said something before, which lies here unread.
+            Err((Side::Write, _)) => {
+                self.fault.get_or_insert(Reason::EndpointReset);
+                up.give_up(worker);
+            }
         }
-        if let Err((side, _)) = down.poll(cx, worker, endpoint, client, up.is_done) {
-            let reason = at_fault(side, Reason::EndpointReset, Reason::ClientGone);
-            return Poll::Ready(Some(reason));
+        match down.poll(cx, worker, endpoint, client, up.is_done) {
+            Ok(()) => {}
+            Err((Side::Read, _)) => return Poll::Ready(self.fault.or(Some(Reason::EndpointReset))),
+            Err((Side::Write, _)) => {
+                self.fault.get_or_insert(Reason::ClientGone);
+                down.give_up(worker);
+                // What it said before is read now, if its endpoint takes it.
+                cx.waker().wake_by_ref();
+            }
         }
         if up.is_done && down.is_done {
-            // It closed before all was said to it.
-            return Poll::Ready(down.is_deaf.then_some(Reason::ClientGone));
+            return Poll::Ready(self.verdict());
         }
         if is_cut {
             return Poll::Ready(Some(Reason::Draining));
@@ -110,18 +125,18 @@ impl Pair {
             let now = worker.clock.now();
             let quiet = now.saturating_sub(self.active_at);
             if quiet >= self.allowed() {
-                return Poll::Ready(Some(Reason::ClientIdle));
+                return Poll::Ready(self.fault.or(Some(Reason::ClientIdle)));
             }
             if !self.is_kept_alive && quiet >= nanos(KEEPALIVE) {
                 self.is_kept_alive = true;
                 client.keep_alive(KEEPALIVE);
                 endpoint.keep_alive(KEEPALIVE);
             }
-            if self.is_stuck && self.up.holds_bytes() && client.has_failed() {
-                return Poll::Ready(Some(Reason::ClientGone));
+            if let Some(reason) = self.look_after(worker, client, endpoint) {
+                return Poll::Ready(Some(reason));
             }
-            if self.is_stuck && self.down.holds_bytes() && endpoint.has_failed() {
-                return Poll::Ready(Some(Reason::EndpointReset));
+            if self.up.is_done && self.down.is_done {
+                return Poll::Ready(self.verdict());
             }
             self.looked_at = now;
             self.arm(timer);
@@ -133,14 +148,45 @@ impl Pair {
         Poll::Pending
     }
 
+    /// Finds out who has gone without a word that anybody here waits for: one whose bytes lie here, or one who
+    /// had ended his direction before.
+    fn look_after(
+        &mut self,
+        worker: &Worker,
+        client: &Stream,
+        endpoint: &Stream,
+    ) -> Option<Reason> {
+        if self.up.is_done && !self.down.is_done && client.is_reset() {
+            self.down.give_up(worker);
+        } else if self.down.is_done && !self.up.is_done && endpoint.is_reset() {
+            self.up.give_up(worker);
+        }
+        // Who can be read from tells himself.
+        if self.up.holds_bytes() && !self.down.is_done && client.is_reset() {
+            return Some(Reason::ClientGone);
+        }
+        if self.down.holds_bytes() && !self.up.is_done && endpoint.is_reset() {
+            return Some(Reason::EndpointReset);
+        }
+        None
+    }
+
+    /// How it ended, once both directions have.
+    fn verdict(&self) -> Option<Reason> {
+        // It had more to hear than it wanted to. An endpoint may: its client needs the answer alone.
+        let is_gone = self.down.is_deaf.then_some(Reason::ClientGone);
+        self.fault.or(is_gone)
+    }
+
     /// Whether both connections may simply be closed when it has ended for `reason`: otherwise they are to
     /// be reset, so that nobody takes what came for all of it.
     pub(super) fn ends_quietly(&self, reason: Option<Reason>) -> bool {
         match reason {
             None => true,
             Some(Reason::ClientIdle) => !self.up.holds_bytes() && !self.down.holds_bytes(),
-            // What it sent before it closed is still on its way to the endpoint.
-            Some(_) => self.up.is_done && self.down.is_done,
+            // It ended its direction first, and all of that was passed on.
+            Some(Reason::ClientGone) => self.down.is_deaf && self.fault.is_none(),
+            Some(_) => false,
         }
     }
 
@@ -173,7 +219,7 @@ impl Pair {
         if !self.is_kept_alive {
             at = at.min(self.active_at.saturating_add(nanos(KEEPALIVE)));
         }
-        if self.is_stuck {
+        if self.is_stuck || self.is_half() {
             let since = self.looked_at.max(self.active_at);
             at = at.min(since.saturating_add(nanos(LOOK)));
         }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use crate::base::buffer::Buffer;
 use crate::base::stream::Stream;
-use crate::telemetry::reason::Reason;
 
 use super::splice::{Pipe, SPLICE_MIN, Side, Spliced};
 use super::worker::Worker;
@@ -28,7 +27,7 @@ pub(super) struct Pump {
     has_ended: bool,
     /// Its source's end was passed on.
     pub is_done: bool,
-    /// It ended because its destination, having said all it had to say, closed.
+    /// It ended because its destination hears no more: having said all it had to say, it closed.
     pub is_deaf: bool,
     /// Bytes that were written.
     pub moved: u64,
@@ -48,14 +47,6 @@ pub(super) enum Start {
 
 /// A turn of a pipe that moves less is no bulk: reading what is there would have done it.
 const BULK_TURN: u64 = 16 * 1024;
-
-/// The reason when `side` of a direction failed from `source` to `destination`.
-pub(super) fn at_fault(side: Side, source: Reason, destination: Reason) -> Reason {
-    match side {
-        Side::Read => source,
-        Side::Write => destination,
-    }
-}
 
 // === impl Pump ===
 
@@ -138,6 +129,12 @@ impl Pump {
                 }
             }
             if self.has_ended {
+                // The last of it may have filled the kernel's buffer, and then there is no room for this.
+                if let Stream::Tls(to) = to
+                    && to.poll_goodbye(cx).is_pending()
+                {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Ok(()));
             }
             if self.pipe.is_none() && self.buffer.is_none() {
@@ -199,6 +196,12 @@ impl Pump {
     /// Whether bytes that were read are still to be written.
     pub(super) fn holds_bytes(&self) -> bool {
         !self.buffer.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
+    /// Ends it: nobody hears what it would bring.
+    pub(super) fn give_up(&mut self, worker: &Worker) {
+        self.is_deaf = true;
+        self.release(worker);
     }
 
     /// Gives everything back.

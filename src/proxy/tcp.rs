@@ -23,7 +23,7 @@ use crate::config::{Retry, Serves};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
-use crate::upstream::{Connection, LocalUpstream, Picked, Seen, Tried, Upstream};
+use crate::upstream::{Connection, LocalUpstream, Picked, Purpose, Seen, Tried, Upstream};
 
 use super::announce;
 use super::dial::dial;
@@ -162,7 +162,8 @@ async fn find_endpoint(
         };
         x.attempts += 1;
         x.phase = Phase::Connect;
-        match dial(conn, worker, &upstream, &ticket, deadlines, now).await {
+        let purpose = Purpose::Bytes;
+        match dial(conn, worker, &upstream, &ticket, purpose, deadlines, now).await {
             Ok((connection, at)) => {
                 // What comes of it is the client's and the endpoint's own affair: this it was good for.
                 ticket.observe(Seen::Answered, Some(at.saturating_sub(now)), at);

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use rustix::io::Errno;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream};
@@ -41,6 +42,15 @@ pub enum ConnectError {
     /// No TLS could be agreed on, or no protocol; why, in plain words.
     #[error("{0}")]
     Tls(String),
+}
+
+/// What a connection is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a client says, whatever it speaks.
+    Bytes,
+    /// Requests, in the protocol of the upstream.
+    Requests,
 }
 
 /// What a worker lends to its connections.
@@ -82,7 +92,7 @@ pub fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| LOCAL.contains(&errno))
 }
 
-/// A connection to `endpoint`, or a stream on one, for an exchange: made if there is none. `timer` holds
+/// A connection to `endpoint`, or a stream on one, for `purpose`: made if there is none. `timer` holds
 /// the deadline, armed by the caller; `announced` is what a new connection begins with, before all else;
 /// `is_cut` says whether the process cuts what is left. Whether it
 /// was made for this exchange is told beside it. Cancel-safe: dropping the future closes what was begun.
@@ -91,11 +101,17 @@ pub async fn open(
     upstream: &Upstream,
     means: &Means,
     announced: &[u8],
+    purpose: Purpose,
     timer: &Timer,
     is_cut: impl Fn() -> bool,
 ) -> Result<Connection, ConnectError> {
     let spec = &upstream.spec;
-    let dialing = if spec.protocol == Protocol::H1 {
+    // One that carries bytes is its client's own.
+    let protocol = match purpose {
+        Purpose::Bytes => Protocol::H1,
+        Purpose::Requests => spec.protocol,
+    };
+    let dialing = if protocol == Protocol::H1 {
         None
     } else {
         let turn = poll_fn(|cx| {
@@ -115,10 +131,19 @@ pub async fn open(
         announce(&mut stream, announced, timer, &is_cut).await?;
     }
     let stream = match &spec.tls {
-        Some(tls) => secure(stream, tls, &endpoint.shared.addr, means, timer, &is_cut).await?,
+        Some(tls) => {
+            let config = match purpose {
+                Purpose::Bytes => tls.client.config_without_protocol(),
+                Purpose::Requests => tls.client.config(),
+            };
+            let name = name(tls, &endpoint.shared.addr).ok_or_else(|| {
+                ConnectError::Tls("it has no name to verify: set `server_name`".to_owned())
+            })?;
+            secure(stream, config.clone(), name, means, timer, &is_cut).await?
+        }
         None => stream,
     };
-    let speaks_h2 = match (&stream, spec.protocol) {
+    let speaks_h2 = match (&stream, protocol) {
         (_, Protocol::H1) => false,
         (Stream::Tls(tls), protocol) => {
             let is_agreed = tls.protocol() == Some(b"h2");
@@ -202,19 +227,15 @@ async fn announce(
     .await
 }
 
-/// Agrees on TLS with the endpoint at `addr`.
+/// Agrees on TLS with an endpoint that must be `name`.
 async fn secure(
     stream: Stream,
-    tls: &UpstreamTls,
-    addr: &EndpointAddr,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
     means: &Means,
     timer: &Timer,
     is_cut: &impl Fn() -> bool,
 ) -> Result<Stream, ConnectError> {
-    let name = name(tls, addr).ok_or_else(|| {
-        ConnectError::Tls("it has no name to verify: set `server_name`".to_owned())
-    })?;
-    let config = tls.client.config().clone();
     let failed = |error: io::Error| match in_words(&error, &name) {
         Some(words) => ConnectError::Tls(words),
         None if is_local(&error) => ConnectError::Io(error),

@@ -19,7 +19,7 @@ mod ticket;
 mod tried;
 mod waiting;
 
-pub use connect::{ConnectError, Means, is_local, open};
+pub use connect::{ConnectError, Means, Purpose, is_local, open};
 pub use endpoint::{Ejection, Endpoint, Health, LastCheck, Since};
 pub use groups::Tier;
 pub use guarded::{Admission, SOON, Signal, Signals};

@@ -80,7 +80,7 @@ fn expect_told(endpoint: SocketAddr) {
                  rise = 1, init_state = \"fully-down\" }}"
             );
             let proxy = Proxy::start(&config(endpoint, listener, &upstream));
-            let up = format!("isobar_endpoint_up{{upstream=\"app\",endpoint=\"{endpoint}\"}}");
+            let up = format!("isobar_endpoint_healthy{{upstream=\"app\",endpoint=\"{endpoint}\"}}");
             eventually("a check passes", || proxy.metric(&up) == 1.0);
             let from = IpAddr::from([127, 0, 0, 9]);
             let mut client = Client::connect_from(from, proxy.addr());

@@ -52,7 +52,7 @@ fn a_killed_endpoint_ends_its_connections_and_serves_again_after() {
     assert_eq!(client.exactly(4), b"ping");
     server.kill();
     client.expect_closed();
-    assert_eq!(End::connect(proxy.addr()).next(), Came::Reset);
+    End::connect_to_be_reset(proxy.addr());
     server.restart();
     assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
     drop(client);
@@ -83,7 +83,7 @@ fn the_last_words_of_an_endpoint_that_resets_reach_a_client_that_still_sends() {
     let endpoint = Endpoint::new();
     let proxy = over(endpoint.addr(), "", "outlier = 'off'");
     let words = pattern(0, 4096);
-    for n in 0..100 {
+    for n in 0..50 {
         let (mut client, mut server) = endpoint.join(&proxy);
         client.talks_to(&mut server);
         let mut sender = End(client.0.try_clone().unwrap());
@@ -94,6 +94,7 @@ fn the_last_words_of_an_endpoint_that_resets_reach_a_client_that_still_sends() {
         // What it does not read makes its end a reset.
         assert_eq!(server.exactly(8192).len(), 8192);
         server.send(&words);
+        assert_eq!(server.0.peek(&mut [0]).unwrap(), 1);
         drop(server);
         let mut received = Vec::new();
         while let Came::Bytes(bytes) = client.next() {

@@ -17,8 +17,9 @@ use crate::support::tcp::{Came, End};
 /// The variable that says that this is the process of its own.
 const ALONE: &str = "ISOBAR_TEST_TCP_MANY";
 
-/// Connections that are made before those that came of them are looked for.
-const BATCH: usize = 200;
+/// Connections that are made before those that came of them are accepted: the standard library has 128 of
+/// them wait.
+const BATCH: usize = 100;
 
 /// Beside the two of each connection: what a process has, and what metrics are asked with.
 const SPARE: u64 = 200;
@@ -202,7 +203,11 @@ fn alone() {
     SockRef::from(&endpoint)
         .set_read_timeout(Some(DEADLINE))
         .unwrap();
-    let toml = config(endpoint.local_addr().unwrap(), "", "outlier = 'off'");
+    let toml = config(
+        endpoint.local_addr().unwrap(),
+        "",
+        "connect_timeout = '20s'",
+    );
     let running = Running::start(&toml);
     // Whatever is made once is made.
     drop(open(&running, &endpoint, BATCH));
@@ -247,7 +252,9 @@ fn alone() {
         resident.push(running.resident());
         println!("round {round}: {count} connections, {resident:?} KiB resident");
     }
-    // What a round leaves behind it the next one uses: 100 bytes a connection more are a leak.
-    let most = resident[1] + count as f64 * 0.1;
-    assert!(resident[2] <= most, "{resident:?}");
+    // What a round leaves behind it the next one uses; what leaks grows with every round. An allocator takes
+    // a few MiB now and then: 100 bytes a connection in each of them are a leak.
+    let grown = resident.windows(2).map(|two| two[1] - two[0]);
+    let least = grown.fold(f64::MAX, f64::min);
+    assert!(least <= count as f64 * 0.1, "{resident:?}");
 }

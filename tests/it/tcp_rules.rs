@@ -193,7 +193,7 @@ fn a_breaker_opens_and_nobody_is_asked() {
     thread.join().unwrap();
     let open = "isobar_upstream_breaker_opened_total{upstream=\"app\"}";
     eventually("it is open", || proxy.metric(open) == 1.0);
-    assert_eq!(End::connect(proxy.addr()).next(), Came::Reset);
+    End::connect_to_be_reset(proxy.addr());
     eventually("its reason", || refusals(&proxy, "breaker") == 1.0);
     assert_eq!(refusals(&proxy, "endpoint_reset"), 5.0);
 }

@@ -116,7 +116,7 @@ fn bulk_passes_whole_both_ways() {
 }
 
 /// For some of these lengths the kernel takes the last record and not the word that it was the last.
-/// Seen red: that was then not said, which looks like a cut.
+/// Not said, it would look like a cut.
 #[test]
 fn a_slow_reader_is_told_of_the_end_all_the_same() {
     let (ca, endpoint) = (Ca::new(), Endpoint::new());

@@ -44,6 +44,8 @@ pub struct TlsStream {
     /// The session has failed. It must not be asked again, but for the alert that it has left to send:
     /// it would look for messages that it knows of in what has come.
     has_failed: bool,
+    /// close_notify has gone out, or is about to.
+    has_said_goodbye: bool,
 }
 
 /// What a connection has borrowed: most of the time nothing.
@@ -221,6 +223,7 @@ impl TlsStream {
             has_ended: false,
             has_begun: false,
             has_failed: false,
+            has_said_goodbye: false,
         }
     }
 
@@ -405,6 +408,23 @@ impl TlsStream {
             ready!(self.poll_flush(cx))?;
         }
         Poll::Ready(Ok(std::mem::take(&mut self.sealed)))
+    }
+
+    /// Says close_notify, and waits until the kernel has it. Ready too when it cannot be said any more.
+    pub fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_said_goodbye && !self.session.common().is_handshaking() {
+            if self.memory.outgoing.is_none() {
+                self.memory.outgoing = self.memory.buffers.take(0);
+            } else if ready!(self.poll_flush(cx)).is_err() {
+                return Poll::Ready(());
+            } else {
+                self.memory.outgoing = self.memory.buffers.take(0);
+            }
+            self.has_said_goodbye = true;
+            // Empty plaintext stands for the alert.
+            while let Ok(Step::Plain | Step::Encoded | Step::End) = self.step(None, Some(&[])) {}
+        }
+        self.poll_flush(cx).map(|_| ())
     }
 
     /// Ends our direction: close_notify, then FIN, as far as the kernel takes them at once.

@@ -27,13 +27,13 @@ pub(super) fn status(client: &Client, show: Show, out: &mut dyn Write) -> Result
         plural(status.workers as u64, "worker"),
     )?;
     config(&status.config, out)?;
-    let mut listeners = Table::new(&["LISTENER", "PROTOCOL", "ADDRESSES", "CONNECTIONS"]);
+    let mut listeners = Table::new(&["LISTENER", "ADDRESSES", "CONNECTIONS", "PROTOCOL"]);
     for listener in &status.listeners {
         listeners.row([
             listener.name.clone(),
-            protocol(listener),
             listener.addresses.join(" "),
             listener.connections.to_string(),
+            protocol(listener),
         ]);
     }
     write!(out, "\n{listeners}")?;

@@ -10,7 +10,8 @@ use crate::http1::{FieldId, RequestBody};
 /// Names that the codec leaves alone, as HTTP/2 has them: in lower case.
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9!#$%&'*+.^`|~-]{1,20}".prop_filter("means something of its own", |name| {
-        FieldId::of(name.as_bytes()) == FieldId::Other && class(name.as_bytes()) == Class::Other
+        FieldId::of(name.as_bytes()) == FieldId::Other
+            && names::known(name.as_bytes()).0 == Class::Other
     })
 }
 
@@ -104,7 +105,7 @@ proptest! {
         let parsed = parsed.filter(|(n, _)| n != "Transfer-Encoding");
         prop_assert_eq!(sorted(parsed.collect()), sorted(given.clone()));
 
-        let (back, length) = read_response(&text, false).unwrap();
+        let Reply { response: back, length, .. } = read_response(&text, false).unwrap();
         prop_assert_eq!((back.status(), length), (status, None));
         prop_assert_eq!(owned(back.headers()), sorted(given));
     }

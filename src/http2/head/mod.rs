@@ -5,6 +5,7 @@
 //! `http` crate hold neither CR nor LF nor NUL; whether it makes sense is not decided here.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -15,6 +16,7 @@ use http::{
 };
 use thiserror::Error;
 
+use super::names::{self, Class};
 use super::websocket::{self, WEBSOCKET};
 
 /// A head of ours cannot be said in HTTP/2.
@@ -42,6 +44,18 @@ pub(super) struct Outbound {
     pub(super) length: Option<u64>,
     /// It opens a WebSocket: what the answer must bear.
     pub(super) accept: Option<String>,
+    /// How long the head is.
+    pub(super) end: usize,
+}
+
+/// A response's head to be sent, and what to remember of it.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) response: Response<()>,
+    /// The body's length, where it is told.
+    pub(super) length: Option<u64>,
+    /// How long the head is.
+    pub(super) end: usize,
 }
 
 /// Writes a request that came over HTTP/2. `is_whole`: no body follows. `random` makes the key of a
@@ -167,7 +181,7 @@ pub(super) fn write_response(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reads the text of a request's head, as the proxy writes it for an endpoint. `scheme` is that of the
+/// Reads the request's head at the front of `text`, as the proxy writes it for an endpoint. `scheme` is that of the
 /// connection, `fallback` the authority where the text names none.
 pub(super) fn read_request(
     text: &[u8],
@@ -176,31 +190,34 @@ pub(super) fn read_request(
 ) -> Result<Outbound, HeadError> {
     let mut lines = Lines::new(text);
     let line = lines.first().ok_or(HeadError::Malformed)?;
+    let shared = share(text);
     let mut words = line.split(|&b| b == b' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
         return Err(HeadError::Malformed);
     };
     let method_len = method.len();
     let mut method = Method::from_bytes(method).map_err(|_| HeadError::Malformed)?;
-    let mut headers = HeaderMap::with_capacity(FIELDS);
+    let mut headers = HeaderMap::with_capacity(room(text));
     let mut authority = None;
     let mut length = Some(0);
     let mut upgrade: Option<Bytes> = None;
     let mut key = None;
     let mut is_grpc = false;
-    while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
-        match class(name) {
-            Class::Host => authority = Some(value),
-            Class::Upgrade => upgrade = Some(value),
-            Class::WebSocketKey => key = Some(value),
+    while let Some(Line { name, value }) = lines.next().ok_or(HeadError::Malformed)? {
+        let known = names::known(name);
+        match known.0 {
+            Class::Host => authority = Some(part(&shared, value)),
+            Class::Upgrade => upgrade = Some(part(&shared, value)),
+            Class::WebSocketKey => key = Some(part(&shared, value)),
             Class::Chunked => length = None,
             Class::Hop => {}
             class => {
+                let value = part(&shared, value);
                 if class == Class::ContentLength {
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
                 is_grpc |= class == Class::ContentType && value.starts_with(b"application/grpc");
-                append(&mut headers, name, value, class)?;
+                append(&mut headers, name, known, value)?;
             }
         }
     }
@@ -211,7 +228,7 @@ pub(super) fn read_request(
     let authority = authority.map_err(|_| HeadError::Authority)?;
     // It stands behind the method.
     let start = method_len + 1;
-    let path = path(&lines.shared.slice(start..start + target.len()))?;
+    let path = path(&shared.slice(start..start + target.len()))?;
     let mut accept = None;
     if let Some(protocol) = upgrade {
         if !protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()) {
@@ -243,17 +260,16 @@ pub(super) fn read_request(
         request,
         length,
         accept,
+        end: lines.at,
     })
 }
 
-/// Reads the text of a response's head, as the proxy writes it for a client: the head, and the body's
-/// length, where it is told. `opens`: the request opens a WebSocket, so a 101 is a 200.
-pub(super) fn read_response(
-    text: &[u8],
-    opens: bool,
-) -> Result<(Response<()>, Option<u64>), HeadError> {
+/// Reads the response's head at the front of `text`, as the proxy writes it for a client. `opens`: the
+/// request opens a WebSocket, so a 101 is a 200.
+pub(super) fn read_response(text: &[u8], opens: bool) -> Result<Reply, HeadError> {
     let mut lines = Lines::new(text);
     let line = lines.first().ok_or(HeadError::Malformed)?;
+    let shared = share(text);
     let status = line.get(9..12).ok_or(HeadError::Malformed)?;
     let status = StatusCode::from_bytes(status).map_err(|_| HeadError::Malformed)?;
     let opened = opens && status == StatusCode::SWITCHING_PROTOCOLS;
@@ -263,112 +279,103 @@ pub(super) fn read_response(
         status if opens && status.is_success() => StatusCode::BAD_GATEWAY,
         status => status,
     };
-    let mut headers = HeaderMap::with_capacity(FIELDS);
+    let mut headers = HeaderMap::with_capacity(room(text));
     let mut length = None;
-    while let Some((name, value)) = lines.next().ok_or(HeadError::Malformed)? {
-        match class(name) {
+    while let Some(Line { name, value }) = lines.next().ok_or(HeadError::Malformed)? {
+        let known = names::known(name);
+        match known.0 {
             Class::Hop | Class::Upgrade | Class::Chunked => {}
             Class::WebSocketAccept if opened => {}
             class => {
+                let value = part(&shared, value);
                 if class == Class::ContentLength {
                     length = Some(number(&value).ok_or(HeadError::Malformed)?);
                 }
-                append(&mut headers, name, value, class)?;
+                append(&mut headers, name, known, value)?;
             }
         }
     }
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Ok((response, length))
+    Ok(Reply {
+        response,
+        length,
+        end: lines.at,
+    })
 }
 
-/// Room for the fields of most heads.
-const FIELDS: usize = 12;
-
-/// What a field is to a head that changes versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Chunked,
-    ContentLength,
-    ContentType,
-    /// For one connection of HTTP/1 only (section 8.2.2).
-    Hop,
-    Host,
-    Other,
-    /// Never the same twice.
-    Unique,
-    Upgrade,
-    WebSocketAccept,
-    WebSocketKey,
+/// Room for the fields of most heads that are as long: small ones have few, and a small map costs the
+/// allocator half as much.
+fn room(text: &[u8]) -> usize {
+    if text.len() <= 256 { 6 } else { 12 }
 }
 
-fn class(name: &[u8]) -> Class {
-    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-    match name.len() {
-        2 if is("te") => Class::Hop,
-        4 if is("host") => Class::Host,
-        7 if is("upgrade") => Class::Upgrade,
-        10 if is("connection") || is("keep-alive") => Class::Hop,
-        11 if is("traceparent") => Class::Unique,
-        12 if is("x-request-id") => Class::Unique,
-        12 if is("content-type") => Class::ContentType,
-        12 if is("grpc-timeout") => Class::Unique,
-        14 if is("content-length") => Class::ContentLength,
-        14 if is("http2-settings") => Class::Hop,
-        16 if is("proxy-connection") => Class::Hop,
-        17 if is("transfer-encoding") => Class::Chunked,
-        17 if is("sec-websocket-key") => Class::WebSocketKey,
-        20 if is("sec-websocket-accept") => Class::WebSocketAccept,
-        _ => Class::Other,
-    }
-}
-
-/// The lines of a head. The values share one copy of it, which costs one allocation for all.
+/// The lines of a head.
 struct Lines<'t> {
     text: &'t [u8],
-    shared: Bytes,
     at: usize,
+}
+
+/// One field: its name as it stands there, and where its value does.
+struct Line<'t> {
+    name: &'t [u8],
+    value: Range<usize>,
 }
 
 impl<'t> Lines<'t> {
     fn new(text: &'t [u8]) -> Self {
-        Self {
-            text,
-            shared: Bytes::new(),
-            at: 0,
-        }
+        Self { text, at: 0 }
     }
 
     /// The request line or status line.
     fn first(&mut self) -> Option<&'t [u8]> {
         let end = find_crlf(self.text)?;
         self.at = end + 2;
-        self.shared = Bytes::copy_from_slice(self.text);
         Some(&self.text[..end])
     }
 
-    /// The next field; `Some(None)` at the end, `None` if there is no end.
+    /// The next field; `Some(None)` at the end, `None` if there is no end. (In what we write no CR stands
+    /// alone.)
     #[expect(clippy::option_option, reason = "a field, the end, or neither")]
-    fn next(&mut self) -> Option<Option<(&'t [u8], Bytes)>> {
+    fn next(&mut self) -> Option<Option<Line<'t>>> {
         let rest = self.text.get(self.at..)?;
-        let end = find_crlf(rest)?;
-        if end == 0 {
-            return Some(None);
+        // Names are short: looking byte by byte costs less than setting out to search.
+        let name = rest.iter().position(|&b| b == b':' || b == b'\r')?;
+        if rest[name] == b'\r' {
+            let is_end = name == 0 && rest.get(1) == Some(&b'\n');
+            self.at += 2;
+            return is_end.then_some(None);
         }
-        let line = &rest[..end];
-        let colon = memchr::memchr(b':', line)?;
-        let value = line[colon + 1..].trim_ascii();
-        // Where it lies in the text: an offset within one line.
-        let front = line.len() - line[colon + 1..].trim_ascii_start().len();
-        let start = self.at + front;
+        let start = name + 1;
+        let end = start + find_crlf(&rest[start..])?;
+        let trimmed = rest[start..end].trim_ascii_start();
+        let from = self.at + end - trimmed.len();
+        let value = from..from + trimmed.trim_ascii_end().len();
         self.at += end + 2;
-        let value = if value.is_empty() {
-            Bytes::new()
-        } else {
-            self.shared.slice(start..start + value.len())
-        };
-        Some(Some((&line[..colon], value)))
+        let name = &rest[..name];
+        Some(Some(Line { name, value }))
+    }
+}
+
+/// A copy of the head at the front of `text`, which its values share: one allocation for all.
+fn share(text: &[u8]) -> Bytes {
+    /// Up to this the bytes behind the head, if there are any, are copied sooner than its end is found.
+    const SMALL: usize = 1024;
+    let end = if text.len() <= SMALL {
+        text.len()
+    } else {
+        memchr::memmem::find(text, b"\r\n\r\n").map_or(text.len(), |at| at + 4)
+    };
+    Bytes::copy_from_slice(&text[..end])
+}
+
+/// A part of what is shared, which is let go where there is none.
+fn part(shared: &Bytes, of: Range<usize>) -> Bytes {
+    if of.is_empty() {
+        Bytes::new()
+    } else {
+        shared.slice(of)
     }
 }
 
@@ -377,18 +384,16 @@ fn find_crlf(text: &[u8]) -> Option<usize> {
     memchr::memchr(b'\r', text).filter(|&at| text.get(at + 1) == Some(&b'\n'))
 }
 
-/// How long the head at the front of `text` is.
-pub(super) fn length(text: &[u8]) -> Option<usize> {
-    memchr::memmem::find(text, b"\r\n\r\n").map(|at| at + 4)
-}
-
 fn append(
     headers: &mut HeaderMap,
     name: &[u8],
+    (class, known): (Class, Option<HeaderName>),
     value: Bytes,
-    class: Class,
 ) -> Result<(), HeadError> {
-    let name = HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed)?;
+    let name = match known {
+        Some(name) => name,
+        None => HeaderName::from_bytes(name).map_err(|_| HeadError::Malformed)?,
+    };
     let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
     // HPACK would make room for it in its table, and throw out what comes again.
     value.set_sensitive(class == Class::Unique);
@@ -420,7 +425,13 @@ fn text_of(bytes: &[u8]) -> Result<&str, HeadError> {
 }
 
 fn number(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        sum.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -114,7 +114,7 @@ fn websocket_that_was_refused_is_an_answer_like_others() {
 // === responses that go over HTTP/2 ===
 
 fn response(text: &str, opens: bool) -> Result<(Response<()>, Option<u64>), HeadError> {
-    read_response(text.as_bytes(), opens)
+    read_response(text.as_bytes(), opens).map(|reply| (reply.response, reply.length))
 }
 
 #[test]
@@ -192,5 +192,22 @@ fn response_text_that_is_no_head_is_malformed() {
     ] {
         let read = response(text, false);
         assert!(matches!(read, Err(HeadError::Malformed)), "{text:?}");
+    }
+}
+
+/// Bytes behind a head, be they few or many, are none of it.
+#[test]
+fn what_lies_behind_a_head_is_left_there() {
+    let request = "GET / HTTP/1.1\r\nHost: t\r\nX: y\r\n\r\n";
+    let response = "HTTP/1.1 200 \r\nX: y\r\nContent-Length: 9\r\n\r\n";
+    for behind in ["", "X: z\r\n\r\n", &"z\r\n\r\n".repeat(1000)] {
+        let text = [request, behind].concat();
+        let read = read_request(text.as_bytes(), Scheme::HTTP, "t").unwrap();
+        assert_eq!(read.end, request.len());
+        assert_eq!(fields(read.request.headers()), [("x", &b"y"[..])]);
+        let text = [response, behind].concat();
+        let read = read_response(text.as_bytes(), false).unwrap();
+        assert_eq!((read.end, read.length), (response.len(), Some(9)));
+        assert_eq!(read.response.headers()["x"], "y");
     }
 }

@@ -280,7 +280,7 @@ fn length_of_a_request_is_told_or_by_its_end() {
     assert_eq!(length("Content-Length: 0\r\n").unwrap(), Some(0));
     assert_eq!(length("Content-Length: 7\r\n").unwrap(), Some(7));
     assert_eq!(length("Transfer-Encoding: chunked\r\n").unwrap(), None);
-    for wrong in ["", "x", "-1", "7, 7", "99999999999999999999"] {
+    for wrong in ["", "x", "-1", "+1", "7, 7", "99999999999999999999"] {
         let field = format!("Content-Length: {wrong}\r\n");
         assert!(
             matches!(length(&field), Err(HeadError::Malformed)),

@@ -30,6 +30,8 @@ pub(super) struct WatchedIo {
 pub(super) struct Watch {
     meter: RefCell<FrameMeter>,
     abuse: Cell<Option<Abuse>>,
+    /// Nothing was left to read in this turn of the connection's task.
+    is_dry: Cell<bool>,
     clock: Clock,
     /// What is below the connection, once that is over.
     left: RefCell<Option<Stream>>,
@@ -43,9 +45,16 @@ impl Watch {
         Self {
             meter: RefCell::new(FrameMeter::new(limits, clock.now())),
             abuse: Cell::new(None),
+            is_dry: Cell::new(false),
             clock,
             left: RefCell::new(None),
         }
+    }
+
+    /// The connection's task begins a turn. `h2` looks for frames once for each stream that it has to
+    /// give; until the reactor runs there are none that were not there before.
+    pub(super) fn begin_turn(&self) {
+        self.is_dry.set(false);
     }
 
     /// The abuse that was seen; nothing is read any more after it.
@@ -100,7 +109,8 @@ impl AsyncRead for WatchedIo {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.watch.abuse.get().is_some() {
+        // What was asked before in this turn wakes the task.
+        if this.watch.abuse.get().is_some() || this.watch.is_dry.get() {
             return Poll::Pending;
         }
         let before = into.filled().len();
@@ -108,7 +118,11 @@ impl AsyncRead for WatchedIo {
             this.prefix = Buffer::none();
             match AsyncRead::poll_read(this.stream()?, cx, into) {
                 Poll::Ready(Ok(())) => {}
-                other => return other,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    this.watch.is_dry.set(true);
+                    return Poll::Pending;
+                }
             }
         } else {
             let n = this.prefix.len().min(into.remaining());

@@ -9,8 +9,9 @@ mod patience;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use ::h2::Reason as Code;
 use ::h2::server::Builder;
@@ -27,7 +28,7 @@ use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
 use super::announce::origin;
-use super::h1::{Conn, Next, linger};
+use super::h1::{Conn, Exchanger, Next, linger};
 use super::http;
 use super::snapshot::ListenerPlan;
 use super::upgrade;
@@ -58,6 +59,22 @@ struct Streams {
 #[derive(Debug)]
 struct Open(Rc<Streams>);
 
+/// The task of a stream. Written by hand, as that of a connection of HTTP/1 is: the compiler's would keep
+/// and move the connection more than once.
+struct Exchanging {
+    state: State,
+    worker: Rc<Worker>,
+    _open: Open,
+}
+
+enum State {
+    /// The exchanger has the stream.
+    Exchanging(Exchanger),
+    /// It has become a tunnel.
+    Tunnel(Pin<Box<dyn Future<Output = ()>>>),
+    Ended,
+}
+
 // === impl Open ===
 
 impl Drop for Open {
@@ -68,6 +85,68 @@ impl Drop for Open {
             && let Some(waker) = self.0.waker.take()
         {
             waker.wake();
+        }
+    }
+}
+
+// === impl Exchanging ===
+
+impl Exchanging {
+    /// Lends the stream to an exchanger.
+    fn begin(conn: Conn, worker: &Rc<Worker>, open: Open) -> Self {
+        let mut exchanger = worker.take_exchanger(|| {
+            let worker = worker.clone();
+            Coroutine::new(|jobs| http::exchanger(jobs, worker))
+        });
+        exchanger.begin(conn);
+        Self {
+            state: State::Exchanging(exchanger),
+            worker: worker.clone(),
+            _open: open,
+        }
+    }
+}
+
+impl Future for Exchanging {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            match &mut this.state {
+                State::Exchanging(exchanger) => {
+                    let (conn, next) = ready!(exchanger.poll_result(cx));
+                    let state = follow(conn, next, &this.worker);
+                    if let State::Exchanging(exchanger) = std::mem::replace(&mut this.state, state)
+                    {
+                        this.worker.put_exchanger(exchanger);
+                    }
+                }
+                State::Tunnel(tunnel) => {
+                    ready!(tunnel.as_mut().poll(cx));
+                    this.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+/// What becomes of a stream whose request was served.
+fn follow(mut conn: Conn, next: Next, worker: &Rc<Worker>) -> State {
+    match next {
+        // Its end was told; a request that was not read to its end is reset with NO_ERROR by `h2`
+        // (RFC 9113 section 8.1).
+        Next::Close | Next::Idle | Next::Linger | Next::Http2(_) | Next::Passage(_) => State::Ended,
+        Next::Reset => {
+            conn.stream.reset_on_close();
+            State::Ended
+        }
+        Next::Tunnel(tunnel) => {
+            let worker = worker.clone();
+            State::Tunnel(Box::pin(async move {
+                upgrade::run(conn, *tunnel, worker).await;
+            }))
         }
     }
 }
@@ -112,6 +191,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
     drop(snapshot);
     let mut handshake = std::pin::pin!(handshake);
     let shaken = poll_fn(|cx| {
+        watch.begin_turn();
         if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
             return Poll::Ready(shaken.ok());
         }
@@ -134,6 +214,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         }
     };
     let is_well = poll_fn(|cx| {
+        watch.begin_turn();
         loop {
             match connection.poll_accept(cx) {
                 Poll::Pending => break,
@@ -162,7 +243,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
                         identity: identity.clone(),
                         proxied: proxied.clone(),
                     };
-                    spawn_local(exchange(conn, worker.clone(), open));
+                    spawn_local(Exchanging::begin(conn, &worker, open));
                 }
             }
         }
@@ -247,24 +328,4 @@ fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
         .max_local_error_reset_streams(None)
         .enable_connect_protocol();
     builder
-}
-
-/// Serves one stream.
-async fn exchange(conn: Conn, worker: Rc<Worker>, _open: Open) {
-    let mut exchanger = worker.take_exchanger(|| {
-        let worker = worker.clone();
-        Coroutine::new(|jobs| http::exchanger(jobs, worker))
-    });
-    exchanger.begin(conn);
-    let (mut conn, next) = poll_fn(|cx| exchanger.poll_result(cx)).await;
-    worker.put_exchanger(exchanger);
-    match next {
-        // Its end was told; a request that was not read to its end is reset with NO_ERROR by `h2`
-        // (RFC 9113 section 8.1).
-        Next::Close | Next::Idle | Next::Linger | Next::Http2(_) | Next::Passage(_) => {}
-        Next::Reset => conn.stream.reset_on_close(),
-        Next::Tunnel(tunnel) => {
-            Box::pin(upgrade::run(conn, *tunnel, worker)).await;
-        }
-    }
 }

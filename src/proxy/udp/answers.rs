@@ -143,7 +143,7 @@ impl State {
     fn flush(&mut self, turn: &Turn<'_>, socket: &OwnedFd, slots: &Slots) {
         let sent = self.batch.flush(socket, slots);
         let cells = turn.listener.cells.worker(self.worker.index);
-        cells.sent_datagrams.add(sent.sent);
+        cells.sent_datagrams.add(sent.out);
         cells
             .dropped_datagrams(DatagramDrop::SendBuffer)
             .add(sent.full);

@@ -61,7 +61,7 @@ struct Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     /// Datagrams that went out.
-    pub sent: u64,
+    pub out: u64,
     /// Those for which the socket had no room.
     pub full: u64,
     /// Those that the system refused.
@@ -200,7 +200,7 @@ impl Batch {
             match self.send(&socket, slots, at..end) {
                 // Never nothing without an error.
                 Ok(count) => {
-                    sent.sent += count as u64;
+                    sent.out += count as u64;
                     at += count.max(1);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -335,8 +335,8 @@ mod tests {
     use crate::base::addr::BindAddr;
     use crate::listener::{Bound, bind_udp};
 
-    fn bind(addr: BindAddr) -> (UdpSocket, Batch) {
-        let bound = bind_udp(&addr, 1).unwrap();
+    fn bind(addr: &BindAddr) -> (UdpSocket, Batch) {
+        let bound = bind_udp(addr, 1).unwrap();
         let Bound::Udp { addr, mut sockets } = bound else {
             panic!("not UDP")
         };
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_batch_comes_and_goes_in_two_calls() {
-        let (server, mut batch) = bind(BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
+        let (server, mut batch) = bind(&BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
         let mut slots = Slots::default();
         let clients: Vec<UdpSocket> = (0..40).map(|_| client("127.0.0.1")).collect();
         for (i, client) in clients.iter().enumerate() {
@@ -373,7 +373,7 @@ mod tests {
         }
         let (received, sent) = echo(&server, &mut batch, &mut slots);
         assert_eq!(received.len(), BATCH);
-        assert_eq!(sent.sent, BATCH as u64);
+        assert_eq!(sent.out, BATCH as u64);
         assert!(received.iter().all(|got| got.local.is_none()));
         let (received, _) = echo(&server, &mut batch, &mut slots);
         assert_eq!(received.len(), 40 - BATCH);
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn answers_leave_from_the_address_that_was_asked() {
-        let (server, mut batch) = bind(BindAddr::Any(0));
+        let (server, mut batch) = bind(&BindAddr::Any(0));
         let port = server.local_addr().unwrap().port();
         let mut slots = Slots::default();
         let client = client("127.0.0.1");
@@ -397,7 +397,7 @@ mod tests {
                 client.send_to(ip.as_bytes(), (ip, port)).unwrap();
             }
             let (received, sent) = echo(&server, &mut batch, &mut slots);
-            assert_eq!(sent.sent, 3);
+            assert_eq!(sent.out, 3);
             assert_eq!(received[0].local, Some("127.0.0.2".parse().unwrap()));
             assert_eq!(received[0].peer, client.local_addr().unwrap());
             for ip in ["127.0.0.2", "127.0.0.1", "127.1.2.3"] {
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_socket_of_ipv4_alone_answers_from_the_address_that_was_asked() {
-        let (server, mut batch) = bind(BindAddr::Ip("0.0.0.0:0".parse().unwrap()));
+        let (server, mut batch) = bind(&BindAddr::Ip("0.0.0.0:0".parse().unwrap()));
         let port = server.local_addr().unwrap().port();
         let mut slots = Slots::default();
         let client = client("127.0.0.1");
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn the_longest_datagrams_come_whole() {
-        let (server, mut batch) = bind(BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
+        let (server, mut batch) = bind(&BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
         let mut slots = Slots::default();
         let client = client("127.0.0.1");
         let text: Vec<u8> = (0..65_507u32).map(|i| (i % 251) as u8).collect();
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_sent_keeps_nobody_back() {
-        let (server, mut batch) = bind(BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
+        let (server, mut batch) = bind(&BindAddr::Ip("127.0.0.1:0".parse().unwrap()));
         let slots = Slots::default();
         let client = client("127.0.0.1");
         let to = client.local_addr().unwrap();
@@ -446,7 +446,7 @@ mod tests {
         batch.push(1, "127.0.0.1:0".parse().unwrap(), None);
         batch.push(1, to, None);
         let sent = batch.flush(&server, &slots);
-        assert_eq!((sent.sent, sent.refused, sent.full), (2, 1, 0));
+        assert_eq!((sent.out, sent.refused, sent.full), (2, 1, 0));
         assert_eq!(client.recv(&mut [0; 9]).unwrap(), 1);
         assert_eq!(client.recv(&mut [0; 9]).unwrap(), 1);
     }

@@ -168,9 +168,14 @@ impl H2Client {
 
     /// By ALPN, over TLS.
     pub async fn connect_tls(addr: SocketAddr, identity: &Identity) -> Self {
+        Self::over_tls(tcp(addr).await, identity).await
+    }
+
+    /// The same over a connection on which nothing of TLS was said yet.
+    pub async fn over_tls(stream: TcpStream, identity: &Identity) -> Self {
         let connector = tokio_rustls::TlsConnector::from(identity.client(&[b"h2"]));
         let name = ServerName::try_from("localhost").unwrap();
-        let shaken = connector.connect(name, tcp(addr).await);
+        let shaken = connector.connect(name, stream);
         let stream = within("a handshake", shaken).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         Self::over(stream, &Builder::new()).await

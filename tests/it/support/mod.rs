@@ -28,6 +28,7 @@ pub mod grpc;
 pub mod h2;
 pub mod h2_origin;
 pub mod h2raw;
+pub mod hello;
 pub mod openssl;
 pub mod origin;
 pub mod proxied;

@@ -84,6 +84,11 @@ impl Tool {
         }
     }
 
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .unwrap();
+    }
+
     /// What it has said so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&self.said.state.lock().unwrap().0).into_owned()

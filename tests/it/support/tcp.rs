@@ -1,6 +1,6 @@
 //! Plain connections: the test plays the client and the endpoint, and sees every end and reset.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -102,14 +102,22 @@ impl End {
         Self::new(TcpStream::connect(to).unwrap())
     }
 
+    /// A client that is reset before it says anything: the connect itself may hear of it.
+    #[track_caller]
+    pub fn connect_to_be_reset(to: SocketAddr) {
+        expect_reset(TcpStream::connect(to));
+    }
+
+    /// The same from an address of its own.
+    #[track_caller]
+    pub fn connect_from_to_be_reset(from: &str, to: SocketAddr) {
+        expect_reset(connect_from(from, to));
+    }
+
     /// A client with that address of its own.
     #[track_caller]
     pub fn connect_from(from: &str, to: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
-        let from = SocketAddr::new(from.parse().unwrap(), 0);
-        socket.bind(&from.into()).unwrap();
-        socket.connect(&to.into()).unwrap();
-        Self::new(socket.into())
+        Self::new(connect_from(from, to).unwrap())
     }
 
     #[track_caller]
@@ -164,4 +172,28 @@ impl End {
         other.send("back");
         assert_eq!(self.exactly(4), b"back");
     }
+}
+
+fn connect_from(from: &str, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    let from = SocketAddr::new(from.parse().unwrap(), 0);
+    socket.bind(&from.into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+#[track_caller]
+fn expect_reset(connected: io::Result<TcpStream>) {
+    match connected {
+        Ok(stream) => assert_eq!(End::new(stream).next(), Came::Reset),
+        Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset, "{e}"),
+    }
+}
+
+/// `[upstreams.NAME]` of one endpoint each.
+pub fn upstreams(named: &[(&str, SocketAddr)]) -> String {
+    let table = |(name, addr): &(&str, SocketAddr)| {
+        format!("[upstreams.{name}]\nendpoints = [\"{addr}\"]\n\n")
+    };
+    named.iter().map(table).collect()
 }

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use rustls::client::{EchGreaseConfig, EchMode};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
 
 use super::certs::{Ca, Issued};
 
@@ -40,6 +44,33 @@ impl Offer {
     /// The same of one version.
     pub fn of(ca: &Ca, versions: &'static [&'static SupportedProtocolVersion]) -> Self {
         Self::build(ca).versions(versions).done()
+    }
+
+    /// TLS 1.3 with an Encrypted Client Hello that is none, as browsers send it.
+    pub fn with_grease(ca: &Ca) -> Self {
+        let suite = aws_lc_rs::hpke::ALL_SUPPORTED_SUITES[0];
+        let (key, _) = suite.generate_key_pair().unwrap();
+        let mode = EchMode::Grease(EchGreaseConfig::new(suite, key));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_ech(mode)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            config: Arc::new(config),
+        }
+    }
+
+    /// What a client says first that wants `name`; an address is not asked for.
+    pub fn hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(self.config.clone(), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
     }
 
     pub fn build<'a>(ca: &Ca) -> OfferBuilder<'a> {

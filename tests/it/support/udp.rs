@@ -13,10 +13,13 @@ use super::DEADLINE;
 #[derive(Debug)]
 pub struct UdpOrigin {
     addr: SocketAddr,
-    seen: Arc<Mutex<Vec<(SocketAddr, Vec<u8>)>>>,
+    seen: Arc<Mutex<Seen>>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// Datagrams that came: from where, and what.
+type Seen = Vec<(SocketAddr, Vec<u8>)>;
 
 /// A client with a port of its own.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl UdpOrigin {
         let socket = UdpSocket::bind(addr).unwrap();
         socket.set_read_timeout(Some(LOOK)).unwrap();
         let addr = socket.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::new(Mutex::new(Seen::new()));
         let is_over = Arc::new(AtomicBool::new(false));
         let (noted, over) = (seen.clone(), is_over.clone());
         let thread = std::thread::spawn(move || {
@@ -81,7 +84,7 @@ impl UdpOrigin {
     }
 
     /// All datagrams so far: from where, and what.
-    pub fn seen(&self) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub fn seen(&self) -> Seen {
         self.seen.lock().unwrap().clone()
     }
 

@@ -47,6 +47,8 @@ pub struct ClientSetup<'a> {
 #[derive(Clone)]
 pub struct TlsClient {
     config: Arc<ClientConfig>,
+    /// The same without a protocol.
+    silent: Arc<ClientConfig>,
     /// SHA-256 of all that it is made of.
     made_of: [u8; 32],
 }
@@ -153,8 +155,13 @@ impl TlsClient {
         };
         config.alpn_protocols = setup.protocols.iter().map(|p| p.to_vec()).collect();
         config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let mut silent = config.clone();
+        silent.alpn_protocols.clear();
+        // A server may tie a session to what was agreed on in it.
+        silent.resumption = Resumption::in_memory_sessions(SESSIONS);
         Ok(Self {
             config: Arc::new(config),
+            silent: Arc::new(silent),
             made_of: setup.digest(),
         })
     }
@@ -175,6 +182,12 @@ impl TlsClient {
     /// What rustls goes by.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// The same for connections whose protocol nobody here knows: none is offered, because a server that
+    /// speaks none of those offered must hang up (RFC 7301 section 3.2).
+    pub fn config_without_protocol(&self) -> &Arc<ClientConfig> {
+        &self.silent
     }
 
     /// Agrees on TLS with a server that must be `name`.
