@@ -123,12 +123,11 @@ impl State {
         {
             self.flows.add_key(id, Key::of_id(source));
         }
-        match place {
-            Some(Place { peer, local }) => self.batch.push(len, peer, local),
-            None => {
-                let cells = turn.listener.cells.worker(self.worker.index);
-                cells.dropped_datagrams(DatagramDrop::Refused).inc();
-            }
+        if let Some(Place { peer, local }) = place {
+            self.batch.push(len, peer, local);
+        } else {
+            let cells = turn.listener.cells.worker(self.worker.index);
+            cells.dropped_datagrams(DatagramDrop::Refused).inc();
         }
         let responses = turn.spec.responses.map(std::num::NonZeroU32::get);
         if self.flows.answer(id, turn.around.now, responses) {

@@ -333,29 +333,32 @@ impl Flow {
         let known = self.moved.take().filter(|moved| moved.place == place);
         let mut moved = match known {
             Some(moved) => moved,
-            None => {
-                let Some(ticket) = &self.x.ticket else {
-                    return Err(DatagramDrop::Endpoint);
-                };
-                let made = socket_to(&ticket.endpoint().shared.addr)
-                    .and_then(|socket| watch(around, &socket, id).map(|()| socket));
-                let socket = made.map_err(|_| DatagramDrop::Endpoint)?;
-                Box::new(Moved {
-                    place,
-                    socket,
-                    allowance: Allowance::Bytes(0),
-                    has_answer: false,
-                })
-            }
+            None => Box::new(self.path(around, id, place)?),
         };
         moved.allowance = moved.allowance.add(told.data.len());
-        match self.send(&moved.socket, told) {
-            Ok(()) => self.sent(around, told.data.len()),
-            // An error that came back there says nothing of the flow: the socket goes.
-            Err(errno) => unsent(errno).map_or(Err(DatagramDrop::Endpoint), Err)?,
+        let sent = self.send(&moved.socket, told).map_err(unsent);
+        // An error that came back there says nothing of the flow: the socket goes.
+        if sent != Err(None) {
+            self.moved = Some(moved);
         }
-        self.moved = Some(moved);
+        sent.map_err(|why| why.unwrap_or(DatagramDrop::Endpoint))?;
+        self.sent(around, told.data.len());
         Ok(())
+    }
+
+    /// Another path to its endpoint, on which nothing was sent so far.
+    fn path(&self, around: &Surroundings<'_>, id: Id, place: Place) -> Result<Moved, DatagramDrop> {
+        let Some(ticket) = &self.x.ticket else {
+            return Err(DatagramDrop::Endpoint);
+        };
+        let made = socket_to(&ticket.endpoint().shared.addr)
+            .and_then(|socket| watch(around, &socket, id).map(|()| socket));
+        Ok(Moved {
+            place,
+            socket: made.map_err(|_| DatagramDrop::Endpoint)?,
+            allowance: Allowance::Bytes(0),
+            has_answer: false,
+        })
     }
 
     fn sent(&mut self, around: &Surroundings<'_>, len: usize) {
