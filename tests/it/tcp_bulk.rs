@@ -1,5 +1,10 @@
 //! Much data over connections of TCP: pipes that fill, readers that pause and die, both directions at once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::cell::Cell;
 use std::io::Write;
 use std::sync::Arc;

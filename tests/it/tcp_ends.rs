@@ -1,5 +1,10 @@
 //! Connections of TCP over other ends than IPv4: Unix sockets, IPv6, both stacks on one port.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};

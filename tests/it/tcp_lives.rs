@@ -1,5 +1,10 @@
 //! Long connections of TCP while the configuration changes, the program is replaced, and it ends.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -79,7 +84,7 @@ fn config(a: &Endpoint, b: &Endpoint, step: usize, grace: &str) -> String {
     } else {
         format!("{{ address = '{}', weight = {} }}", b.addr(), 1 + step % 2)
     };
-    let other = if step % 2 == 0 {
+    let other = if step.is_multiple_of(2) {
         "[listeners.other]\nbind = 'unix:other.sock'\nupstream = 'app'\n"
     } else {
         ""

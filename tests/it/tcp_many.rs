@@ -3,6 +3,12 @@
 //! They need 20,000 descriptors on either side of the program, so the test is a process of its own: this
 //! very test, started once more.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "test code outside #[test] functions: a panic is the report, and its figures are printed"
+)]
+
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -220,7 +226,7 @@ fn alone() {
         let mut pairs = open(&running, &endpoint, count);
         assert_eq!(running.connections(), count);
         // Every other nine of them end one by one, the others all at once.
-        let is_first = |n: usize| n / ORDERS.len() % 2 == 0;
+        let is_first = |n: usize| (n / ORDERS.len()).is_multiple_of(2);
         let mut rest: Vec<Pair> = Vec::new();
         let mut ending: Vec<Pair> = Vec::new();
         for (n, pair) in pairs.drain(..).enumerate() {

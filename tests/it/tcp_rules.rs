@@ -1,6 +1,11 @@
 //! Who is chosen for a connection of TCP, and who is not asked: the rules of upstreams hold as they do
 //! for requests.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
@@ -115,7 +120,7 @@ fn every_policy_spreads_connections_in_its_own_way() {
             "first" => assert_eq!(shares, [60, 0, 0]),
             // What is open counts, and by its weight.
             "least_request" => {
-                assert!(shares[0] < shares[1] && shares[1] < shares[2], "{shares:?}")
+                assert!(shares[0] < shares[1] && shares[1] < shares[2], "{shares:?}");
             }
             // One in six at least is missed with a chance of (5/6)^60, 1 in 50,000, or less.
             _ => assert!(shares.iter().all(|n| *n > 0), "{policy}: {shares:?}"),

@@ -60,7 +60,9 @@ fn an_endpoint_is_not_blamed_for_what_the_process_lacks() {
     for _ in 0..8 {
         let open = std::fs::read_dir(&folder).unwrap().flatten();
         let open: Vec<String> = open.map(|f| f.file_name().into_string().unwrap()).collect();
-        let free = (0u64..).find(|n| !open.contains(&n.to_string())).unwrap();
+        let free = (0u64..1 << 20)
+            .find(|n| !open.contains(&n.to_string()))
+            .unwrap();
         running.limit_descriptors(Some(free + 1));
         End::connect_to_be_reset(running.web);
         running.limit_descriptors(None);
