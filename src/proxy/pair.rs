@@ -161,13 +161,11 @@ impl Pair {
         } else if self.down.is_done && !self.up.is_done && endpoint.is_reset() {
             self.up.give_up(worker);
         }
-        // Who can be read from tells himself.
+        // Its endpoint does not read, and what it wants is moot.
         if self.up.holds_bytes() && !self.down.is_done && client.is_reset() {
             return Some(Reason::ClientGone);
         }
-        if self.down.holds_bytes() && !self.up.is_done && endpoint.is_reset() {
-            return Some(Reason::EndpointReset);
-        }
+        // What an endpoint said before is for the client to hear, however slowly.
         None
     }
 

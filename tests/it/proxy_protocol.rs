@@ -1,6 +1,11 @@
 //! The PROXY protocol, in and out: who a client is said to be, whom that is taken from, and what endpoints are
 //! told. Headers are written and read here by hand, not by isobar's own codec.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;

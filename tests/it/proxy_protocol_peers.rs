@@ -1,6 +1,11 @@
 //! The PROXY protocol with programs that others wrote: nginx and HAProxy are told by us, HAProxy and curl tell
 //! us.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside #[test] functions: a panic is the report"
+)]
+
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 
