@@ -343,7 +343,7 @@ impl Server {
     }
 
     /// Replaces the configuration while traffic flows. All or nothing: what is the same in both is
-    /// not touched, what is removed drains for `process.grace`. Blocks for the time it takes to
+    /// not touched, what is removed drains for its `grace`. Blocks for the time it takes to
     /// build the new tables.
     ///
     /// # Errors
@@ -500,7 +500,8 @@ impl Server {
         self.drain_for(heir);
         let clock = Clock::start();
         let began = clock.now();
-        let deadline = began.saturating_add(nanos(self.grace()));
+        let grace = self.grace().max(self.live().leaving_for());
+        let deadline = began.saturating_add(nanos(grace));
         let mut graces = self.live().graces();
         let mut ended = Shutdown::Clean;
         while !self.is_drained() {

@@ -21,8 +21,8 @@ pub(super) struct Pump {
     pipe: Option<Pipe>,
     /// Whether the next bytes go through a pipe.
     is_bulk: bool,
-    /// How much must have moved before a full buffer is taken for bulk.
-    bulk_from: u64,
+    /// How it began.
+    start: Start,
     /// Its source has ended; what was read is still to be written.
     has_ended: bool,
     /// Its source's end was passed on.
@@ -57,10 +57,7 @@ impl Pump {
             buffer: first,
             pipe: None,
             is_bulk: start == Start::Splicing,
-            bulk_from: match start {
-                Start::Copying => SPLICE_MIN,
-                Start::Splicing => 0,
-            },
+            start,
             has_ended: false,
             is_done: false,
             is_deaf: false,
@@ -174,7 +171,8 @@ impl Pump {
                 Poll::Ready(Ok(0)) => self.has_ended = true,
                 Poll::Ready(Ok(_)) => {
                     let is_full = self.buffer.spare().is_empty();
-                    self.is_bulk = is_full && self.moved >= self.bulk_from;
+                    self.is_bulk =
+                        is_full && (self.start == Start::Splicing || self.moved >= SPLICE_MIN);
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
             }

@@ -121,6 +121,13 @@ impl Leaving {
             .collect()
     }
 
+    /// How long listeners may go on that are leaving.
+    pub fn longest(&self, now: Nanos) -> Nanos {
+        let left = self.listeners.iter();
+        let left = left.map(|l| l.deadline.saturating_sub(now));
+        left.max().unwrap_or(0)
+    }
+
     /// Whether a listener of this name is leaving.
     pub fn has_listener(&self, name: &str) -> bool {
         self.listeners.iter().any(|l| &*l.name == name)

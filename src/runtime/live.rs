@@ -797,6 +797,11 @@ impl Live {
             .collect()
     }
 
+    /// How long listeners that were removed may still go on.
+    pub fn leaving_for(&self) -> Duration {
+        Duration::from_nanos(self.leaving.longest(self.clock.now()))
+    }
+
     /// Ends what is left of the listener in `slot`.
     pub fn cut_listener(&self, slot: usize) {
         self.workers.tell(|_| Command::CutListener { slot });
