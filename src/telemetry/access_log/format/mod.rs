@@ -186,7 +186,11 @@ impl Formatter {
             None => out.push(b'-'),
         }
         out.extend_from_slice(b" \"");
-        request_line(e, out);
+        match e.protocol {
+            // There is no request in it; who reads this looks for what it is.
+            "TCP" | "UDP" => out.extend_from_slice(e.protocol.as_bytes()),
+            _ => request_line(e, out),
+        }
         out.extend_from_slice(b"\" ");
         status(e.shown_status(), out);
         out.push(b' ');

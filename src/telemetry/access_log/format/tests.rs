@@ -112,6 +112,19 @@ fn head_never_read_still_makes_a_line() {
 }
 
 #[test]
+fn what_is_no_request_is_told_to_people_by_what_carried_it() {
+    let entry = Entry {
+        protocol: "UDP",
+        bytes_in: 5,
+        ..Entry::default()
+    };
+    assert!(line(Format::Text, &entry).contains(" \"UDP\" 000 "));
+    // As programs expect it that read the formats of Apache.
+    assert!(line(Format::Common, &entry).contains(" \"-\" 000 "));
+    assert!(line(Format::Json, &entry).contains("\"protocol\":\"UDP\""));
+}
+
+#[test]
 fn client_that_left_before_a_response_shows_as_499() {
     let gone = Entry {
         reason: Some(Reason::ClientGone),
