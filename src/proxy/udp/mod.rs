@@ -13,9 +13,9 @@
 //!
 //! # What a flow is
 //! Datagrams that belong together, of one client to one endpoint, over a socket of their own to that one:
-//! by the client's address and port, or by the connection ids of QUIC ([`quic`] has the rule). It begins
+//! by the client's address and port, or by the connection ids of QUIC (`quic` has the rule). It begins
 //! with the first datagram and ends when nothing was heard of it for `idle_timeout`, when the client has
-//! had `responses` answers for each of its datagrams, or when there are too many ([`flows`] says who goes).
+//! had `responses` answers for each of its datagrams, or when there are too many (`flows` says who goes).
 //! Each is one line in the log; but of those whose client never spoke after an answer, and that end because
 //! they were quiet or too many, ten lines a second and worker at most (all are counted): a flood of
 //! forged datagrams does not fill a disk. It counts against `max_connections` of its endpoint as a connection does,
