@@ -400,3 +400,60 @@ fn a_client_that_closes_before_its_answer_is_no_success() {
         proxy.metric(cancelled) == 1.0
     });
 }
+
+#[test]
+fn clients_of_ipv4_are_told_apart_on_a_socket_of_both_stacks() {
+    let endpoint = Endpoint::new();
+    let listener = "rate_limit = { key = \"client\", rate = 1, per = \"1h\", burst = 1 }";
+    let config = config(&[endpoint.addr()], listener, "");
+    let bind = "[listeners.web]\nbind = \"";
+    let proxy = Proxy::start(&config.replace(&format!("{bind}127.0.0.1:0"), &format!("{bind}:0")));
+    let to = SocketAddr::from(([127, 0, 0, 1], proxy.addr().port()));
+    for from in ["127.0.1.1", "127.0.1.2"] {
+        let mut client = End::connect_from(from, to);
+        client.talks_to(&mut endpoint.accept());
+    }
+    End::connect_from_to_be_reset("127.0.1.1", to);
+}
+
+#[test]
+fn kept_connections_of_before_a_fall_are_not_used_again() {
+    let endpoint = Endpoint::new();
+    let check = Endpoint::new();
+    let to = check.addr();
+    let upstream = format!(
+        "on_down = \"close\"\nwhen_unhealthy = \"fail_open\"\noutlier = \"off\"\n\
+         health = {{ check = \"tcp\", port = {}, interval = \"50ms\", fall = 1, rise = 1 }}",
+        to.port()
+    );
+    let proxy = Proxy::over(&[endpoint.addr()], &upstream);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let ask = || {
+        let mut client = Client::connect(proxy.addr());
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        let mut end = endpoint.accept();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            seen.extend(end.exactly(1));
+        }
+        end.send(answer);
+        assert_eq!(client.head().status(), 200);
+        end
+    };
+    let metric = |name: &str| {
+        let labels = format!("{{upstream=\"app\",endpoint=\"{}\"}}", endpoint.addr());
+        proxy.metric(&format!("{name}{labels}"))
+    };
+    // One that is not answered shows when it happens.
+    let mut held = Client::connect(proxy.addr());
+    held.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+    let silent = endpoint.accept();
+    let kept = ask();
+    eventually("kept", || metric("isobar_endpoint_idle_connections") == 1.0);
+    drop(check);
+    assert_eq!(held.head().status(), 503);
+    drop(silent);
+    // It fails open: a new connection is made, that of before is not lent.
+    let _second = ask();
+    drop(kept);
+}
