@@ -94,6 +94,11 @@ pub enum PolicyKind {
 // === impl PolicyKind ===
 
 impl PolicyKind {
+    /// Whether it chooses by a key.
+    pub const fn hashes(self) -> bool {
+        matches!(self, Self::RingHash | Self::Maglev | Self::Rendezvous)
+    }
+
     /// The name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {

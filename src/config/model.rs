@@ -918,6 +918,17 @@ impl ClientHeaders {
     }
 }
 
+// === impl TcpSpec ===
+
+impl TcpSpec {
+    /// An hour: databases and shells are silent for long, and keep-alives of the system (two hours until
+    /// the first) find dead peers too late to be of help.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+    /// As long as Linux waits in FIN_WAIT_2 for ends that nobody reads, five times.
+    pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
+}
+
 // === impl Serves ===
 
 impl Serves {

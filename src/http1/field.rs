@@ -1,5 +1,7 @@
 //! Fields: where they lie in the buffer, and which of them the proxy knows.
 
+use crate::base::fold::is_folded;
+
 /// A range of the buffer a head was parsed from. 32 bits, because heads end at `max_head_bytes`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -197,22 +199,6 @@ impl FieldId {
     pub(super) fn bit(self) -> u64 {
         1 << (self as u8)
     }
-}
-
-/// Whether the token `name` is `lower` but for its case. Setting bit 5 maps capitals to small
-/// letters and leaves hyphens; what else it maps to those is in no token. With the length known,
-/// this is a few wide instructions.
-#[inline(always)]
-fn is_folded<const N: usize>(name: &[u8], lower: &str) -> bool {
-    let (Some(name), Some(lower)) = (name.first_chunk::<N>(), lower.as_bytes().first_chunk::<N>())
-    else {
-        return false;
-    };
-    let mut difference = 0;
-    for i in 0..N {
-        difference |= (name[i] | 0x20) ^ lower[i];
-    }
-    difference == 0
 }
 
 /// Whether a program that folds `_` into `-` would read this name as a framing field.

@@ -5,6 +5,8 @@
 
 use http::HeaderName;
 
+use crate::base::fold::is_folded;
+
 /// What a field is to a head that changes versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -112,21 +114,6 @@ names! {
     "x-frame-options" / 15, b'x', Other;
     "x-real-ip" / 9, b'x', Other;
     "x-request-id" / 12, b'x', Unique;
-}
-
-/// Whether `name` is `lower`, of letters and hyphens, but for its case. Setting bit 5 maps capitals to
-/// small letters, and nothing else but CR to any of them.
-#[inline(always)]
-fn is_folded<const N: usize>(name: &[u8], lower: &str) -> bool {
-    let (Some(name), Some(lower)) = (name.first_chunk::<N>(), lower.as_bytes().first_chunk::<N>())
-    else {
-        return false;
-    };
-    let mut difference = 0;
-    for i in 0..N {
-        difference |= (name[i] | 0x20) ^ lower[i];
-    }
-    difference == 0
 }
 
 #[cfg(test)]

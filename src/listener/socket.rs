@@ -100,9 +100,16 @@ pub struct SocketFile {
 
 /// With whom the port of a new socket may be shared.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Sharing {
+enum Sharing {
     Refused,
     WithOurselves,
+}
+
+/// What brings to an address what comes there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Carrier {
+    Tcp,
+    Udp,
 }
 
 /// Who removes the file of an inherited Unix socket.
@@ -118,7 +125,7 @@ pub(super) enum FileOwner {
 /// # Errors
 /// The address cannot be had.
 pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::Refused, bind_ip)
+    bind_sharing(addr, workers, Sharing::Refused, Carrier::Tcp)
 }
 
 /// The same where this process holds the port already, at an address that overlaps.
@@ -126,7 +133,7 @@ pub fn bind(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
 /// # Errors
 /// The address cannot be had.
 pub fn bind_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::WithOurselves, bind_ip)
+    bind_sharing(addr, workers, Sharing::WithOurselves, Carrier::Tcp)
 }
 
 /// The same for datagrams.
@@ -134,7 +141,7 @@ pub fn bind_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> 
 /// # Errors
 /// The address cannot be had.
 pub fn bind_udp(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::Refused, datagram::bind_ip)
+    bind_sharing(addr, workers, Sharing::Refused, Carrier::Udp)
 }
 
 /// The same for datagrams where this process holds the port already.
@@ -142,28 +149,28 @@ pub fn bind_udp(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
 /// # Errors
 /// The address cannot be had.
 pub fn bind_udp_beside(addr: &BindAddr, workers: usize) -> Result<Bound, BindError> {
-    bind_sharing(addr, workers, Sharing::WithOurselves, datagram::bind_ip)
+    bind_sharing(addr, workers, Sharing::WithOurselves, Carrier::Udp)
 }
 
 fn bind_sharing(
     addr: &BindAddr,
     workers: usize,
     sharing: Sharing,
-    bind_ip: impl Fn(SocketAddr, usize, Stack, Sharing) -> io::Result<Bound>,
+    carrier: Carrier,
 ) -> Result<Bound, BindError> {
     let bound = match addr {
         BindAddr::Any(port) => {
             let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), *port);
-            match bind_ip(v6, workers, Stack::Dual, sharing) {
+            match bind_ip(carrier, v6, workers, Stack::Dual, sharing) {
                 // No IPv6 on this machine.
                 Err(e) if is_no_v6(&e) => {
                     let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
-                    bind_ip(v4, workers, Stack::Own, sharing)
+                    bind_ip(carrier, v4, workers, Stack::Own, sharing)
                 }
                 bound => bound,
             }
         }
-        BindAddr::Ip(ip) => bind_ip(*ip, workers, Stack::Own, sharing),
+        BindAddr::Ip(ip) => bind_ip(carrier, *ip, workers, Stack::Own, sharing),
         BindAddr::Unix(path) => bind_unix(path.clone(), workers),
     };
     bound.map_err(|source| match source.kind() {
@@ -178,7 +185,7 @@ fn bind_sharing(
 
 /// Which protocols a socket of IPv6 takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Stack {
+enum Stack {
     Dual,
     Own,
 }
@@ -192,12 +199,17 @@ fn is_no_v6(error: &io::Error) -> bool {
     )
 }
 
-fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack, sharing: Sharing) -> io::Result<Bound> {
+fn bind_ip(
+    carrier: Carrier,
+    addr: SocketAddr,
+    workers: usize,
+    stack: Stack,
+    sharing: Sharing,
+) -> io::Result<Bound> {
     let mut addr = addr;
     let mut sockets: Vec<Socket> = Vec::with_capacity(workers);
     for i in 0..workers.max(1) {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
+        let socket = carrier.socket(addr)?;
         if addr.is_ipv6() {
             socket.set_only_v6(stack == Stack::Own)?;
         }
@@ -210,18 +222,14 @@ fn bind_ip(addr: SocketAddr, workers: usize, stack: Stack, sharing: Sharing) -> 
             socket.set_reuse_port(true)?;
             addr = socket.local_addr()?.as_socket().unwrap_or(addr);
         }
-        tune(&socket)?;
+        carrier.tune(&socket, addr)?;
         sockets.push(socket);
     }
     // Listening starts only when all are bound: no connection meets half a listener.
     for socket in &sockets {
-        socket.listen(BACKLOG)?;
-        tune_listening(socket);
+        carrier.listen(socket)?;
     }
-    Ok(Bound::Tcp {
-        addr,
-        sockets: sockets.into_iter().map(Into::into).collect(),
-    })
+    Ok(carrier.bound(addr, sockets))
 }
 
 /// Options that connections inherit: set before the socket listens, so that the first one has them.
@@ -245,55 +253,45 @@ fn keep_alive(socket: &Socket) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(socket, true)
 }
 
-/// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,
-/// not by a segment of its own. Inherited as well. Best effort: it only saves segments.
-fn tune_listening(socket: &Socket) {
-    let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
-}
-
-/// Sockets that listen at `addr` already, made up to `workers`: see
+/// Sockets that are open at `addr` already, made up to `workers`: see
 /// [`Inherited::bind`](super::handover::Inherited::bind).
 pub(super) fn adopt_ip(
+    carrier: Carrier,
     addr: SocketAddr,
     inherited: Vec<OwnedFd>,
     workers: usize,
 ) -> io::Result<Bound> {
     let mut sockets: Vec<Socket> = inherited.into_iter().map(Into::into).collect();
     for socket in &sockets {
-        tune(socket)?;
-        tune_listening(socket);
+        carrier.tune(socket, addr)?;
+        carrier.tune_listening(socket);
     }
     let count = sockets.len();
     if count == 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for i in count..workers {
-        let another = match share_port(addr, &sockets[0]) {
+        let another = match share_port(carrier, addr, &sockets[0]) {
             Ok(socket) => socket,
             // Any error: a handle of an inherited socket serves as well, only less evenly.
             Err(_) => sockets[i % count].try_clone()?,
         };
         sockets.push(another);
     }
-    Ok(Bound::Tcp {
-        addr,
-        sockets: sockets.into_iter().map(Into::into).collect(),
-    })
+    Ok(carrier.bound(addr, sockets))
 }
 
-/// A new socket at the address of `first`, which listens.
-fn share_port(addr: SocketAddr, first: &Socket) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+/// A new socket at the address of `first`, which is open.
+fn share_port(carrier: Carrier, addr: SocketAddr, first: &Socket) -> io::Result<Socket> {
+    let socket = carrier.socket(addr)?;
     first.set_reuse_port(true)?;
-    socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(first.only_v6()?)?;
     }
     socket.bind(&addr.into())?;
-    tune(&socket)?;
-    socket.listen(BACKLOG)?;
-    tune_listening(&socket);
+    carrier.tune(&socket, addr)?;
+    carrier.listen(&socket)?;
     Ok(socket)
 }
 
@@ -388,6 +386,61 @@ fn bind_unix(path: PathBuf, workers: usize) -> io::Result<Bound> {
     }
     sockets.push(first);
     Ok(Bound::Unix { file, sockets })
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// A socket for `addr`.
+    fn socket(self, addr: SocketAddr) -> io::Result<Socket> {
+        let (kind, protocol) = match self {
+            Self::Tcp => (Type::STREAM, Protocol::TCP),
+            Self::Udp => (Type::DGRAM, Protocol::UDP),
+        };
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+        // With UDP it lets two programs have the same address.
+        if self == Self::Tcp {
+            socket.set_reuse_address(true)?;
+        }
+        Ok(socket)
+    }
+
+    fn tune(self, socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+        match self {
+            Self::Tcp => tune(socket),
+            Self::Udp => datagram::tune(socket, addr.ip()),
+        }
+    }
+
+    /// Has connections wait for us; datagrams do without.
+    fn listen(self, socket: &Socket) -> io::Result<()> {
+        if self == Self::Tcp {
+            socket.listen(BACKLOG)?;
+        }
+        self.tune_listening(socket);
+        Ok(())
+    }
+
+    /// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,
+    /// not by a segment of its own. Inherited as well. Best effort: it only saves segments.
+    fn tune_listening(self, socket: &Socket) {
+        if self == Self::Tcp {
+            let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);
+        }
+    }
+
+    fn bound(self, addr: SocketAddr, sockets: Vec<Socket>) -> Bound {
+        match self {
+            Self::Tcp => Bound::Tcp {
+                addr,
+                sockets: sockets.into_iter().map(Into::into).collect(),
+            },
+            Self::Udp => Bound::Udp {
+                addr,
+                sockets: sockets.into_iter().map(Into::into).collect(),
+            },
+        }
+    }
 }
 
 // === impl SocketFile ===

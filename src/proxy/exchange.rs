@@ -290,12 +290,7 @@ impl Exchange {
             listener: &self.listener().spec.name,
             route: self.route().map_or("", |r| &r.name),
             upstream: self.upstream.as_ref().map_or("", |u| &u.shared.spec.name),
-            endpoint: self
-                .ticket
-                .as_ref()
-                .map(Ticket::endpoint)
-                .or(self.left.as_ref())
-                .map_or("", |e| &e.shared.name),
+            endpoint: last_endpoint(self.ticket.as_ref(), self.left.as_ref()),
             request_id: self.request_id(),
             status: self.status,
             attempts: self.attempts,
@@ -309,11 +304,7 @@ impl Exchange {
                 total,
             },
             ending: ending(self.reason),
-            phase: if self.reason.is_none() {
-                Phase::Done
-            } else {
-                self.phase
-            },
+            phase: ended_in(self.reason, self.phase),
             reason: self.reason,
             tunnel: self.tunnel,
             protocol: "HTTP/1.1",
@@ -333,6 +324,20 @@ impl Exchange {
         }
         entry
     }
+}
+
+/// The name of the endpoint that was tried last; empty when none was.
+pub(super) fn last_endpoint<'a>(
+    ticket: Option<&'a Ticket>,
+    left: Option<&'a Rc<LocalEndpoint>>,
+) -> &'a str {
+    let endpoint = ticket.map(Ticket::endpoint).or(left);
+    endpoint.map_or("", |e| &e.shared.name)
+}
+
+/// Where it was when it ended, having come to `phase`.
+pub(super) fn ended_in(reason: Option<Reason>, phase: Phase) -> Phase {
+    if reason.is_none() { Phase::Done } else { phase }
 }
 
 /// How the log calls the end of an exchange with this reason.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::PolicyKind;
 use crate::base::clock::Nanos;
 use crate::config;
 use crate::telemetry::access_log::{Entry, Phase, Timings};
@@ -13,7 +12,7 @@ use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
 use crate::upstream::{Admission, LocalEndpoint, LocalUpstream, Seen, Ticket, Upstream};
 
-use super::exchange::ending;
+use super::exchange::{ended_in, ending, last_endpoint};
 use super::forwarded::push_ip;
 use super::snapshot::ListenerPlan;
 use super::worker::Worker;
@@ -176,15 +175,13 @@ impl FlowExchange {
 
     fn entry(&self, total: Nanos, unix_nanos: u64) -> Entry<'_> {
         let since = |at: Option<Nanos>| at.map(|at| at.saturating_sub(self.started));
-        let endpoint = self.ticket.as_ref().map(Ticket::endpoint);
-        let endpoint = endpoint.or(self.left.as_ref());
         Entry {
             unix_nanos: unix_nanos.saturating_sub(total),
             client: self.client.map(|c| c.ip()),
             peer: self.client,
             listener: &self.listener.spec.name,
             upstream: self.upstream.as_ref().map_or("", |u| &u.shared.spec.name),
-            endpoint: endpoint.map_or("", |e| &e.shared.name),
+            endpoint: last_endpoint(self.ticket.as_ref(), self.left.as_ref()),
             host: self.name.as_deref().unwrap_or_default().as_bytes(),
             protocol: match self.transport {
                 Transport::Tcp => "TCP",
@@ -201,11 +198,7 @@ impl FlowExchange {
                 total,
             },
             ending: ending(self.reason),
-            phase: if self.reason.is_none() {
-                Phase::Done
-            } else {
-                self.phase
-            },
+            phase: ended_in(self.reason, self.phase),
             reason: self.reason,
             ..Entry::default()
         }
@@ -215,11 +208,7 @@ impl FlowExchange {
 /// What a hash policy goes by, as for requests with `key = "client"`: the client's address as text. Empty =
 /// the policy hashes nothing, or there is nobody.
 pub(super) fn hash_key(spec: &config::Upstream, client: Option<IpAddr>, key: &mut Vec<u8>) {
-    let hashes = matches!(
-        spec.policy.kind,
-        PolicyKind::RingHash | PolicyKind::Maglev | PolicyKind::Rendezvous
-    );
-    if let Some(client) = client.filter(|_| hashes) {
+    if let Some(client) = client.filter(|_| spec.policy.kind.hashes()) {
         push_ip(key, client);
     }
 }

@@ -22,7 +22,6 @@ use crate::base::clock::nanos;
 use crate::base::proxy_protocol::{self, Parsed, Transport, V2_MAX};
 use crate::base::tls::{ClientHello, Peeked, alert, looks_like_http, peek};
 use crate::config::{Detect, Passthrough, ProxyProtocol, Serves};
-use crate::route::HostPattern;
 use crate::telemetry::reason::Reason;
 use crate::upstream::Upstream;
 
@@ -216,26 +215,10 @@ fn through<'l>(listener: &'l ListenerPlan, hello: &ClientHello) -> Option<&'l Ar
 }
 
 fn fits(entry: &Passthrough, hello: &ClientHello) -> bool {
-    let has_name = |name: &str| entry.sni.iter().any(|pattern| names(pattern, name));
+    let has_name = |name: &str| entry.sni.iter().any(|pattern| pattern.covers(name));
     let has_sni = entry.sni.is_empty() || hello.server_name.as_deref().is_some_and(has_name);
     let offers = |protocol: &String| hello.alpn.iter().any(|a| a == protocol.as_bytes());
     has_sni && (entry.alpn.is_empty() || entry.alpn.iter().any(offers))
-}
-
-/// Whether `pattern` is for `name`, which is in lower case and has no final dot.
-fn names(pattern: &HostPattern, name: &str) -> bool {
-    match pattern {
-        HostPattern::Exact(exact) => exact.trim_end_matches('.').eq_ignore_ascii_case(name),
-        HostPattern::Wildcard(suffix) => {
-            let suffix = suffix.trim_end_matches('.');
-            let Some(front) = name.len().checked_sub(suffix.len()) else {
-                return false;
-            };
-            let (labels, rest) = name.split_at(front);
-            suffix.is_empty()
-                || (labels.len() > 1 && labels.ends_with('.') && rest.eq_ignore_ascii_case(suffix))
-        }
-    }
 }
 
 /// Takes the header of the PROXY protocol from the connection, whose peer is from then on who it says.
@@ -281,7 +264,6 @@ async fn take_header(conn: &mut Conn, worker: &Worker, spec: &ProxyProtocol) -> 
 }
 
 fn is_from(spec: &ProxyProtocol, peer: IpAddr) -> bool {
-    let peer = peer.to_canonical();
     spec.from.iter().any(|network| network.contains(&peer))
 }
 

@@ -36,7 +36,8 @@ pub struct Conn {
     pub stream: Stream,
     /// Its deadline.
     pub timer: Timer,
-    /// The other end; `None` on Unix sockets.
+    /// The other end, under its canonical address: as it is, or as the PROXY protocol said; `None` on Unix
+    /// sockets.
     pub peer: Option<SocketAddr>,
     /// Its listener, and whether that serves, drains or is cut on this worker.
     pub life: Rc<Life>,

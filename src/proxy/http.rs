@@ -221,7 +221,7 @@ async fn exchange(
         return After::Then(Next::Close);
     };
     let buf = s.inbound.filled();
-    let peer = conn.peer.map(|p| p.ip().to_canonical());
+    let peer = conn.peer.map(|p| p.ip());
     let client = forwarded::client(peer, &listener.spec.trusted_proxies, &s.head, buf);
     x.client = client.addr;
     if let Some(name) = &listener.spec.forwarding.request_id {

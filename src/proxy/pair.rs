@@ -28,7 +28,7 @@ pub(super) struct Pair {
     looked_at: Nanos,
     /// Some of what was read cannot be written for now.
     is_stuck: bool,
-    /// Whether the kernel asks both ends from time to time whether they are still there.
+    /// Whether the kernel asks the endpoint from time to time whether it is still there.
     is_kept_alive: bool,
     /// Who was found to have reset it by writing to him. What he had said before is still passed on.
     fault: Option<Reason>,
@@ -43,9 +43,10 @@ pub(super) struct Patience {
     pub half_closed: Nanos,
 }
 
-/// Once it has been quiet for so long the kernel asks the other ends whether they are there, so that those
-/// which went without a word are found, however long a connection may be silent. Short ones never need it,
-/// and do not pay for it. NATs and firewalls forget connections after a few minutes.
+/// Once it has been quiet for so long the kernel asks the endpoint whether it is there, so that one which went
+/// without a word is found, however long a connection may be silent. (Clients are asked too: their sockets
+/// have that from the one that listens.) Short connections never need it, and do not pay for it. NATs and
+/// firewalls forget connections after a few minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How often those are looked after whom nobody reads from: while what they said cannot be passed on, and once
@@ -129,7 +130,6 @@ impl Pair {
             }
             if !self.is_kept_alive && quiet >= nanos(KEEPALIVE) {
                 self.is_kept_alive = true;
-                client.keep_alive(KEEPALIVE);
                 endpoint.keep_alive(KEEPALIVE);
             }
             if let Some(reason) = self.look_after(worker, client, endpoint) {

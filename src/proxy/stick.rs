@@ -1,6 +1,5 @@
 //! What ties a client to an endpoint: the key of a hash policy, and the sticky cookie.
 
-use crate::balance::PolicyKind;
 use crate::config::{HashKey, Sticky, Upstream};
 use crate::http1::FieldId;
 use crate::upstream::Ticket;
@@ -36,11 +35,7 @@ pub(super) struct Cookie<'u> {
 impl Key {
     /// The key of the request in `s`, which keeps a key that is no part of the head.
     pub(super) fn of(spec: &Upstream, s: &mut Scratch, client: Client) -> Self {
-        let hashes = matches!(
-            spec.policy.kind,
-            PolicyKind::RingHash | PolicyKind::Maglev | PolicyKind::Rendezvous
-        );
-        if !hashes {
+        if !spec.policy.kind.hashes() {
             return Self::None;
         }
         let buf = s.inbound.filled();

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
-use crate::config::{Retry, Serves};
+use crate::config::{ProxyVersion, Retry, Serves, TcpSpec};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
 use crate::telemetry::reason::Reason;
@@ -59,12 +59,6 @@ pub(super) struct Joined {
     exchange: FlowExchange,
 }
 
-/// What `passthrough` and `detect` of HTTP listeners have: an hour is what TCP listeners have too.
-const IDLE: Nanos = 3600 * 1_000_000_000;
-
-/// Time for an answer that is computed once the request has ended.
-const HALF_CLOSE: Nanos = 300 * 1_000_000_000;
-
 /// Connects a client with an endpoint; `None` = it is over.
 pub(super) async fn connect(
     mut conn: Conn,
@@ -74,7 +68,9 @@ pub(super) async fn connect(
 ) -> Option<Box<Joined>> {
     let now = worker.clock.now();
     let mut x = FlowExchange::begin(listener, Transport::Tcp, conn.peer, now);
-    if let Some(name) = &passage.name {
+    if let Some(name) = &passage.name
+        && passage.upstream.spec.send_proxy_protocol == Some(ProxyVersion::V2)
+    {
         tell_name(&mut conn, name);
     }
     x.name = passage.name;
@@ -241,7 +237,11 @@ impl Joined {
                 tcp.idle_timeout.map_or(Nanos::MAX, nanos),
                 nanos(tcp.half_close_timeout),
             ),
-            Serves::Http | Serves::Udp(_) => (IDLE, HALF_CLOSE),
+            // What `passthrough` and `detect` of HTTP listeners have.
+            Serves::Http | Serves::Udp(_) => (
+                nanos(TcpSpec::IDLE_TIMEOUT),
+                nanos(TcpSpec::HALF_CLOSE_TIMEOUT),
+            ),
         };
         let patience = Patience { idle, half_closed };
         let up = Pump::new(first_bytes(&conn, &exchange.listener, start, worker), start);

@@ -68,6 +68,29 @@ impl HostKey {
     }
 }
 
+// === impl HostPattern ===
+
+impl HostPattern {
+    /// Whether `host` is one of its names, as the table finds them: without regard to case and a final dot.
+    pub fn covers(&self, host: &str) -> bool {
+        let host = without_dot(host);
+        match self {
+            Self::Exact(name) => without_dot(name).eq_ignore_ascii_case(host),
+            Self::Wildcard(suffix) => {
+                let suffix = without_dot(suffix).as_bytes();
+                let split = host.len().checked_sub(suffix.len());
+                let split = split.map(|at| host.as_bytes().split_at(at));
+                // One label or more in front of the dot.
+                let has_labels = |front: &[u8]| front.len() > 1 && front.ends_with(b".");
+                suffix.is_empty()
+                    || split.is_some_and(|(front, rest)| {
+                        has_labels(front) && rest.eq_ignore_ascii_case(suffix)
+                    })
+            }
+        }
+    }
+}
+
 // === impl HostTable ===
 
 impl HostTable {
@@ -173,6 +196,32 @@ mod tests {
 
     fn exact(name: &str) -> HostPattern {
         HostPattern::Exact(name.into())
+    }
+
+    #[test]
+    fn one_pattern_covers_what_a_table_of_it_finds() {
+        let names = [
+            "a.test",
+            "A.TEST.",
+            "b.a.test",
+            "c.b.A.test.",
+            ".a.test",
+            "xa.test",
+            "test",
+            "",
+        ];
+        for pattern in [
+            exact("a.test"),
+            exact("A.test."),
+            wildcard("a.test"),
+            wildcard(""),
+        ] {
+            let table = table(std::slice::from_ref(&pattern));
+            for host in names {
+                let found = !buckets(&table, host).is_empty();
+                assert_eq!(pattern.covers(host), found, "{pattern:?} {host}");
+            }
+        }
     }
 
     fn wildcard(name: &str) -> HostPattern {

@@ -270,15 +270,15 @@ fn layer4(
     upstreams: &HashMap<Name, &Arc<Upstream>>,
     seed: u64,
 ) -> Layer4 {
-    let (upstream, rate_limits) = match &listener.serves {
-        Serves::Http => (None, &[][..]),
-        Serves::Tcp(tcp) => (tcp.upstream.as_ref(), &tcp.rate_limits[..]),
-        Serves::Udp(udp) => (Some(&udp.upstream), &udp.rate_limits[..]),
+    let rate_limits = match &listener.serves {
+        Serves::Http => &[][..],
+        Serves::Tcp(tcp) => &tcp.rate_limits,
+        Serves::Udp(udp) => &udp.rate_limits,
     };
     let other = listener.detect.as_ref().and_then(|d| d.other.as_ref());
     let old_limits = old.and_then(|old| old.layer4.limits.as_ref());
     Layer4 {
-        upstream: upstream.map(|name| find(name, upstreams)),
+        upstream: listener.serves.upstream().map(|name| find(name, upstreams)),
         passthrough: listener
             .passthrough
             .iter()

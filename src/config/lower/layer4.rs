@@ -209,11 +209,8 @@ pub(super) fn tcp<'a>(table: &Table<'a>, others: bool) -> (TcpSpec, Option<Refer
     }
     let mut spec = TcpSpec {
         upstream: upstream.as_ref().map(|name| name.value.clone()),
-        // An hour: databases and shells are silent for long, and keep-alives of the system (two hours
-        // until the first) find dead peers too late to be of help.
-        idle_timeout: Some(Duration::from_secs(3600)),
-        // As long as Linux waits in FIN_WAIT_2 for ends that nobody reads, five times.
-        half_close_timeout: Duration::from_secs(300),
+        idle_timeout: Some(TcpSpec::IDLE_TIMEOUT),
+        half_close_timeout: TcpSpec::HALF_CLOSE_TIMEOUT,
         rate_limits: limits::rate_limits(table, limits::Of::Listener),
     };
     if let Some(node) = table.get("idle_timeout") {

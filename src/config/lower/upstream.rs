@@ -301,10 +301,7 @@ fn balance(upstream: &Table<'_>) -> (Policy, HashKey) {
     };
     let known = table.require("policy").and_then(kind);
     policy.kind = known.unwrap_or(policy.kind);
-    let hashes = matches!(
-        policy.kind,
-        PolicyKind::RingHash | PolicyKind::Maglev | PolicyKind::Rendezvous
-    );
+    let hashes = policy.kind.hashes();
     let only_hash = |node: Node<'_>| {
         if known.is_some() && !hashes {
             let message = format!("`{}` works with hash policies only", node.key);

@@ -11,8 +11,7 @@ use socket2::SockRef;
 
 use super::{Entry, HandoverError, Kind, Manifest};
 use crate::base::addr::BindAddr;
-use crate::listener::datagram;
-use crate::listener::socket::{BindError, Bound, FileOwner, adopt_ip, adopt_unix};
+use crate::listener::socket::{BindError, Bound, Carrier, FileOwner, adopt_ip, adopt_unix};
 
 /// Sockets to be taken in the place of new ones. What nobody takes is closed when this is dropped.
 ///
@@ -164,10 +163,13 @@ impl Inherited {
             Origin::Predecessor { .. } => FileOwner::Isobar,
         };
         let bound = match taken.local {
-            Local::Ip(local) if kind == Kind::Udp => {
-                datagram::adopt(local, taken.descriptors, workers)
+            Local::Ip(local) => {
+                let carrier = match kind {
+                    Kind::Udp => Carrier::Udp,
+                    _ => Carrier::Tcp,
+                };
+                adopt_ip(carrier, local, taken.descriptors, workers)
             }
-            Local::Ip(local) => adopt_ip(local, taken.descriptors, workers),
             Local::Unix(path) => adopt_unix(path, owner, taken.descriptors, workers),
         };
         Some(bound.map_err(|source| BindError::Io {
