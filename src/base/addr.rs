@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BindAddr {
@@ -16,7 +18,7 @@ pub enum BindAddr {
 }
 
 /// Where an endpoint is: an address that needs no look-up (names come with discovery).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EndpointAddr {
     /// An IP address and port.
     Ip(SocketAddr),

@@ -35,6 +35,60 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// By name, in file order.
     pub upstreams: Vec<Upstream>,
+    /// The peers that this process acts as one with.
+    pub fleet: Option<Arc<Fleet>>,
+}
+
+/// `[fleet]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fleet {
+    /// Peers of other names are not listened to.
+    pub name: Name,
+    /// UDP for gossip and TCP for comparing, on one port number.
+    pub bind: SocketAddr,
+    /// Where peers reach this one; `None` = at `bind`, which then is no wildcard.
+    pub advertise: Option<SocketAddr>,
+    /// Whom to ask for the others.
+    pub seeds: Vec<Seed>,
+    /// The keyring: the first line encrypts, the others are accepted.
+    pub secret_file: PathBuf,
+    /// Where this peer's identity and what it knows are kept; `None` = nowhere: it is a new peer after each start.
+    pub state_dir: Option<PathBuf>,
+    /// Where this peer stands.
+    pub zone: Option<Name>,
+    /// How many peers check each endpoint; 0 = everybody checks for itself.
+    pub probers: u32,
+    /// The share of an upstream's endpoints that the facts of one peer may take away.
+    pub max_remove: f64,
+    /// How far the clock of a peer may be off before it is not believed.
+    pub max_clock_skew: Duration,
+    /// Where endpoints register themselves.
+    pub register: Option<Register>,
+}
+
+/// `fleet.seeds`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// One peer.
+    Addr(SocketAddr),
+    /// `"dns:isobar.internal:7946"`: every address of the name, asked for again while peers are missing.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port of all of them.
+        port: u16,
+    },
+}
+
+/// `fleet.register`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// The address that it is served at, over HTTP.
+    pub bind: SocketAddr,
+    /// The tokens that endpoints show, one a line: any of them will do.
+    pub token_file: PathBuf,
+    /// The longest `ttl` that an endpoint may ask for.
+    pub max_ttl: Duration,
 }
 
 /// `[process]`

@@ -41,6 +41,7 @@ pub fn effective(config: &Config) -> Table {
         listeners,
         routes,
         upstreams,
+        fleet: _,
     } = config;
     let shorthands = shorthands(config);
     let explicit = routes.len() - shorthands.len();

@@ -65,6 +65,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
             .chain(shorthands)
             .collect(),
         upstreams: upstreams.into_iter().map(|u| u.upstream).collect(),
+        fleet: None,
     };
     let shadowed = if sound {
         shadowed_routes(&config)
