@@ -13,4 +13,5 @@
 pub mod fact;
 pub mod id;
 pub mod push;
+pub mod seal;
 pub mod stamp;
