@@ -12,6 +12,7 @@
 
 pub mod fact;
 pub mod id;
+pub mod membership;
 pub mod push;
 pub mod seal;
 pub mod stamp;
