@@ -10,6 +10,7 @@
 //! ([`fact`]). New facts are pushed to a few peers a round, and what that misses is found by comparing digests
 //! over TCP.
 
+pub mod duty;
 pub mod fact;
 pub mod id;
 pub mod membership;

@@ -20,7 +20,7 @@ use crate::config::{self, Config, Name, OnDown};
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
-use crate::health::checker::{Ask, Target, Targets, Verdict};
+use crate::health::checker::{Ask, Found, Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -463,19 +463,27 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
-        verdict.endpoint.set_since(Since {
-            at_unix_ms: now,
-            why: verdict.why.clone(),
-        });
+        let (cause, why) = match &verdict.by {
+            Found::Fleet(peers) => {
+                let why = format!("{} (found by {peers})", verdict.why);
+                let peers = peers.clone();
+                (Cause::Fleet { peers }, why)
+            }
+            Found::Here => (Cause::Probe, verdict.why.clone()),
+        };
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
             self.ejections.pardon(&verdict.endpoint, self.clock.now());
         }
         let (from, to) = (before.as_str(), verdict.health.as_str());
         let text = format!(
-            "endpoint {} of upstream `{}`: {from} -> {to}: {}",
-            verdict.endpoint.name, verdict.upstream, verdict.why
+            "endpoint {} of upstream `{}`: {from} -> {to}: {why}",
+            verdict.endpoint.name, verdict.upstream
         );
+        verdict.endpoint.set_since(Since {
+            at_unix_ms: now,
+            why,
+        });
         match verdict.health {
             Health::Down => tracing::warn!("{text}"),
             Health::Unchecked | Health::Up => tracing::info!("{text}"),
@@ -486,7 +494,7 @@ impl Live {
             from: from.to_owned(),
             to: to.to_owned(),
         };
-        self.timeline.record(now, Cause::Probe, what, text);
+        self.timeline.record(now, cause, what, text);
         true
     }
 
