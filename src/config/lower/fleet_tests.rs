@@ -70,7 +70,7 @@ fn it_has_quiet_defaults() {
 fn what_is_said_of_the_process_holds_unless_the_fleet_says_otherwise() {
     let of = |keys: &str| {
         let before = "[process]\nstate_dir = '/p'\nzone = 'b'";
-        let keys = format!("name = 'edge'\nbind = '10.0.0.5:1'\n{keys}");
+        let keys = format!("name = 'edge'\nbind = '10.0.0.5:7946'\n{keys}");
         let loaded = loaded(before, &keys).unwrap_or_else(|p| panic!("{p}"));
         assert_eq!(loaded.warnings, []);
         let fleet = loaded.config.fleet.unwrap();
@@ -300,7 +300,7 @@ fn numbers_have_bounds() {
         );
     }
     assert_eq!(
-        fleet("bind = '10.0.0.5:1'\nguard.max_remove = '1%'").max_remove,
+        fleet("bind = '10.0.0.5:7946'\nguard.max_remove = '1%'").max_remove,
         0.01
     );
 }
