@@ -12,4 +12,5 @@
 
 pub mod fact;
 pub mod id;
+pub mod seal;
 pub mod stamp;
