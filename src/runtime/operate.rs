@@ -472,6 +472,7 @@ impl Operations {
 fn restart(object: &Object, field: &FieldChange) -> String {
     let table = match object {
         Object::Admin => "admin",
+        Object::Fleet => "fleet",
         Object::Log => "log",
         _ => "process",
     };
@@ -493,6 +494,7 @@ fn plan(live: &Live, loaded: &Loaded) -> PlanView {
         | Object::Process
         | Object::Admin
         | Object::Log
+        | Object::Fleet
         | Object::RouteOrder
         | Object::Route { .. } => None,
     });

@@ -1,6 +1,6 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
-//! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
+//! One file a table: `process` (process, admin, log, defaults), `fleet`, `listener`, `route`, `upstream`;
 //! `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
 //! and to upstreams; `matchers`, `actions`, `headers`, `retry` and `limits` to routes; `endpoints`,
 //! `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and `health` to upstreams; `address`
@@ -18,6 +18,9 @@ mod check_tls;
 mod endpoints;
 mod first_bytes;
 mod fit;
+mod fleet;
+#[cfg(test)]
+mod fleet_tests;
 mod headers;
 mod health;
 mod http2;
@@ -84,13 +87,13 @@ pub(super) fn lower(sources: &[Source], report: &Report, port_zero: PortZero) ->
         let at = source.at(0..0);
         let what = "the top level".to_owned();
         let root = Table::new(report, at, what, "", document.get_ref());
+        root.known_as(fleet::TABLE_ALIASES);
         root.get("include");
         if index == 0 {
             main = process::lower(&root, port_zero);
         } else {
             process::refuse(&root);
         }
-        root.later("fleet", "a fleet of peers comes in a later version");
         each(&root, "listeners", |name, node| {
             draft
                 .listeners
