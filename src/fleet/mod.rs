@@ -14,6 +14,18 @@ pub mod duty;
 pub mod fact;
 pub mod id;
 pub mod membership;
+pub mod peer;
 pub mod push;
 pub mod seal;
 pub mod stamp;
+
+use crate::base::clock::Nanos;
+
+/// The time, as the clocks of one machine have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since an arbitrary moment: it only goes forward, and evenly.
+    pub now: Nanos,
+    /// Milliseconds since 1970: it may be wrong, or be set.
+    pub unix_ms: u64,
+}
