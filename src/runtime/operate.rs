@@ -26,8 +26,9 @@ use crate::upstream::{Health, Members, Upstream};
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    CertificateView, ConfigView, EjectedView, EndpointView, FailureView, LastCheckView,
-    LeavingView, ListenerView, Observed, SinceView, Status, UpstreamSummary, UpstreamView,
+    CertificateView, ConfigView, EjectedView, EndpointView, FailureView, FleetDiffView, FleetView,
+    LastCheckView, LeavingView, ListenerView, MemberView, Observed, SinceView, Status,
+    UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -125,6 +126,30 @@ pub enum OrderError {
     /// An embedding program does not follow orders.
     #[error("the program that embeds this server does not take this order")]
     NotTaken,
+}
+
+/// Why two peers cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FleetDiffError {
+    /// The server asked is no peer.
+    #[error("this server has no [fleet]")]
+    NoFleet,
+    /// It is the peer that is asked itself.
+    #[error("`{0}` is this peer itself")]
+    Own(String),
+    /// Nobody of this name.
+    #[error("there is no peer `{0}`; `isobar fleet members` shows them")]
+    UnknownPeer(String),
+    /// It does not answer.
+    #[error("peer {peer} at {address} does not answer: {why}")]
+    Unreached {
+        /// Who.
+        peer: String,
+        /// Where.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
 }
 
 /// What [`Operations::new`] needs.
@@ -382,6 +407,25 @@ impl Operations {
     /// What cannot be, or cannot be saved; nothing has changed.
     pub fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         self.live().change(change)
+    }
+
+    /// The fleet as this peer knows it; `None` = this server has no `[fleet]`.
+    pub fn fleet_status(&self) -> Option<FleetView> {
+        None
+    }
+
+    /// The peers of the fleet, this one first; `None` = this server has no `[fleet]`.
+    pub fn fleet_members(&self) -> Option<Vec<MemberView>> {
+        None
+    }
+
+    /// What this peer and another, named by its id or its address, know differently. Asks the other.
+    ///
+    /// # Errors
+    /// There is no fleet, no such peer, or no answer.
+    pub fn fleet_diff(&self, peer: &str) -> Result<FleetDiffView, FleetDiffError> {
+        let _ = peer;
+        Err(FleetDiffError::NoFleet)
     }
 
     /// What happened after event `since`, at most `limit` events.
