@@ -13,3 +13,4 @@
 pub mod fact;
 pub mod id;
 pub mod stamp;
+pub mod standing;
