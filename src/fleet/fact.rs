@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
 use crate::upstream::overrides::By;
+// What can be said of an endpoint, and the words for it: facts speak the language of operators.
+pub use crate::upstream::overrides::{Field as Part, Word};
 
 use super::id::PeerId;
 use super::stamp::Stamp;
@@ -63,17 +65,6 @@ pub enum Key {
     },
 }
 
-/// What can be said of an endpoint, each by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Part {
-    /// That it joins or leaves.
-    Member,
-    /// That it drains or is disabled.
-    State,
-    /// Its weight.
-    Weight,
-}
-
 /// What is so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
@@ -107,21 +98,6 @@ pub enum Value {
         /// What was found, for people; at most [`MAX_WHY`] bytes.
         why: String,
     },
-}
-
-/// What an operator says; which of them fit which [`Part`] is clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Word {
-    /// It joins, with this weight.
-    Joins(u32),
-    /// It leaves, though the file lists it.
-    Leaves,
-    /// It drains.
-    Drain,
-    /// It gets nothing.
-    Disable,
-    /// It has this weight.
-    Weight(u32),
 }
 
 /// What a peer says of itself.

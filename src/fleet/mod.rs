@@ -18,6 +18,7 @@ pub mod peer;
 pub mod push;
 pub mod seal;
 pub mod stamp;
+pub mod standing;
 
 use crate::base::clock::Nanos;
 

@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    By, MAX_ENTRIES, MAX_OWNER, MAX_REASON, MAX_WEIGHT, OperatorLayer, Overrides, Part, address,
-};
+use super::{MAX_ENTRIES, MAX_WEIGHT, OperatorLayer, Overrides, Part, address, is_bounded};
 
 const FILE: &str = "overrides.json";
 
@@ -278,10 +276,10 @@ impl Saved {
                 {
                     return Err(wrong(&format!("a weight above {MAX_WEIGHT}")));
                 }
-                let Some(entry) = layer.into_entry() else {
+                let Some(parts) = layer.into_parts() else {
                     return Err(wrong("says nothing, or contradicts itself"));
                 };
-                if let Some((part, _)) = entry.parts().find(|(_, by)| !is_bounded(by)) {
+                if let Some((part, _)) = parts.said().find(|(_, by)| !is_bounded(by)) {
                     return Err(wrong(match part {
                         Part::Added => "`added` has an owner or reason that cannot be",
                         Part::Removed => "`removed` has an owner or reason that cannot be",
@@ -289,7 +287,7 @@ impl Saved {
                         Part::Weight => "`weight` has an owner or reason that cannot be",
                     }));
                 }
-                overrides.put(&name, &addr, Some(entry));
+                overrides.put(&name, &addr, parts);
             }
         }
         Ok(overrides)
@@ -300,7 +298,7 @@ impl From<&Overrides> for Saved {
     fn from(overrides: &Overrides) -> Self {
         let upstreams = overrides.upstreams.iter().map(|(name, endpoints)| {
             let endpoints = endpoints.iter();
-            let endpoints = endpoints.map(|(addr, entry)| (addr.to_string(), entry.layer()));
+            let endpoints = endpoints.map(|(addr, parts)| (addr.to_string(), parts.layer()));
             (name.to_string(), endpoints.collect())
         });
         Self {
@@ -308,9 +306,4 @@ impl From<&Overrides> for Saved {
             upstreams: upstreams.collect(),
         }
     }
-}
-
-fn is_bounded(by: &By) -> bool {
-    let is_text = |text: &str, max| text.len() <= max && !text.contains(char::is_control);
-    !by.owner.is_empty() && is_text(&by.owner, MAX_OWNER) && is_text(&by.reason, MAX_REASON)
 }
