@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
 use crate::config::Name;
@@ -160,7 +159,6 @@ pub struct Peer {
     streams: Streams,
     rng: Rng,
     max_clock_skew: Duration,
-    about: About,
     contacts: HashMap<PeerId, Contact>,
     /// Those who are there, and since when; without this peer.
     live: BTreeMap<PeerId, (Identity, Nanos)>,
@@ -258,8 +256,8 @@ impl Peer {
     }
 
     /// Whom it may ask for the others.
-    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Nanos) {
-        self.membership.set_seeds(seeds, now);
+    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Now) {
+        self.membership.set_seeds(seeds, now.now);
         self.after_membership(now);
     }
 

@@ -10,7 +10,7 @@ use crate::config::{self, Name};
 use crate::fleet::Now;
 use crate::fleet::fact::{Fact, Key, Value};
 use crate::fleet::facts::Flaw;
-use crate::fleet::standing::{Brake, Full, Leases, Renewal, Sight, Terms, told};
+use crate::fleet::standing::{Brake, Full, Renewal, Sight, Terms, told};
 use crate::upstream::overrides::Told;
 
 use super::Peer;

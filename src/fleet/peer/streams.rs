@@ -137,7 +137,11 @@ impl Peer {
             *self.counts.refused.entry("clock").or_default() += 1;
             return self.end(id, false);
         }
-        let sent = step.send.iter().map(Message::facts).sum::<usize>();
+        let facts = |message: &Message| match message {
+            Message::Facts { facts, .. } => facts.len(),
+            Message::Groups { .. } | Message::Same | Message::Buckets { .. } => 0,
+        };
+        let sent = step.send.iter().map(facts).sum::<usize>();
         if let Some(stream) = self.streams.open.get_mut(&id) {
             stream.facts.0 += sent;
             stream.facts.1 += step.received.len();

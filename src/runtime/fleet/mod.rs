@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -39,7 +39,7 @@ use crate::upstream::overrides::{Changed, Told};
 use super::live::Live;
 use stream::{Event, Link, OUTBOX};
 
-pub use start::{Begun, FleetError, Sockets, advertised, begin, keyring};
+pub use start::{Begun, FleetError, Sockets, advertised, begin};
 
 /// This process in its fleet; clones are the same one.
 #[derive(Clone, Debug)]

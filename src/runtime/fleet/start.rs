@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
@@ -11,7 +10,6 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::base::clock::Clock;
 use crate::base::hash::hash;
-use crate::config::secret::{self, SecretError};
 use crate::config::{self, Seed};
 use crate::fleet::Now;
 use crate::fleet::fact::About;
@@ -19,9 +17,9 @@ use crate::fleet::facts::Facts;
 use crate::fleet::facts::snapshot::{self, LoadError, Loaded};
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{Peer, Settings};
-use crate::fleet::seal::Keyring;
 use crate::health::duty::Duty;
 
+use super::super::fleet_keys::{FleetKeyError, keyring};
 use super::{AT_ONCE, Fleet, Orders, Shared, State, random};
 
 /// The sockets of a peer, bound.
@@ -57,20 +55,9 @@ pub enum FleetError {
     )]
     Nowhere,
     /// The secret cannot be read.
-    #[error("the secret of the fleet in {}: {source}", .path.display())]
-    Secret {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: Unreadable,
-    },
+    #[error(transparent)]
+    Secret(#[from] FleetKeyError),
 }
-
-/// What is wrong with a file of secrets.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Unreadable(#[source] SecretError);
 
 /// What a peer begins with.
 #[derive(Debug)]
@@ -81,19 +68,6 @@ pub struct Begun {
     pub orders: Orders,
     /// It knows nothing of before, and nothing was lost: what operators said until now is the fleet's too.
     pub is_fresh: bool,
-}
-
-/// The secrets of the fleet.
-///
-/// # Errors
-/// [`FleetError::Secret`].
-pub fn keyring(spec: &config::Fleet) -> Result<Keyring, FleetError> {
-    let secrets = secret::read(&spec.secret_file).map_err(|source| FleetError::Secret {
-        path: spec.secret_file.clone(),
-        source: Unreadable(source),
-    })?;
-    let secrets = secrets.into_iter().map(secret::Secret::into_bytes);
-    Ok(Keyring::new(&spec.name, secrets).expect("invariant: secret::read gives at least one, of at least 16 bytes"))
 }
 
 /// A peer as `spec` says, with what it knew when it last ran. Blocks for its files.

@@ -107,7 +107,7 @@ impl Live {
             Some(Verdict {
                 upstream: ruled.upstream.clone(),
                 endpoint: endpoint.clone(),
-                health: ruled.health()?,
+                health: ruled.ruling.health()?,
                 why: ruled.why.clone(),
                 by: Found::Fleet(ruled.peers()),
             })
