@@ -11,5 +11,6 @@
 //! over TCP.
 
 pub mod fact;
+pub mod facts;
 pub mod id;
 pub mod stamp;
