@@ -4,6 +4,7 @@
 //! key the later one holds, wherever and in whatever order they are heard. What holds no more is said too
 //! ([`Value::Gone`]), and kept for a day, so that who was away does not bring it back.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -153,6 +154,26 @@ impl Key {
             Self::Vote { prober, .. } => Some(*prober),
             Self::Override { .. } => None,
         }
+    }
+}
+
+/// `registration at 0123456789abcdef of upstream app, endpoint 10.0.0.1:80`
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => return write!(f, "peer {peer}"),
+            Self::Registration { registrar, .. } => write!(f, "registration at {registrar}")?,
+            Self::Override { part, .. } => f.write_str(match part {
+                Part::Member => "membership",
+                Part::State => "state",
+                Part::Weight => "weight",
+            })?,
+            Self::Vote { prober, .. } => write!(f, "vote of {prober}")?,
+        }
+        if let (Some(upstream), Some(endpoint)) = (self.upstream(), self.endpoint()) {
+            write!(f, " of upstream {upstream}, endpoint {endpoint}")?;
+        }
+        Ok(())
     }
 }
 

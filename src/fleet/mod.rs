@@ -12,6 +12,7 @@
 
 pub mod duty;
 pub mod fact;
+pub mod facts;
 pub mod id;
 pub mod membership;
 pub mod peer;

@@ -118,22 +118,7 @@ fn speaks_of(verb: Verb) -> &'static [Field] {
 
 /// The bounds of a change, before anybody asks what it is about.
 fn check(change: &Change, now_unix_ms: u64) -> Result<(), Refused> {
-    if change.owner.is_empty() {
-        return Err(Refused::NoOwner);
-    }
-    for (what, text, max) in [
-        ("owner", &change.owner, MAX_OWNER),
-        ("reason", &change.reason, MAX_REASON),
-    ] {
-        if text.len() > max {
-            let bytes = text.len();
-            return Err(Refused::TooLong { what, bytes });
-        }
-        // They are shown on terminals and in logs, one line each.
-        if text.contains(char::is_control) {
-            return Err(Refused::ControlCharacter { what });
-        }
-    }
+    check_texts(&change.owner, &change.reason)?;
     if let Some(expires_unix_ms) = change.expires_unix_ms
         && expires_unix_ms <= now_unix_ms
     {
@@ -147,6 +132,24 @@ fn check(change: &Change, now_unix_ms: u64) -> Result<(), Refused> {
     };
     if w > MAX_WEIGHT {
         return Err(Refused::Weight { weight: w });
+    }
+    Ok(())
+}
+
+/// The bounds of what an operator writes.
+pub(super) fn check_texts(owner: &str, reason: &str) -> Result<(), Refused> {
+    if owner.is_empty() {
+        return Err(Refused::NoOwner);
+    }
+    for (what, text, max) in [("owner", owner, MAX_OWNER), ("reason", reason, MAX_REASON)] {
+        if text.len() > max {
+            let bytes = text.len();
+            return Err(Refused::TooLong { what, bytes });
+        }
+        // They are shown on terminals and in logs, one line each.
+        if text.contains(char::is_control) {
+            return Err(Refused::ControlCharacter { what });
+        }
     }
     Ok(())
 }

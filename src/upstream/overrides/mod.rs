@@ -210,7 +210,7 @@ pub fn address(text: &str) -> Result<EndpointAddr, Refused> {
 
 /// Whether an endpoint can have this address: the rules of the file, and that its text leads back to
 /// it (a path that is not UTF-8 would be another one after a restart).
-fn is_usable(addr: &EndpointAddr) -> bool {
+pub fn is_usable(addr: &EndpointAddr) -> bool {
     /// `sun_path` has 108 bytes and ends with a NUL (unix(7)).
     const MAX_UNIX_PATH: usize = 107;
     match addr {
@@ -267,6 +267,14 @@ impl fmt::Display for By {
 }
 
 impl By {
+    /// Whether an operator can have said it: somebody has, and the texts are within their bounds.
+    ///
+    /// # Errors
+    /// [`Refused::NoOwner`], [`Refused::TooLong`], [`Refused::ControlCharacter`].
+    pub fn check(&self) -> Result<(), Refused> {
+        apply::check_texts(&self.owner, &self.reason)
+    }
+
     fn has_expired(&self, now_unix_ms: u64) -> bool {
         self.expires_unix_ms.is_some_and(|end| end <= now_unix_ms)
     }
