@@ -13,4 +13,6 @@
 pub mod fact;
 pub mod id;
 pub mod membership;
+#[cfg(test)]
+pub(crate) mod sim;
 pub mod stamp;
