@@ -18,6 +18,8 @@ pub mod membership;
 pub mod peer;
 pub mod push;
 pub mod seal;
+#[cfg(test)]
+pub(crate) mod sim;
 pub mod stamp;
 pub mod standing;
 

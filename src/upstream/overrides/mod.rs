@@ -374,6 +374,12 @@ impl Overrides {
         self.upstreams.is_empty()
     }
 
+    /// The endpoints of which something is said.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Name, &EndpointAddr)> {
+        let upstreams = self.upstreams.iter();
+        upstreams.flat_map(|(name, endpoints)| endpoints.keys().map(move |addr| (name, addr)))
+    }
+
     /// What is said of one endpoint.
     pub fn of(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<OperatorLayer> {
         self.entry(upstream, endpoint).map(Parts::layer)
