@@ -177,6 +177,30 @@ impl fmt::Display for Key {
     }
 }
 
+// === impl Value ===
+
+/// `drain (uid:0: kernel update)`, `fails: connect failed`, `nothing any more`: what two peers know differently.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("nothing any more"),
+            Self::Peer(about) => write!(f, "version {}", about.version),
+            Self::Registered { weight, ttl_ms, .. } => {
+                write!(f, "registered with weight {weight} for {} s", ttl_ms / 1000)
+            }
+            Self::Said { word, by } => {
+                write!(f, "{word} ({}", by.owner)?;
+                if !by.reason.is_empty() {
+                    write!(f, ": {}", by.reason)?;
+                }
+                f.write_str(")")
+            }
+            Self::Vote { passed: true, .. } => f.write_str("passes"),
+            Self::Vote { passed: false, why, .. } => write!(f, "fails: {why}"),
+        }
+    }
+}
+
 /// [`By`] as a row of fields: its own form leaves fields out, which this encoding cannot tell.
 mod wire_by {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

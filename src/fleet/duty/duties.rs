@@ -196,6 +196,16 @@ impl Duties {
         voted.count()
     }
 
+    /// How many endpoints are checked.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     fn place(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<usize> {
         self.index.get(upstream)?.get(endpoint).copied()
     }

@@ -114,14 +114,10 @@ pub struct Contact {
 /// What it has counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Bytes of datagrams sent, without headers of IP and UDP: membership, facts.
-    pub sent: [u64; 2],
-    /// Bytes received, likewise.
-    pub received: [u64; 2],
-    /// Bytes sent on streams, without what seals them.
-    pub sent_on_streams: u64,
-    /// Bytes received on streams, likewise.
-    pub received_on_streams: u64,
+    /// What was sent, without headers of IP, UDP and TCP: membership, facts, streams.
+    pub sent: [Count; 3],
+    /// What was received and understood, likewise.
+    pub received: [Count; 3],
     /// Datagrams refused, by why.
     pub refused: BTreeMap<&'static str, u64>,
     /// Facts refused, by why.
@@ -134,8 +130,17 @@ pub struct Counts {
     pub unsynced: u64,
     /// How long this process stood still, in all.
     pub stalled: Nanos,
-    /// How old the last fact was when it came here, in milliseconds.
-    pub lag_ms: u64,
+    /// How old the last fact was when it came here, in milliseconds; `None` = none has come.
+    pub lag_ms: Option<u64>,
+}
+
+/// What went one way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    /// Bytes.
+    pub bytes: u64,
+    /// Datagrams, or messages of streams.
+    pub messages: u64,
 }
 
 /// A peer.
@@ -163,7 +168,7 @@ pub struct Peer {
     /// Those who are there, and since when; without this peer.
     live: BTreeMap<PeerId, (Identity, Nanos)>,
     /// Those who are not, and since when this peer knows.
-    gone: BTreeMap<PeerId, Nanos>,
+    gone: BTreeMap<PeerId, (Identity, Nanos)>,
     next_push: Nanos,
     next_sync: Nanos,
     /// Whom to compare with then.
@@ -195,6 +200,18 @@ const STALL: Duration = Duration::from_secs(1);
 
 /// Contacts remembered beside those of members.
 const MAX_CONTACTS: usize = 4096;
+
+/// Where the traffic of streams is counted.
+const STREAMS: usize = 2;
+
+// === impl Count ===
+
+impl Count {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.messages += 1;
+    }
+}
 
 // === impl Peer ===
 
@@ -293,7 +310,7 @@ impl Peer {
     }
 
     /// Those that are not there, and since when it knows.
-    pub fn gone(&self) -> &BTreeMap<PeerId, Nanos> {
+    pub fn gone(&self) -> &BTreeMap<PeerId, (Identity, Nanos)> {
         &self.gone
     }
 
@@ -393,7 +410,7 @@ impl Peer {
         };
         let skew_ms = self.hear_from(opened.sender, opened.unix_ms, now);
         let kind = opened.kind as usize - 1;
-        self.counts.received[kind] += bytes.len() as u64;
+        self.counts.received[kind].add(bytes.len());
         match opened.kind {
             Kind::Membership => {
                 if self.membership.datagram(&opened.payload, now.now).is_err() {
@@ -452,6 +469,8 @@ impl Peer {
         self.look_again(now.now);
         if now.now >= self.next_chores {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
+            let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
+            self.gone.retain(|_, (_, since)| *since >= forgotten);
             let (me, live) = (self.me, &self.live);
             self.facts
                 .collect(now.unix_ms, |peer| peer == me || live.contains_key(&peer));
@@ -510,7 +529,7 @@ impl Peer {
         match self.facts.merge(fact.clone(), now.unix_ms) {
             Merged::New { .. } => {
                 self.counts.merged += 1;
-                self.counts.lag_ms = now.unix_ms.saturating_sub(stamp.unix_ms());
+                self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
                 self.lease(&fact, now.now);
                 self.note_news(&fact, now.now);
             }
@@ -570,7 +589,7 @@ impl Peer {
         let mut bytes = Vec::new();
         // It is short enough; a session that is used up after 2^64 datagrams has no more to say.
         if self.sealer.seal(kind, unix_ms, payload, &mut bytes).is_ok() {
-            self.counts.sent[kind as usize - 1] += bytes.len() as u64;
+            self.counts.sent[kind as usize - 1].add(bytes.len());
             self.out.push_back(Out::Datagram { to, bytes });
         }
     }
@@ -592,7 +611,7 @@ impl Peer {
                 }
                 membership::Out::Down { peer, .. } => {
                     self.live.remove(&peer.peer);
-                    self.gone.insert(peer.peer, now.now);
+                    self.gone.insert(peer.peer, (peer, now.now));
                     self.has_moved = true;
                 }
                 membership::Out::Rejoined(_) => {

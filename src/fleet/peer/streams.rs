@@ -9,7 +9,7 @@ use crate::fleet::facts::Comparison;
 use crate::fleet::facts::compare::{Aim, Difference, End, Message};
 use crate::fleet::id::PeerId;
 
-use super::{Out, Peer, SYNC_EVERY, SYNC_SOON};
+use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON};
 
 /// A stream of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,7 +114,7 @@ impl Peer {
 
     /// Takes a message of a stream.
     pub fn message(&mut self, id: StreamId, bytes: &[u8], now: Now) {
-        self.counts.received_on_streams += bytes.len() as u64;
+        self.counts.received[STREAMS].add(bytes.len());
         let Some(stream) = self.streams.open.get_mut(&id) else {
             return;
         };
@@ -176,12 +176,11 @@ impl Peer {
         Some(id)
     }
 
-    /// What a look has found; `Err` = it goes on, `Ok(None)` = it failed.
-    pub fn looked(&mut self, id: StreamId) -> Result<Option<Vec<Difference>>, ()> {
-        if self.streams.open.contains_key(&id) {
-            return Err(());
-        }
-        Ok(self.streams.looked.remove(&id).flatten())
+    /// What a look has found; `None` = it goes on, `Some(None)` = it failed.
+    #[expect(clippy::option_option, reason = "whether it is over, and what it found")]
+    pub fn looked(&mut self, id: StreamId) -> Option<Option<Vec<Difference>>> {
+        let is_over = !self.streams.open.contains_key(&id);
+        is_over.then(|| self.streams.looked.remove(&id).flatten())
     }
 
     /// Compares with somebody.
@@ -226,7 +225,7 @@ impl Peer {
     fn send_messages(&mut self, stream: StreamId, messages: &[Message], now: Now) {
         for message in messages {
             let bytes = [&now.unix_ms.to_be_bytes()[..], &message.encode()].concat();
-            self.counts.sent_on_streams += bytes.len() as u64;
+            self.counts.sent[STREAMS].add(bytes.len());
             self.out.push_back(Out::Message { stream, bytes });
         }
     }

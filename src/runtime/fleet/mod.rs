@@ -8,6 +8,7 @@
 //! Locks: `Live` first, then the peer; never the other way round.
 
 mod start;
+mod status;
 mod stream;
 
 use std::collections::{BTreeSet, HashMap};
@@ -62,6 +63,8 @@ struct State {
     keyring: Keyring,
     /// The digest of what was saved last, and when.
     saved: (u64, Nanos),
+    /// Who waits for what looks at other peers find.
+    looks: Vec<(StreamId, status::Look)>,
     /// A successor takes over: nothing is taken in, so that nothing is lost.
     is_frozen: bool,
 }
@@ -289,6 +292,7 @@ pub async fn run(
         }
         // 3 what it wants
         shell.act();
+        shell.fleet.answer_looks();
         // 4 what is new
         let is_busy = !hand_on(&shell.fleet, &live);
         if now.now >= next_save {

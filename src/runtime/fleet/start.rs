@@ -132,6 +132,7 @@ pub fn begin(spec: Arc<config::Fleet>, addr: SocketAddr, config: u64) -> Result<
         peer,
         keyring,
         saved: (0, 0),
+        looks: Vec::new(),
         is_frozen: false,
     };
     let shared = Shared {

@@ -215,6 +215,11 @@ impl Live {
         &self.overrides
     }
 
+    /// The peers that this process acts as one with.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
+    }
+
     /// What was removed and still runs.
     pub fn leaving(&self) -> &Leaving {
         &self.leaving
