@@ -51,6 +51,11 @@ pub struct Membership {
     /// The number of the last [`Due::Seek`], and how many in a row found nobody.
     seek: u64,
     in_vain: u32,
+    /// Until when it asks around who else is there, as long as that brings news; how many it knew when it last
+    /// asked, and how many times in a row there was no news.
+    curious_until: Nanos,
+    knew: usize,
+    no_news: usize,
     /// Who is down and when that is forgotten, the oldest first.
     downs: VecDeque<(Nanos, Identity)>,
     /// When this peer last took a new identity, and how many times in quick succession.
@@ -144,6 +149,13 @@ const SEEK_AT_FIRST: Duration = Duration::from_secs(1);
 const SEEK_ALONE: Duration = Duration::from_secs(5);
 const EAGER: u32 = 10;
 
+/// An answer names some [`NAMED`] others, drawn at random. A peer of a large fleet asks one after the other, for a
+/// minute at most, until as many as name everybody once, and four more, brought no news.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+const CURIOUS_FOR: Duration = Duration::from_secs(60);
+const NO_NEWS: usize = 4;
+const NAMED: usize = 48;
+
 /// Seeds that are asked at once.
 const SEEDS_AT_ONCE: usize = 4;
 
@@ -179,6 +191,9 @@ impl Membership {
             seeds: Vec::new(),
             seek: 0,
             in_vain: 0,
+            curious_until: now.saturating_add(nanos(CURIOUS_FOR)),
+            knew: 0,
+            no_news: 0,
             downs: VecDeque::new(),
             renewed_at: None,
             renewed_in_a_row: 0,
@@ -322,6 +337,7 @@ impl Membership {
     fn after(&mut self, now: Nanos) {
         let mut was_slandered = false;
         let mut is_idle = false;
+        let mut is_active = false;
         let me = self.me();
         for note in std::mem::take(&mut self.effects.notes) {
             match &note {
@@ -333,6 +349,7 @@ impl Membership {
                 }
                 OwnedNotification::Rejoin(_) => was_slandered = true,
                 OwnedNotification::Idle => is_idle = true,
+                OwnedNotification::Active => is_active = true,
                 _ => {}
             }
             self.view.note(&note);
@@ -343,6 +360,9 @@ impl Membership {
         if is_idle && !self.has_left {
             self.in_vain = 0;
             self.seek_in(Duration::ZERO, now);
+        }
+        if is_active && !self.has_left {
+            self.be_curious(now);
         }
         if was_slandered {
             self.come_back(now);
@@ -459,6 +479,24 @@ impl Membership {
         self.seek_in(after.mul_f64(jitter), now);
     }
 
+    fn is_curious(&mut self, now: Nanos) -> bool {
+        let knew = self.knew;
+        self.knew = self.len();
+        self.no_news = if self.knew > knew {
+            0
+        } else {
+            self.no_news + 1
+        };
+        now < self.curious_until && self.no_news < NO_NEWS + self.knew / NAMED
+    }
+
+    /// Whoever it knows now is not all there are.
+    fn be_curious(&mut self, now: Nanos) {
+        self.curious_until = now.saturating_add(nanos(CURIOUS_FOR));
+        self.no_news = 0;
+        self.seek_in(ASK_EVERY, now);
+    }
+
     fn seek_in(&mut self, after: Duration, now: Nanos) {
         self.seek += 1;
         self.timers.add(Due::Seek(self.seek), after, now);
@@ -492,15 +530,17 @@ const SHORTEST: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const SMALLEST: u32 = 8;
 
 fn config(size: u32, payload: NonZeroUsize) -> Config {
-    let size = NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN);
+    let of = |size: u32| Config::new_lan(NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN));
     Config {
         max_packet_size: payload,
+        // Who has just begun knows a few of many, and news cost nothing when there are none.
+        max_transmissions: of(size.max(1000)).max_transmissions,
         remove_down_after: Some(DOWN_FOR),
         periodic_announce_to_down_members: Some(PeriodicParams {
             frequency: KNOCK_EVERY,
             num_members: const { NonZeroUsize::new(2).unwrap() },
         }),
-        ..Config::new_lan(size)
+        ..of(size)
     }
 }
 
