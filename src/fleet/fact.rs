@@ -196,7 +196,9 @@ impl fmt::Display for Value {
                 f.write_str(")")
             }
             Self::Vote { passed: true, .. } => f.write_str("passes"),
-            Self::Vote { passed: false, why, .. } => write!(f, "fails: {why}"),
+            Self::Vote {
+                passed: false, why, ..
+            } => write!(f, "fails: {why}"),
         }
     }
 }

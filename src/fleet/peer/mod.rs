@@ -23,8 +23,8 @@ use crate::base::rng::Rng;
 use crate::config::Name;
 
 use super::Now;
-use super::fact::{About, Fact, GC_AFTER, Key, Value};
 use super::duty::Duties;
+use super::fact::{About, Fact, GC_AFTER, Key, Value};
 use super::facts::{Facts, Flaw, Merged, Quarantine};
 use super::id::PeerId;
 use super::membership::{self, Identity, Membership};
@@ -34,8 +34,8 @@ use super::stamp::HybridClock;
 use super::standing::{Brake, Leases, Orphans};
 
 pub use standing::NotRegistered;
-pub use streams::{StreamId, Synced};
 use streams::Streams;
+pub use streams::{StreamId, Synced};
 
 /// What makes a peer.
 #[derive(Debug)]
@@ -264,7 +264,12 @@ impl Peer {
         // What a process says of itself is in order.
         let _ = peer.say(Key::Peer(me), Value::Peer(settings.about), now);
         peer.news.upstreams = peer.facts.upstreams().cloned().collect();
-        let own: Vec<_> = peer.facts.iter().filter(|fact| fact.key.writer() == Some(me)).cloned().collect();
+        let own: Vec<_> = peer
+            .facts
+            .iter()
+            .filter(|fact| fact.key.writer() == Some(me))
+            .cloned()
+            .collect();
         for fact in &own {
             peer.lease(fact, now.now);
         }
@@ -446,7 +451,9 @@ impl Peer {
             }
         }
         let streams = self.streams.wake_at().into_iter();
-        streams.chain(self.membership.wake_at()).fold(at, Nanos::min)
+        streams
+            .chain(self.membership.wake_at())
+            .fold(at, Nanos::min)
     }
 
     /// Does what is due. Whoever drives it has handed it the datagrams first that wait in its socket.
@@ -492,10 +499,13 @@ impl Peer {
 
     /// Says again what only this peer may say and what it decided, so that nobody takes it for forgotten.
     fn refresh(&mut self, now: Now) {
-        let own = self.facts.iter().filter(|fact| {
-            fact.key.writer() == Some(self.me) && fact.value != Value::Gone
-        });
-        let own: Vec<_> = own.map(|fact| (fact.key.clone(), fact.value.clone())).collect();
+        let own = self
+            .facts
+            .iter()
+            .filter(|fact| fact.key.writer() == Some(self.me) && fact.value != Value::Gone);
+        let own: Vec<_> = own
+            .map(|fact| (fact.key.clone(), fact.value.clone()))
+            .collect();
         for (key, value) in own {
             // It was right before.
             let _ = self.say(key, value, now);
@@ -519,11 +529,19 @@ impl Peer {
 
     /// Takes a fact that `from` sent.
     fn take(&mut self, fact: Fact, from: PeerId, now: Now) {
-        if self.facts.get(&fact.key).is_some_and(|known| *known == fact) {
+        if self
+            .facts
+            .get(&fact.key)
+            .is_some_and(|known| *known == fact)
+        {
             return;
         }
         let stamp = fact.stamp;
-        if self.clock.hear(stamp, now.unix_ms, self.max_clock_skew).is_err() {
+        if self
+            .clock
+            .hear(stamp, now.unix_ms, self.max_clock_skew)
+            .is_err()
+        {
             return self.flaw("clock");
         }
         match self.facts.merge(fact.clone(), now.unix_ms) {
@@ -546,10 +564,13 @@ impl Peer {
         if self.push.is_empty() {
             self.next_push = self.next_push.max(now);
         }
-        self.push.add(fact.key.clone(), push::tellings(self.live.len()));
+        self.push
+            .add(fact.key.clone(), push::tellings(self.live.len()));
         match &fact.key {
             Key::Peer(_) => self.has_moved = true,
-            Key::Vote { upstream, endpoint, .. } => self.duties.heard(upstream, endpoint),
+            Key::Vote {
+                upstream, endpoint, ..
+            } => self.duties.heard(upstream, endpoint),
             Key::Registration { upstream, .. } | Key::Override { upstream, .. } => {
                 self.news.upstreams.insert(upstream.clone());
             }
@@ -575,7 +596,11 @@ impl Peer {
 
     /// The addresses of at most `count` peers, drawn by lot.
     fn some_peers(&mut self, count: usize) -> Vec<SocketAddr> {
-        let mut peers: Vec<_> = self.live.values().map(|(identity, _)| identity.addr).collect();
+        let mut peers: Vec<_> = self
+            .live
+            .values()
+            .map(|(identity, _)| identity.addr)
+            .collect();
         let count = count.min(peers.len());
         for i in 0..count {
             let j = i + self.rng.below(peers.len() - i);

@@ -94,7 +94,11 @@ impl Peer {
             return;
         };
         stream.peer = peer;
-        let aim = if stream.is_look { Aim::Look } else { Aim::Share };
+        let aim = if stream.is_look {
+            Aim::Look
+        } else {
+            Aim::Share
+        };
         let turn = self.rng.next_u64();
         let (comparison, message) = Comparison::begin(&self.facts, aim, turn);
         stream.comparison = Some(comparison);
@@ -177,7 +181,10 @@ impl Peer {
     }
 
     /// What a look has found; `None` = it goes on, `Some(None)` = it failed.
-    #[expect(clippy::option_option, reason = "whether it is over, and what it found")]
+    #[expect(
+        clippy::option_option,
+        reason = "whether it is over, and what it found"
+    )]
     pub fn looked(&mut self, id: StreamId) -> Option<Option<Vec<Difference>>> {
         let is_over = !self.streams.open.contains_key(&id);
         is_over.then(|| self.streams.looked.remove(&id).flatten())

@@ -123,12 +123,7 @@ impl Fleet {
     }
 
     /// What an operator said here of an endpoint is so in the whole fleet.
-    pub fn say(
-        &self,
-        upstream: &Name,
-        endpoint: &EndpointAddr,
-        parts: Vec<Changed>,
-    ) {
+    pub fn say(&self, upstream: &Name, endpoint: &EndpointAddr, parts: Vec<Changed>) {
         let now = self.now();
         let mut state = self.state();
         for (part, word) in parts {
@@ -139,7 +134,9 @@ impl Fleet {
             };
             let value = word.map_or(Value::Gone, |(word, by)| Value::Said { word, by });
             if let Err(flaw) = state.peer.say_once(key, value, now) {
-                tracing::error!("fleet: what was said of endpoint {endpoint} of upstream `{upstream}` holds here, and is not told: {flaw}");
+                tracing::error!(
+                    "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` holds here, and is not told: {flaw}"
+                );
             }
         }
         drop(state);
@@ -152,11 +149,7 @@ impl Fleet {
     }
 
     /// All that the fleet says of an upstream; `is_down` is what checks found here.
-    pub fn told(
-        &self,
-        spec: &config::Upstream,
-        is_down: &dyn Fn(&EndpointAddr) -> bool,
-    ) -> Told {
+    pub fn told(&self, spec: &config::Upstream, is_down: &dyn Fn(&EndpointAddr) -> bool) -> Told {
         let now = self.now();
         self.state().peer.told(spec, is_down, now)
     }
@@ -164,7 +157,11 @@ impl Fleet {
     /// Whether something is held of what is said of an upstream, until checks find its endpoints down.
     pub fn holds(&self, upstream: &str) -> bool {
         let state = self.state();
-        state.peer.brake().held().any(|(name, ..)| &**name == upstream)
+        state
+            .peer
+            .brake()
+            .held()
+            .any(|(name, ..)| &**name == upstream)
     }
 
     /// Who is checked by the configuration that is served now, and what follows from that.
@@ -191,7 +188,10 @@ impl Fleet {
         }
         for (upstream, endpoint) in &changes.confirm {
             // Those that do not fit are asked when it is their turn.
-            let _ = self.0.at_once.try_send((upstream.clone(), endpoint.clone()));
+            let _ = self
+                .0
+                .at_once
+                .try_send((upstream.clone(), endpoint.clone()));
         }
     }
 
@@ -204,7 +204,14 @@ impl Fleet {
         let mut state = self.state();
         for vote in votes {
             let endpoint = vote.endpoint.addr.clone();
-            state.peer.vote(vote.upstream, endpoint, vote.passed, vote.check, vote.why, now);
+            state.peer.vote(
+                vote.upstream,
+                endpoint,
+                vote.passed,
+                vote.check,
+                vote.why,
+                now,
+            );
         }
         drop(state);
         self.0.wake.notify_one();
@@ -302,7 +309,11 @@ pub async fn run(
         }
         if now.now >= next_resolve && resolving.is_empty() {
             let is_alone = shell.fleet.state().peer.live().is_empty();
-            let every = if is_alone { RESOLVE_ALONE } else { RESOLVE_EVERY };
+            let every = if is_alone {
+                RESOLVE_ALONE
+            } else {
+                RESOLVE_EVERY
+            };
             next_resolve = now.now.saturating_add(nanos(every));
             resolving.spawn(resolve(shell.fleet.0.spec.seeds.clone()));
         }
@@ -380,7 +391,9 @@ async fn resolve(seeds: Vec<Seed>) -> Vec<SocketAddr> {
                 Seed::Dns { name, port } => {
                     match tokio::net::lookup_host((name.as_str(), *port)).await {
                         Ok(addrs) => found.extend(addrs),
-                        Err(error) => tracing::debug!(name, %error, "fleet: seed cannot be resolved"),
+                        Err(error) => {
+                            tracing::debug!(name, %error, "fleet: seed cannot be resolved")
+                        }
                     }
                 }
             }

@@ -104,7 +104,9 @@ pub fn begin(spec: Arc<config::Fleet>, addr: SocketAddr, config: u64) -> Result<
             Loaded::Past(known) => {
                 is_fresh = false;
                 peer = known.peer;
-                tracing::warn!("fleet: this peer was away for too long to trust what it knew; it asks the others for all");
+                tracing::warn!(
+                    "fleet: this peer was away for too long to trust what it knew; it asks the others for all"
+                );
             }
         }
     }
@@ -177,7 +179,10 @@ impl Sockets {
     pub(super) fn into_tokio(self) -> io::Result<(UdpSocket, TcpListener)> {
         self.udp.set_nonblocking(true)?;
         self.tcp.set_nonblocking(true)?;
-        Ok((UdpSocket::from_std(self.udp)?, TcpListener::from_std(self.tcp)?))
+        Ok((
+            UdpSocket::from_std(self.udp)?,
+            TcpListener::from_std(self.tcp)?,
+        ))
     }
 }
 
@@ -188,14 +193,22 @@ impl Sockets {
 /// [`FleetError::Nowhere`].
 pub fn advertised(spec: &config::Fleet, bound: SocketAddr) -> Result<SocketAddr, FleetError> {
     if let Some(addr) = spec.advertise {
-        let port = if addr.port() == 0 { bound.port() } else { addr.port() };
+        let port = if addr.port() == 0 {
+            bound.port()
+        } else {
+            addr.port()
+        };
         return Ok(SocketAddr::new(addr.ip(), port));
     }
     if !bound.ip().is_unspecified() {
         return Ok(bound);
     }
     let towards = |seed: SocketAddr| {
-        let any = if seed.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let any = if seed.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
         let socket = StdUdpSocket::bind(any).ok()?;
         // Nothing is sent: the kernel says by which address it would be.
         socket.connect(seed).ok()?;
@@ -203,7 +216,10 @@ pub fn advertised(spec: &config::Fleet, bound: SocketAddr) -> Result<SocketAddr,
         (!ip.is_unspecified()).then(|| SocketAddr::new(ip, bound.port()))
     };
     let seeds = spec.seeds.iter().flat_map(addresses);
-    seeds.into_iter().find_map(towards).ok_or(FleetError::Nowhere)
+    seeds
+        .into_iter()
+        .find_map(towards)
+        .ok_or(FleetError::Nowhere)
 }
 
 /// The addresses of a seed; none if its name cannot be resolved now.

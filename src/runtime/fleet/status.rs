@@ -36,20 +36,26 @@ impl Fleet {
         let peer = &state.peer;
         let counts = peer.counts();
         let facts = peer.facts().counts();
-        let held = peer.brake().held().map(|(upstream, endpoint, braked)| HeldView {
-            upstream: upstream.to_string(),
-            endpoint: endpoint.to_string(),
-            what: braked.what.clone(),
-            by: braked.origin.to_string(),
-            since_unix_ms: braked.since_unix_ms,
-        });
+        let held = peer
+            .brake()
+            .held()
+            .map(|(upstream, endpoint, braked)| HeldView {
+                upstream: upstream.to_string(),
+                endpoint: endpoint.to_string(),
+                what: braked.what.clone(),
+                by: braked.origin.to_string(),
+                since_unix_ms: braked.since_unix_ms,
+            });
         let quarantine = peer.quarantine().last().map(|flawed| QuarantineView {
             what: flawed.key.clone(),
             from: flawed.from.to_string(),
             why: flawed.flaw.to_string(),
             at_unix_ms: flawed.unix_ms,
         });
-        let ago = |at: u64| now.unix_ms.saturating_sub(now.now.saturating_sub(at) / 1_000_000);
+        let ago = |at: u64| {
+            now.unix_ms
+                .saturating_sub(now.now.saturating_sub(at) / 1_000_000)
+        };
         FleetView {
             name: self.0.spec.name.to_string(),
             peer: peer.id().to_string(),
@@ -96,7 +102,10 @@ impl Fleet {
         let now = self.now();
         let state = self.state();
         let peer = &state.peer;
-        let ago = |at: u64| now.unix_ms.saturating_sub(now.now.saturating_sub(at) / 1_000_000);
+        let ago = |at: u64| {
+            now.unix_ms
+                .saturating_sub(now.now.saturating_sub(at) / 1_000_000)
+        };
         let view = |id: PeerId, address: String, state, since_unix_ms| {
             let about = about(peer, id);
             let contact = peer.contacts().get(&id);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::config::Name;
 use crate::fleet::duty::{Changes, Subject};
-use crate::health::checker::{Ask, Found, Targets, Vote, Verdict};
+use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
 use crate::telemetry::history::{Cause, What};
 use crate::upstream::Health;
 
@@ -44,7 +44,11 @@ impl Live {
         let snapshot = self.published.snapshot.load_full();
         let now = self.clock.unix_ms();
         let mut has_changed = false;
-        for spec in config.upstreams.iter().filter(|u| upstreams.contains(&u.name)) {
+        for spec in config
+            .upstreams
+            .iter()
+            .filter(|u| upstreams.contains(&u.name))
+        {
             let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
             let members = members.map(|u| u.members.load_full());
             let is_down = |addr: &_| {
@@ -64,7 +68,8 @@ impl Live {
                 tracing::info!("{}", effect.text);
                 let what = What::of_override(&effect.upstream, &effect.endpoint);
                 let peers = effect.peer.unwrap_or_default();
-                self.timeline.record(now, Cause::Fleet { peers }, what, effect.text);
+                self.timeline
+                    .record(now, Cause::Fleet { peers }, what, effect.text);
             }
         }
         if has_changed {
@@ -101,9 +106,15 @@ impl Live {
     fn rule(&mut self, changes: Changes) {
         let snapshot = self.published.snapshot.load_full();
         let verdicts = changes.rulings.iter().filter_map(|ruled| {
-            let upstream = snapshot.upstreams.iter().find(|u| u.spec.name == ruled.upstream)?;
+            let upstream = snapshot
+                .upstreams
+                .iter()
+                .find(|u| u.spec.name == ruled.upstream)?;
             let members = upstream.members.load();
-            let endpoint = members.endpoints.iter().find(|e| e.addr == ruled.endpoint)?;
+            let endpoint = members
+                .endpoints
+                .iter()
+                .find(|e| e.addr == ruled.endpoint)?;
             Some(Verdict {
                 upstream: ruled.upstream.clone(),
                 endpoint: endpoint.clone(),
