@@ -231,7 +231,7 @@ impl Server {
         let mut compiler = Compiler::new(balancers.clone(), registry.clone(), signals, seed);
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
-        let peer = peering(config, generation, &mut overrides)?;
+        let peer = peering(config, generation, &registry, &mut overrides)?;
         let told = overrides.reconcile(None, config);
         let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
         let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
@@ -641,6 +641,7 @@ async fn serving(
 fn peering(
     config: &Config,
     generation: u64,
+    registry: &Registry,
     overrides: &mut Overrides,
 ) -> Result<Option<(Begun, Option<FleetSockets>)>, FleetError> {
     let Some(spec) = &config.fleet else {
@@ -653,7 +654,7 @@ fn peering(
     };
     let bound = sockets.as_ref().and_then(FleetSockets::addr);
     let addr = fleet::advertised(spec, bound.unwrap_or(spec.bind))?;
-    let begun = fleet::begin(spec.clone(), addr, 0)?;
+    let begun = fleet::begin(spec.clone(), addr, registry)?;
     if begun.is_fresh {
         // What operators said here before there was a fleet is the fleet's now.
         let before = Overrides::default();

@@ -124,8 +124,10 @@ pub struct Counts {
     pub flaws: BTreeMap<&'static str, u64>,
     /// Facts that were news.
     pub merged: u64,
-    /// Comparisons that ended well.
+    /// Comparisons that found something different.
     pub synced: u64,
+    /// Comparisons that found nothing.
+    pub equal: u64,
     /// Comparisons that did not.
     pub unsynced: u64,
     /// How long this process stood still, in all.

@@ -253,12 +253,13 @@ impl Peer {
     }
 
     fn end(&mut self, id: StreamId, is_well: bool) {
-        if self.streams.open.remove(&id).is_none() {
+        let Some(stream) = self.streams.open.remove(&id) else {
             return;
-        }
-        match is_well {
-            true => self.counts.synced += 1,
-            false => self.counts.unsynced += 1,
+        };
+        match stream.facts {
+            _ if !is_well => self.counts.unsynced += 1,
+            (0, 0) => self.counts.equal += 1,
+            _ => self.counts.synced += 1,
         }
         self.out.push_back(Out::Close { stream: id });
     }

@@ -7,6 +7,7 @@
 //!
 //! Locks: `Live` first, then the peer; never the other way round.
 
+mod meter;
 mod start;
 mod status;
 mod stream;
@@ -35,6 +36,8 @@ use crate::fleet::peer::{Out, Peer, StreamId};
 use crate::fleet::seal::{Greeting, Keyring};
 use crate::health::checker::Vote;
 use crate::health::duty::Duty;
+use crate::telemetry::metrics::fleet::{FleetCells, VerdictTo};
+use crate::upstream::Health;
 use crate::upstream::overrides::{Changed, Told};
 
 use super::live::Live;
@@ -55,6 +58,7 @@ struct Shared {
     wake: Notify,
     duty: watch::Sender<Arc<Duty>>,
     at_once: mpsc::Sender<(Name, EndpointAddr)>,
+    cells: Arc<FleetCells>,
 }
 
 #[derive(Debug)]
@@ -86,6 +90,9 @@ const READS: usize = 512;
 
 /// Before it is looked again whether a reload has been built.
 const BUSY: Duration = Duration::from_millis(5);
+
+/// How often the metrics are written: more often than anybody scrapes.
+const METER_EVERY: Duration = Duration::from_secs(1);
 
 /// How often what is known is saved, if it has changed.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -183,6 +190,14 @@ impl Fleet {
 
     /// Tells the checker, once what the fleet says is in force.
     pub fn order(&self, changes: &Changes) {
+        for ruled in &changes.rulings {
+            let to = match ruled.ruling.health() {
+                Some(Health::Up) => VerdictTo::Up,
+                Some(Health::Down) => VerdictTo::Down,
+                Some(Health::Unchecked) | None => continue,
+            };
+            self.0.cells.verdicts(to).inc();
+        }
         if let Some(duty) = &changes.duty {
             self.0.duty.send_replace(duty.clone());
         }
@@ -286,6 +301,8 @@ pub async fn run(
         events,
         buffer: vec![0; 2048],
     };
+    meter::begin(&shell.fleet.0.cells);
+    let mut next_meter = 0;
     let mut next_save = shell.fleet.now().now.saturating_add(nanos(SAVE_EVERY));
     let mut next_resolve = 0;
     let mut resolving: JoinSet<Vec<SocketAddr>> = JoinSet::new();
@@ -302,6 +319,10 @@ pub async fn run(
         shell.fleet.answer_looks();
         // 4 what is new
         let is_busy = !hand_on(&shell.fleet, &live);
+        if now.now >= next_meter {
+            next_meter = now.now.saturating_add(nanos(METER_EVERY));
+            meter::write(&shell.fleet.0.cells, &shell.fleet.state().peer, now);
+        }
         if now.now >= next_save {
             next_save = now.now.saturating_add(nanos(SAVE_EVERY));
             let fleet = shell.fleet.clone();
@@ -319,7 +340,10 @@ pub async fn run(
         }
         // 5 until there is more
         let at = shell.fleet.state().peer.wake_at();
-        let at = at.min(next_save).min(next_resolve.max(now.now + 1));
+        let at = at
+            .min(next_save)
+            .min(next_meter)
+            .min(next_resolve.max(now.now + 1));
         let mut wait = Duration::from_nanos(at.saturating_sub(shell.fleet.now().now));
         if is_busy {
             wait = wait.min(BUSY);
