@@ -440,7 +440,8 @@ fn secret(text: Located<'_, &str>, key: &str, table: &Table<'_>) -> PathBuf {
 
 /// The fleet's traffic, cookies and tickets are worth what the secret is.
 fn warn_of_readers(path: &Path, at: At<'_>, table: &Table<'_>) {
-    let mode = std::fs::metadata(path).map_or(0, |found| found.permissions().mode());
+    let found = std::fs::metadata(path).ok().filter(|found| found.is_file());
+    let mode = found.map_or(0, |found| found.permissions().mode());
     if mode & 0o004 == 0 {
         return;
     }
