@@ -53,7 +53,7 @@ const MAX_ACCEPTED: usize = 16;
 const MAX_DIALED: usize = 4;
 
 /// For a stream from its first byte to its last.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Looks whose result nobody has fetched.
 const MAX_LOOKS: usize = 8;

@@ -98,10 +98,10 @@ const METER_EVERY: Duration = Duration::from_secs(1);
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is saved though nothing has changed: what is older than a day is not trusted.
-const SAVE_ANYWAY: Duration = Duration::from_hours(1);
+const SAVE_ANYWAY: Duration = Duration::from_secs(60 * 60);
 
 /// How often names of seeds are asked for while somebody is there, and while nobody is.
-const RESOLVE_EVERY: Duration = Duration::from_mins(1);
+const RESOLVE_EVERY: Duration = Duration::from_secs(60);
 const RESOLVE_ALONE: Duration = Duration::from_secs(5);
 
 /// How often a successor tries to bind what the process before it still holds.
