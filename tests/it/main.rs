@@ -14,6 +14,8 @@ mod drain;
 mod embed;
 mod failures;
 mod failures_load;
+mod fleet_checks;
+mod fleet_load;
 mod forwarding;
 mod fuzz_live;
 mod grpc;
