@@ -39,6 +39,7 @@ use super::certificates::{self, CertificateWatch};
 use super::compile::{Compiler, FromFiles, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
 use super::fleet::Fleet;
+use super::fleet_keys::{self, FleetKeyError};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::sticky_keys::{StickyKeyError, StickyKeys};
@@ -84,6 +85,9 @@ pub enum ReloadError {
     /// The access log cannot be written.
     #[error("the access log cannot be opened: {0}")]
     AccessLog(#[source] io::Error),
+    /// The secret of the fleet cannot be read.
+    #[error(transparent)]
+    Fleet(#[from] FleetKeyError),
     /// An address cannot be bound.
     #[error("listener `{name}`: {source}")]
     Listener {
@@ -256,6 +260,10 @@ impl Live {
         }
         // 1 all that can fail
         let old = self.published.snapshot.load_full();
+        let keyring = match (&self.fleet, &config.fleet) {
+            (Some(_), Some(spec)) => Some(fleet_keys::keyring(spec)?),
+            (None, _) | (_, None) => None,
+        };
         let keyrings = self.sticky_keys.read(&config)?;
         let ticket_keys = self.ticket_keys.read(&config)?;
         let tls = certificates::prepare(&config, Some(&old), &ticket_keys)
@@ -332,6 +340,9 @@ impl Live {
         if self.overrides != overrides {
             self.overrides = overrides;
             self.save();
+        }
+        if let (Some(fleet), Some(keyring)) = (&self.fleet, keyring) {
+            fleet.set_keyring(keyring);
         }
         self.heed_all();
         Ok(reconciled)
