@@ -485,6 +485,9 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
+            if changes.iter().any(|change| change.health == Health::Down) {
+                self.heed_held(&upstream.spec.name);
+            }
         }
     }
 
@@ -966,6 +969,7 @@ pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
         .map(|member| Wanted {
             addr: member.addr,
             weight: member.weight,
+            zone: member.zone,
             admits: match member.state {
                 None => Admits::All,
                 Some(AdminState::Disable) => Admits::Nobody,
