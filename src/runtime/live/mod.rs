@@ -498,13 +498,12 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
-        let (cause, why) = match &verdict.by {
-            Found::Fleet(peers) => {
-                let why = format!("{} (found by {peers})", verdict.why);
-                let peers = peers.clone();
-                (Cause::Fleet { peers }, why)
-            }
-            Found::Here => (Cause::Probe, verdict.why.clone()),
+        let why = verdict.told();
+        let cause = match &verdict.by {
+            Found::Fleet(peers) => Cause::Fleet {
+                peers: peers.clone(),
+            },
+            Found::Here => Cause::Probe,
         };
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
