@@ -18,7 +18,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, files that are written whole, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
 //! | F1 | [`telemetry`] | reasons, and kinds of abuse; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F1 | [`http2`] | streams of HTTP/2 as channels that carry heads as text |

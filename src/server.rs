@@ -37,6 +37,8 @@ use crate::proxy::snapshot::{Published, Snapshot};
 use crate::runtime::access::{self, Access};
 use crate::runtime::certificates;
 use crate::runtime::compile::{Compiler, FromFiles, Known};
+use crate::runtime::control::Peering;
+use crate::runtime::fleet::{self, Begun, FleetError, Sockets as FleetSockets};
 pub use crate::runtime::live::ReloadError;
 use crate::runtime::live::{Live, Parts, wanted};
 pub use crate::runtime::operate::{Operations, Order};
@@ -51,7 +53,7 @@ use crate::telemetry::access_log::Target;
 use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::Signals;
-use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store};
+use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store, changed_parts};
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub struct Server {
     control_handle: Option<api::Handle>,
     /// Ends what serves operators; a child of `stop`.
     stop_serving: CancellationToken,
+    /// Ends the part in the fleet; a child of `stop`.
+    stop_fleet: CancellationToken,
     /// How many processes handed these sockets on before.
     generation: u64,
 }
@@ -113,6 +117,9 @@ pub enum StartError {
     /// What sticky cookies are signed with cannot be read, or made.
     #[error(transparent)]
     StickyKey(StickyKeyError),
+    /// It cannot be a peer of its fleet.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -224,6 +231,7 @@ impl Server {
         let mut compiler = Compiler::new(balancers.clone(), registry.clone(), signals, seed);
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
+        let peer = peering(config, generation, &registry, &mut overrides)?;
         let told = overrides.reconcile(None, config);
         let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
         let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
@@ -276,6 +284,7 @@ impl Server {
             access,
             overrides,
             store,
+            fleet: peer.as_ref().map(|(begun, _)| begun.fleet.clone()),
             timeline: timeline.clone(),
         });
         let live = Arc::new(Mutex::new(live));
@@ -307,6 +316,7 @@ impl Server {
             admin_handle: None,
             control_handle: None,
             stop_serving: stop.child_token(),
+            stop_fleet: stop.child_token(),
             generation,
         };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
@@ -333,7 +343,21 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, signalled, readiness.clone(), seed, stop);
+        let peering = peer.map(|(begun, sockets)| Peering {
+            fleet: begun.fleet,
+            sockets,
+            orders: begun.orders,
+            stop: server.stop_fleet.clone(),
+        });
+        let control = control::start(
+            serving,
+            live,
+            signalled,
+            readiness.clone(),
+            peering,
+            seed,
+            stop,
+        );
         server.control = Some(control.map_err(StartError::Thread)?);
         // A successor has the traffic already, and nobody else would answer.
         if generation > 0 || server.live().targets().borrow().is_empty() {
@@ -421,6 +445,8 @@ impl Server {
     fn drain_for(&self, heir: Heir) {
         self.readiness.set(Ready::Draining);
         self.live().drain(heir);
+        // Others take over what it did for them, or a successor does.
+        self.stop_fleet.cancel();
     }
 
     /// What a successor needs to listen in this one's place: copies of every listening descriptor,
@@ -608,6 +634,40 @@ async fn serving(
         }
     };
     tokio::join!(metrics, control);
+}
+
+/// This process as a peer of its fleet, if it has one, and its sockets, unless the process before holds them. What
+/// the fleet knew when it was last here is in `overrides` then.
+fn peering(
+    config: &Config,
+    generation: u64,
+    registry: &Registry,
+    overrides: &mut Overrides,
+) -> Result<Option<(Begun, Option<FleetSockets>)>, FleetError> {
+    let Some(spec) = &config.fleet else {
+        return Ok(None);
+    };
+    let sockets = match FleetSockets::bind(spec.bind) {
+        Ok(sockets) => Some(sockets),
+        Err(_) if generation > 0 => None,
+        Err(error) => return Err(error),
+    };
+    let bound = sockets.as_ref().and_then(FleetSockets::addr);
+    let addr = fleet::advertised(spec, bound.unwrap_or(spec.bind))?;
+    let begun = fleet::begin(spec.clone(), addr, registry)?;
+    if begun.is_fresh {
+        // What operators said here before there was a fleet is the fleet's now.
+        let before = Overrides::default();
+        for (upstream, endpoint) in overrides.endpoints() {
+            let parts = changed_parts(&before, overrides, upstream, endpoint);
+            begun.fleet.say(upstream, endpoint, parts);
+        }
+    }
+    for upstream in &config.upstreams {
+        let told = begun.fleet.told(upstream, &|_| false);
+        overrides.heed(told, upstream);
+    }
+    Ok(Some((begun, sockets)))
 }
 
 /// Opens the overrides of the process before, if there is a place for them.

@@ -23,6 +23,7 @@ use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers}
 use crate::upstream::said::Said;
 use crate::upstream::{Health, Members, Upstream};
 
+use super::fleet::Fleet;
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
@@ -411,12 +412,12 @@ impl Operations {
 
     /// The fleet as this peer knows it; `None` = this server has no `[fleet]`.
     pub fn fleet_status(&self) -> Option<FleetView> {
-        None
+        self.fleet().map(|fleet| fleet.view())
     }
 
     /// The peers of the fleet, this one first; `None` = this server has no `[fleet]`.
     pub fn fleet_members(&self) -> Option<Vec<MemberView>> {
-        None
+        self.fleet().map(|fleet| fleet.member_views())
     }
 
     /// What this peer and another, named by its id or its address, know differently. Asks the other.
@@ -424,8 +425,13 @@ impl Operations {
     /// # Errors
     /// There is no fleet, no such peer, or no answer.
     pub fn fleet_diff(&self, peer: &str) -> Result<FleetDiffView, FleetDiffError> {
-        let _ = peer;
-        Err(FleetDiffError::NoFleet)
+        let fleet = self.fleet().ok_or(FleetDiffError::NoFleet)?;
+        fleet.diff(peer)
+    }
+
+    /// The lock is not held while the fleet is asked: another peer may have to answer.
+    fn fleet(&self) -> Option<Fleet> {
+        self.live().fleet().cloned()
     }
 
     /// What happened after event `since`, at most `limit` events.

@@ -54,14 +54,12 @@ use toml::de::DeTable;
 use super::PortZero;
 use super::diagnostic::{Diagnostic, Report};
 use super::model::{Config, Name};
+use super::name::{self, BadName, MAX_NAME};
 use super::node::{Located, Node};
 use super::reader::Table;
 use super::source::{At, Source};
 
 pub(super) use retry::GRPC;
-
-/// Longest name: they are metric labels and log fields on every line.
-const MAX_NAME: usize = 128;
 
 /// Syntax errors reported per file: what follows the first ones is mostly their echo.
 const MAX_SYNTAX_ERRORS: usize = 100;
@@ -152,21 +150,16 @@ fn each<'a>(root: &Table<'a>, key: &'static str, mut f: impl FnMut(Reference<'a>
     }
 }
 
-/// Names are metric labels, log fields and parts of URLs of the admin server.
 fn check_name(name: Located<'_, &str>, report: &Report) {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let message = if name.is_empty() {
-        "a name cannot be empty".to_owned()
-    } else if name.len() > MAX_NAME {
-        format!("a name cannot be longer than {MAX_NAME} characters")
-    } else if let Some(c) = name.chars().find(|&c| !allowed(c)) {
-        format!(
+    let Err(bad) = name::check(&name) else { return };
+    let message = match bad {
+        BadName::Character(c) => format!(
             "the name `{}` cannot contain `{}`",
             *name,
             c.escape_default()
-        )
-    } else {
-        return;
+        ),
+        BadName::Empty => "a name cannot be empty".to_owned(),
+        BadName::TooLong => format!("a name cannot be longer than {MAX_NAME} characters"),
     };
     let help = "names are made of letters, digits, `_`, `.` and `-`";
     report.push(Diagnostic::error("bad-name", name.at, message).help(help));

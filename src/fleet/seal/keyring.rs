@@ -67,7 +67,6 @@ impl Keyring {
                 None => keys.push(key),
             }
         }
-        // The upper half would do as well; every bit of it depends on every bit of the name.
         let [fleet @ .., _, _, _, _] = hash(name.as_bytes()).to_be_bytes();
         (!keys.is_empty()).then(|| Self {
             fleet,

@@ -48,7 +48,7 @@ struct Known {
     window: Window,
     key: KeyId,
     /// Derived once; `None` since the keyring was replaced.
-    cipher: Option<Box<Cipher>>,
+    cipher: Option<Cipher>,
     /// When it was last heard.
     heard: Nanos,
 }
@@ -57,10 +57,10 @@ struct Known {
 const MAX_SESSIONS: usize = 4096;
 
 /// A session that was silent for so long has ended: foca alone speaks every second.
-const MAX_SILENCE: Duration = Duration::from_hours(1);
+const MAX_SILENCE: Duration = Duration::from_secs(60 * 60);
 
 /// How often those are looked for, at most, and only when a new one comes.
-const SWEEP: Duration = Duration::from_mins(1);
+const SWEEP: Duration = Duration::from_secs(60);
 
 // === impl Opener ===
 
@@ -111,9 +111,9 @@ impl Opener {
         }
         let mut derived = None;
         let cached = known.as_ref().filter(|k| k.key == header.key);
-        let cipher = match cached.and_then(|k| k.cipher.as_deref()) {
+        let cipher = match cached.and_then(|k| k.cipher.as_ref()) {
             Some(cipher) => cipher,
-            None => &**derived.insert(Box::new(cipher(key, header.sender, header.session))),
+            None => &*derived.insert(cipher(key, header.sender, header.session)),
         };
         self.scratch.clear();
         self.scratch.extend_from_slice(sealed);
@@ -128,17 +128,16 @@ impl Opener {
         let payload = payload.to_vec();
         debug_assert_eq!(payload.len() + INNER_BYTES + TAG_BYTES, sealed.len());
 
-        let known = match known {
-            Some(known) => known,
-            None => {
-                make_room(&mut self.sessions, &mut self.swept, now);
-                self.sessions.entry(id).or_insert_with(|| Known {
-                    window: Window::new(),
-                    key: header.key,
-                    cipher: None,
-                    heard: now,
-                })
-            }
+        let known = if let Some(known) = known {
+            known
+        } else {
+            make_room(&mut self.sessions, &mut self.swept, now);
+            self.sessions.entry(id).or_insert_with(|| Known {
+                window: Window::new(),
+                key: header.key,
+                cipher: None,
+                heard: now,
+            })
         };
         known.window.hear(header.counter);
         known.heard = now;

@@ -1,0 +1,100 @@
+//! A network of many peers in one test, under a virtual clock: latency, loss, duplication, reordering, partitions,
+//! machines that stand still, clocks that are wrong, crashes and restarts.
+//!
+//! A peer is a [`Machine`]: it is handed what arrives and the time, and says what it sends. The [`Net`] owns all
+//! of them and one heap of events; whatever depends on chance depends on its seed. One second of a thousand idle
+//! peers is some two thousand datagrams.
+
+use std::net::SocketAddr;
+
+use crate::base::clock::Nanos;
+
+mod event;
+mod members;
+mod net;
+mod streams;
+
+pub(crate) use self::net::{Net, Traffic, Weather};
+
+/// One peer.
+pub(crate) trait Machine {
+    /// A datagram has arrived.
+    fn datagram(&mut self, from: SocketAddr, bytes: &[u8], clock: Now);
+
+    /// When it wants to be woken next, by its own monotonic clock.
+    fn wake_at(&self) -> Option<Nanos>;
+
+    /// That time has come.
+    fn wake(&mut self, clock: Now);
+
+    /// The next of what it sends; asked for after each other call until there is nothing.
+    fn poll(&mut self) -> Option<Sent>;
+
+    /// Something happened to a stream. A machine that never dials has none.
+    fn stream(&mut self, heard: Heard<'_>, clock: Now) {
+        if let Heard::Accepted { from, .. } = heard {
+            panic!("{from} dialled a machine without streams at {}", clock.now);
+        }
+    }
+}
+
+/// What the clocks of one machine show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// Its monotonic clock, which no other machine shares.
+    pub(crate) now: Nanos,
+    /// Its wall clock, which may be wrong.
+    pub(crate) unix_ms: u64,
+}
+
+/// A stream between two machines, by the number that both have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Link(pub(crate) u64);
+
+/// What a machine sends.
+#[derive(Clone, Debug)]
+pub(crate) enum Sent {
+    /// A datagram.
+    Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// A stream is wanted; `token` comes back with the answer.
+    Dial { to: SocketAddr, token: u64 },
+    /// A message on a stream; arrives whole, once and in order, or the stream breaks.
+    Message { link: Link, bytes: Vec<u8> },
+    /// A stream is done with. The other side hears [`Heard::Closed`] after all that was sent before.
+    Close { link: Link },
+}
+
+/// What happens to a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Heard<'a> {
+    /// The one that this machine dialled is there.
+    Opened { link: Link, token: u64 },
+    /// The one that this machine dialled cannot be had.
+    Failed { token: u64 },
+    /// Another machine dialled this one.
+    Accepted { link: Link, from: SocketAddr },
+    /// A message.
+    Message { link: Link, bytes: &'a [u8] },
+    /// Closed by the other side, or broken: nothing more comes, nothing more goes.
+    Closed { link: Link },
+}
+
+/// Seeds `1..=few`, `1..=many` of a long run (`ISOBAR_LONG=1`, see tests/README.md), or the one of `ISOBAR_SEED`;
+/// each is printed before its run.
+pub(crate) fn each_seed(few: u64, many: u64, mut run: impl FnMut(u64)) {
+    let wanted = std::env::var("ISOBAR_SEED").ok();
+    let seeds = match wanted.and_then(|seed| seed.parse().ok()) {
+        Some(seed) => seed..=seed,
+        None if is_long() => 1..=many,
+        None => 1..=few,
+    };
+    for seed in seeds {
+        eprintln!("ISOBAR_SEED={seed}");
+        run(seed);
+    }
+}
+
+/// This is a run of everything, `tests/run --all`.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("ISOBAR_LONG").is_some()
+}
