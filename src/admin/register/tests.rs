@@ -52,7 +52,7 @@ impl Fake {
         if let Some(why) = *self.unready.lock().unwrap() {
             return Err(RegisterError::Unready { why });
         }
-        let upstream = upstream.into();
+        let upstream: config::Name = upstream.into();
         match &*upstream {
             "app" => Ok(()),
             "fixed" => Err(RegisterError::NotDynamic { upstream }),

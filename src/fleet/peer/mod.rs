@@ -291,6 +291,18 @@ impl Peer {
         self.opener.set_keyring(keyring);
     }
 
+    /// Says which configuration is served here: a hash.
+    pub fn serves(&mut self, config: u64, now: Now) {
+        let key = Key::Peer(self.me);
+        if let Some(Value::Peer(about)) = self.facts.get(&key).map(|fact| &fact.value) {
+            let about = About {
+                config,
+                ..about.clone()
+            };
+            let _ = self.say_once(key, Value::Peer(about), now);
+        }
+    }
+
     /// Who it is.
     pub fn id(&self) -> PeerId {
         self.me

@@ -32,8 +32,10 @@ use crate::fleet::Now;
 use crate::fleet::duty::{Changes, Subject};
 use crate::fleet::fact::{Key, Value};
 use crate::fleet::facts::snapshot::{self, Image};
-use crate::fleet::peer::{Out, Peer, StreamId};
+use crate::fleet::id::PeerId;
+use crate::fleet::peer::{NotRegistered, Out, Peer, StreamId};
 use crate::fleet::seal::{Greeting, Keyring};
+use crate::fleet::standing::Terms;
 use crate::health::checker::Vote;
 use crate::health::duty::Duty;
 use crate::telemetry::metrics::fleet::{FleetCells, VerdictTo};
@@ -169,6 +171,66 @@ impl Fleet {
             .brake()
             .held()
             .any(|(name, ..)| &**name == upstream)
+    }
+
+    /// An endpoint registers here, or renews that; at whom.
+    ///
+    /// # Errors
+    /// Why not; then nothing has changed.
+    pub fn register(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        terms: Terms,
+    ) -> Result<PeerId, NotRegistered> {
+        let now = self.now();
+        let mut state = self.state();
+        state.peer.register(upstream, endpoint, terms, now)?;
+        let id = state.peer.id();
+        drop(state);
+        self.0.wake.notify_one();
+        Ok(id)
+    }
+
+    /// An endpoint takes back that it registered here; whether it had.
+    pub fn deregister(&self, upstream: &Name, endpoint: &EndpointAddr) -> bool {
+        let now = self.now();
+        let was_there = self.state().peer.deregister(upstream, endpoint, now);
+        self.0.wake.notify_one();
+        was_there
+    }
+
+    /// Whether an endpoint is registered here.
+    pub fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        self.state().peer.is_registered(upstream, endpoint)
+    }
+
+    /// Whether an endpoint is registered at anybody.
+    pub fn has_registration(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        let state = self.state();
+        let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
+        facts.any(|fact| matches!(fact.value, Value::Registered { .. }))
+    }
+
+    /// Whether nothing is taken in, since a successor starts.
+    pub fn is_frozen(&self) -> bool {
+        self.state().is_frozen
+    }
+
+    /// Says which configuration is served here: a hash.
+    pub fn serves(&self, config: u64) {
+        let now = self.now();
+        self.state().peer.serves(config, now);
+        self.0.wake.notify_one();
+    }
+
+    /// Goes on with other secrets.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        let mut state = self.state();
+        if state.keyring != keyring {
+            state.peer.set_keyring(keyring.clone());
+            state.keyring = keyring;
+        }
     }
 
     /// Who is checked by the configuration that is served now, and what follows from that.

@@ -55,6 +55,9 @@ pub enum FleetError {
          reach this peer"
     )]
     Nowhere,
+    /// What endpoints show to register cannot be read.
+    #[error("fleet: {0}")]
+    Tokens(String),
     /// The secret cannot be read.
     #[error(transparent)]
     Secret(#[from] FleetKeyError),

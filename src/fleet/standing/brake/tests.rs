@@ -78,7 +78,7 @@ fn one_peer_takes_its_share_and_the_oldest_first() {
 
 #[test]
 fn small_upstreams_lose_one_at_least() {
-    for (all, share, held) in [
+    for (all, max, held) in [
         (1, 0.5, 0),
         (2, 0.5, 1),
         (3, 0.5, 2),
@@ -86,15 +86,15 @@ fn small_upstreams_lose_one_at_least() {
         (3, 0.0, 2),
         (3, 1.0, 0),
     ] {
-        let mut brake = Brake::new(share);
+        let mut brake = Brake::new(max);
         assert_eq!(
             judge(&mut brake, all, &drains(LIAR, 0..all), 0).len(),
             held,
-            "{all} {share}"
+            "{all} {max}"
         );
     }
-    assert_eq!(super::share(0.29, 100), 29);
-    assert_eq!(super::share(0.5, 0), 1);
+    assert_eq!(share(0.29, 100), 29);
+    assert_eq!(share(0.5, 0), 1);
 }
 
 #[test]
@@ -198,9 +198,9 @@ proptest! {
     /// Whatever is said in whatever order, nobody has more than its share: of those that are up and of which it
     /// alone speaks, at most the share that it had at the best of times have effect.
     #[test]
-    fn nobody_takes_more_than_its_share(rounds in prop::collection::vec(round(), 1..12), share in 0.0..1.0f64) {
-        let mut brake = Brake::new(share);
-        let most = super::share(share, 12);
+    fn nobody_takes_more_than_its_share(rounds in prop::collection::vec(round(), 1..12), max in 0.0..1.0f64) {
+        let mut brake = Brake::new(max);
+        let most = share(max, 12);
         for (at, round) in rounds.iter().enumerate() {
             let asks: Vec<Ask> = round.iter().enumerate().filter(|(_, (origin, _))| *origin > 0).map(|(n, (origin, is_down))| {
                 Ask { is_down: *is_down, ..ask(n, &[remover(By::State, PeerId(*origin), at as u64)]) }
@@ -219,7 +219,7 @@ proptest! {
                     // Nobody waits while there is share.
                     let has = lane.asked.values().filter(|a| a.has_share(origin)).count();
                     let own = asks.iter().filter(|a| a.removers[0].origin == OWN).count();
-                    prop_assert!(held.is_empty() || has >= super::share(share, 12 - own));
+                    prop_assert!(held.is_empty() || has >= share(max, 12 - own));
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Bed {
         let mut orphans = Orphans::default();
         orphans.see([A, B], 0);
         Self {
-            config: crate::config::parse("test", &text).unwrap().config,
+            config: config::parse("test", &text).unwrap().config,
             facts: Vec::new(),
             orphans,
             brake: Brake::new(0.5),
