@@ -1,9 +1,6 @@
 //! Shared checks: every endpoint is asked by three of five peers, not by all, and by others when one of them dies.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "a test's figures are printed"
-)]
+#![expect(clippy::print_stderr, reason = "a test's figures are printed")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,9 +16,12 @@ const PROBERS: usize = 3;
 const INTERVAL: Duration = Duration::from_millis(500);
 
 fn start() -> (Vec<Origin>, Fleet) {
-    let origins: Vec<Origin> = (0..ENDPOINTS).map(|n| Origin::named(&n.to_string())).collect();
+    let origins: Vec<Origin> = (0..ENDPOINTS)
+        .map(|n| Origin::named(&n.to_string()))
+        .collect();
     let addrs: Vec<SocketAddr> = origins.iter().map(Origin::addr).collect();
-    let health = "health = { check = 'http', path = '/health', interval = '500ms', timeout = '500ms' }";
+    let health =
+        "health = { check = 'http', path = '/health', interval = '500ms', timeout = '500ms' }";
     let fleet = Plan::over(5, &addrs, health).start();
     (origins, fleet)
 }
@@ -66,7 +66,9 @@ fn endpoints_are_asked_by_three_peers_and_not_by_five() {
     for attempt in 0.. {
         await_divided(&fleet);
         let (members, begun, before) = (seen(&fleet), now(), checks(&origins));
-        eventually("checks", || checks(&origins) >= before + rounds * each_round);
+        eventually("checks", || {
+            checks(&origins) >= before + rounds * each_round
+        });
         let (count, took) = (checks(&origins) - before, begun.elapsed());
         let intervals = took.as_secs_f64() / INTERVAL.as_secs_f64();
         let most = 1.1 * each_round as f64 * intervals + each_round as f64;
@@ -90,11 +92,15 @@ fn checks_of_a_peer_that_dies_are_taken_over() {
     await_divided(&fleet);
     fleet.peers[1].kill();
     let others: Vec<usize> = vec![0, 2, 3, 4];
-    eventually("four peers", || others.iter().all(|&n| fleet.peers[n].alive() == 4));
+    eventually("four peers", || {
+        others.iter().all(|&n| fleet.peers[n].alive() == 4)
+    });
     await_divided(&fleet);
     for origin in &origins {
         let had = origin.count("GET");
-        eventually("each endpoint is asked on", || origin.count("GET") >= had + 2 * PROBERS);
+        eventually("each endpoint is asked on", || {
+            origin.count("GET") >= had + 2 * PROBERS
+        });
     }
     fleet.peers[1].start();
     fleet.await_whole();

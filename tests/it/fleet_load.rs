@@ -1,10 +1,7 @@
 //! Five peers over four endpoints under load: what is said at one, or dies, is so at all of them soon, and costs
 //! nobody a request.
 
-#![expect(
-    clippy::print_stderr,
-    reason = "a test's figures are printed"
-)]
+#![expect(clippy::print_stderr, reason = "a test's figures are printed")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +16,12 @@ const JUDGED: Duration = Duration::from_secs(5);
 
 /// Waits until all say so, and holds how long it took against what it may take.
 #[track_caller]
-fn agree(fleet: &Fleet, what: &str, within: Duration, is_so: impl Fn(&crate::support::fleet::Peer) -> bool) {
+fn agree(
+    fleet: &Fleet,
+    what: &str,
+    within: Duration,
+    is_so: impl Fn(&crate::support::fleet::Peer) -> bool,
+) {
     let took = fleet.await_all(what, is_so);
     eprintln!("{what}: at all five after {took:?}");
     assert!(took < within * 5, "{what}: {took:?}, not {within:?}");
@@ -28,7 +30,9 @@ fn agree(fleet: &Fleet, what: &str, within: Duration, is_so: impl Fn(&crate::sup
 /// Waits until all five say this of an endpoint.
 #[track_caller]
 fn agree_on(fleet: &Fleet, what: &str, endpoint: SocketAddr, effective: &str) {
-    agree(fleet, what, TOLD, |peer| peer.effective(endpoint) == effective);
+    agree(fleet, what, TOLD, |peer| {
+        peer.effective(endpoint) == effective
+    });
 }
 
 #[test]
@@ -53,7 +57,12 @@ fn five_peers_agree_and_nobody_loses_a_request() {
     at(3).set_weight(added, 7);
     agree_on(&fleet, "a weight", added, "active 7");
     at(4).set_state(addrs[0], "disable");
-    agree_on(&fleet, "an endpoint of the file that is disabled", addrs[0], "disable 1");
+    agree_on(
+        &fleet,
+        "an endpoint of the file that is disabled",
+        addrs[0],
+        "disable 1",
+    );
     load.await_more(10);
     at(0).set_state(addrs[0], "active");
     agree_on(&fleet, "its end", addrs[0], "active 1");
@@ -62,12 +71,18 @@ fn five_peers_agree_and_nobody_loses_a_request() {
     load.await_more(10);
 
     let died = addrs[1];
-    agree(&fleet, "checks that passed", JUDGED, |peer| peer.health(died) == "up");
+    agree(&fleet, "checks that passed", JUDGED, |peer| {
+        peer.health(died) == "up"
+    });
     servers[1].kill();
-    agree(&fleet, "an endpoint that died", JUDGED, |peer| peer.health(died) == "down");
+    agree(&fleet, "an endpoint that died", JUDGED, |peer| {
+        peer.health(died) == "down"
+    });
     load.await_more(20);
     servers[1].restart();
-    agree(&fleet, "its return", JUDGED, |peer| peer.health(died) == "up");
+    agree(&fleet, "its return", JUDGED, |peer| {
+        peer.health(died) == "up"
+    });
     load.await_more(20);
 
     let (answers, failures) = load.end();

@@ -35,15 +35,25 @@ fn with_stranger(secret: &str, name: &str) -> (Fleet, Peer) {
 #[track_caller]
 fn assert_strange(fleet: &Fleet, stranger: &Peer, reason: &str) {
     fleet.await_all("refused at the peers", |peer| refused(peer, reason) > 0.0);
-    eventually("refused at the stranger", || refused(stranger, reason) > 0.0);
+    eventually("refused at the stranger", || {
+        refused(stranger, reason) > 0.0
+    });
     let (of_stranger, of_fleet) = (Refusing::new(), Refusing::new());
     stranger.add(of_stranger.addr);
     fleet.peers[0].add(of_fleet.addr);
     fleet.await_all("what a peer says", |peer| peer.has(of_fleet.addr));
     // A few more attempts of each side, after what was said.
-    let before: Vec<f64> = fleet.peers.iter().map(|peer| refused(peer, reason)).collect();
+    let before: Vec<f64> = fleet
+        .peers
+        .iter()
+        .map(|peer| refused(peer, reason))
+        .collect();
     fleet.await_all("further attempts", |peer| {
-        let n = fleet.peers.iter().position(|p| p.gossip == peer.gossip).unwrap();
+        let n = fleet
+            .peers
+            .iter()
+            .position(|p| p.gossip == peer.gossip)
+            .unwrap();
         refused(peer, reason) >= before[n] + 2.0
     });
     for peer in &fleet.peers {
@@ -56,7 +66,9 @@ fn assert_strange(fleet: &Fleet, stranger: &Peer, reason: &str) {
     for peer in fleet.peers.iter().chain([stranger]) {
         let (code, status, _) = peer.isobar(&["fleet", "status"]);
         assert_eq!(code, 0);
-        let line = status.lines().find(|l| l.starts_with("datagrams not listened to: "));
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("datagrams not listened to: "));
         let line = line.unwrap_or_else(|| panic!("{status}"));
         assert!(line.ends_with(&format!(" {reason}")), "{line}");
     }

@@ -90,7 +90,11 @@ fn ask(shared: &Shared, proxy: SocketAddr, is_kept: bool) -> Vec<String> {
         client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
         let response = client.response();
         if response.status() != 200 {
-            failures.push(format!("{proxy}: {} {}", response.status(), response.text()));
+            failures.push(format!(
+                "{proxy}: {} {}",
+                response.status(),
+                response.text()
+            ));
         }
         shared.answers.fetch_add(1, Ordering::SeqCst);
         let is_open = response.field("connection") != Some("close");

@@ -9,12 +9,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::binary::{Binary, free_port, program, run};
-use super::client::Client;
+use super::client::{Client, Response};
 use super::control::{Answer, Control};
 use super::eventually::eventually;
 use super::{DEADLINE, now};
 
-/// What a fleet is made of; tables of TOML in which `WEB`, `ADMIN`, `GOSSIP`, `SEEDS` and `DIR` stand for the peer's own.
+/// What a fleet is made of; tables of TOML in which `WEB`, `ADMIN`, `GOSSIP`, `REGISTER` and
+/// `DIR` stand for the peer's own.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub peers: usize,
@@ -40,6 +41,8 @@ pub struct Peer {
     pub web: SocketAddr,
     pub admin: SocketAddr,
     pub gossip: SocketAddr,
+    /// Where endpoints register, if its file says `REGISTER`.
+    pub register: SocketAddr,
     pub control: Control,
     pub file: PathBuf,
     /// What is put before the program, such as `ip netns exec NAME`.
@@ -197,6 +200,7 @@ impl Peer {
             web,
             admin,
             gossip,
+            register: ([127, 0, 0, 1], free_port()).into(),
             control: Control::at(folder.path().join("sock")),
             file: folder.path().join("isobar.toml"),
             within: Vec::new(),
@@ -214,6 +218,7 @@ impl Peer {
         let toml = toml
             .replace("WEB", &self.web.to_string())
             .replace("ADMIN", &self.admin.to_string())
+            .replace("REGISTER", &self.register.to_string())
             .replace("GOSSIP", &self.gossip.to_string())
             .replace("DIR", &self.folder().display().to_string());
         std::fs::create_dir_all(self.folder().join("state")).unwrap();
@@ -246,11 +251,7 @@ impl Peer {
             file,
         ]);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        self.process = Some(Binary::spawn_at(
-            Path::new(words[0]),
-            &words[1..],
-            unused,
-        ));
+        self.process = Some(Binary::spawn_at(Path::new(words[0]), &words[1..], unused));
     }
 
     /// Waits until it serves.
@@ -289,7 +290,8 @@ impl Peer {
         let output = self.process.as_ref().map(Binary::output);
         let output = output.unwrap_or_default();
         let lines = output.lines().filter(|l| l.contains("successor serves"));
-        let pids = lines.filter_map(|line| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok());
+        let pids =
+            lines.filter_map(|line| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok());
         pids.filter_map(Pid::from_raw).collect()
     }
 
@@ -356,12 +358,31 @@ impl Peer {
 
     #[track_caller]
     pub fn set_state(&self, endpoint: SocketAddr, state: &str) {
-        self.say("PATCH", Some(endpoint), &format!("{{\"state\": \"{state}\"}}"));
+        self.say(
+            "PATCH",
+            Some(endpoint),
+            &format!("{{\"state\": \"{state}\"}}"),
+        );
     }
 
     #[track_caller]
     pub fn set_weight(&self, endpoint: SocketAddr, weight: u32) {
-        self.say("PATCH", Some(endpoint), &format!("{{\"weight\": {weight}}}"));
+        self.say(
+            "PATCH",
+            Some(endpoint),
+            &format!("{{\"weight\": {weight}}}"),
+        );
+    }
+
+    /// What an endpoint asks for where endpoints register, with this token.
+    #[track_caller]
+    pub fn registrar(&self, method: &str, path: &str, token: &str) -> Response {
+        let mut client = Client::connect(self.register);
+        client.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        ));
+        client.response()
     }
 
     /// What it says of an endpoint of `app`; null if it knows nothing of it.
@@ -456,6 +477,16 @@ impl Peer {
             is_it.then(|| value.parse::<f64>().ok()).flatten()
         });
         lines.sum()
+    }
+
+    /// CPU that its process has used, in hundredths of a second (proc(5): utime and stime of stat).
+    pub fn cpu(&self) -> u64 {
+        let stat = format!("/proc/{}/stat", self.process().pid());
+        let stat = std::fs::read_to_string(stat).unwrap();
+        // Its name may have blanks; fields 14 and 15, counted from 1.
+        let (_, after) = stat.rsplit_once(") ").unwrap();
+        let fields = after.split(' ').skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
     }
 
     /// For a failed wait: what it knows.

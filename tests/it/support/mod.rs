@@ -35,6 +35,7 @@ pub mod openssl;
 pub mod origin;
 pub mod proxied;
 pub mod proxy;
+pub mod relay;
 pub mod running;
 #[cfg(test)]
 mod selftest;
