@@ -54,9 +54,6 @@ pub struct Peer {
 /// What peers of a plan share unless it says otherwise.
 pub const SECRET: &str = "the secret of a fleet in tests, and of no other\n";
 
-/// Something that each peer may be asked, and the others should answer likewise.
-type Question<'a, T> = &'a dyn Fn(&Peer) -> T;
-
 // === impl Plan ===
 
 impl Plan {
@@ -157,17 +154,6 @@ impl Fleet {
             digests.len() == 1
         });
         begun.elapsed()
-    }
-
-    /// Answers of all peers, which are to be one and the same.
-    #[track_caller]
-    pub fn agree<T: PartialEq + std::fmt::Debug>(&self, question: Question<'_, T>) -> T {
-        let mut answers = self.peers.iter().map(question);
-        let first = answers.next().unwrap();
-        for other in answers {
-            assert_eq!(other, first);
-        }
-        first
     }
 }
 
