@@ -129,7 +129,15 @@ fn diff_shows_what_one_of_two_knows() {
         is_shown
     });
     let (endpoint, text, json) = said.unwrap();
-    assert!(text.contains("override app"), "{text}");
+    let line = text
+        .lines()
+        .find(|line| line.contains(&endpoint.to_string()));
+    let line = line.unwrap_or_default();
+    assert!(
+        line.starts_with("membership of upstream app, endpoint "),
+        "{text}"
+    );
+    assert!(line.contains("the addition with weight 1 (uid:"), "{text}");
     if let Ok(json) = serde_json::from_str::<Value>(&json)
         && json["equal"] == false
     {

@@ -16,6 +16,9 @@ use crate::support::origin::Origin;
 
 const TOKEN: &str = "the token of endpoints in tests";
 
+/// The life of what is renewed twice a second.
+const TTL: &str = "5s";
+
 /// Peers that take registrations for `app` over one endpoint of the file; `fixed` takes none.
 fn start(peers: usize, of_file: SocketAddr) -> Fleet {
     let mut plan = Plan::over(peers, &[of_file], "balance = 'round_robin'");
@@ -30,6 +33,11 @@ fn start(peers: usize, of_file: SocketAddr) -> Fleet {
     let fleet = Fleet { peers };
     fleet.await_whole();
     fleet
+}
+
+/// How many registrations it knows.
+fn registrations(peer: &Peer) -> u64 {
+    peer.fleet()["facts"]["registration"].as_u64().unwrap()
 }
 
 fn path(endpoint: SocketAddr, ttl: &str) -> String {
@@ -55,7 +63,7 @@ fn renew_until(peer: &Peer, endpoint: SocketAddr, what: &str, mut is_so: impl Fn
     eventually(what, || {
         if renewed.elapsed().as_millis() > 500 {
             renewed = now();
-            let _ = put(peer, endpoint, "10s");
+            let _ = put(peer, endpoint, TTL);
         }
         is_so()
     });
@@ -105,25 +113,33 @@ fn endpoint_that_does_not_renew_is_gone() {
 fn who_registered_outlives_the_peer_where_it_did() {
     let (a, b) = (Origin::named("a"), Origin::named("b"));
     let mut fleet = start(3, a.addr());
-    put(&fleet.peers[0], b.addr(), "10s");
-    fleet.await_all("a member", |peer| peer.has(b.addr()));
     let dead = fleet.peers[0].id();
+    renew_until(&fleet.peers[0], b.addr(), "a member", || {
+        fleet.peers.iter().all(|peer| peer.has(b.addr()))
+    });
+    let _ = put(&fleet.peers[0], b.addr(), TTL);
     fleet.peers[0].kill();
     let others = [&fleet.peers[1], &fleet.peers[2]];
-    assert!(others.iter().all(|peer| peer.has(b.addr())));
     // It renews at another peer, as its client would.
     renew_until(others[0], b.addr(), "the registrar is missed", || {
+        assert!(others.iter().all(|peer| peer.has(b.addr())));
         others.iter().all(|peer| peer.state_of(&dead) == "down")
     });
     for peer in others {
-        assert!(peer.has(b.addr()));
+        assert_eq!(
+            registrations(peer),
+            2,
+            "that of the dead one, and one of its own"
+        );
     }
-    // The other's registration is enough, and its end is the endpoint's.
     let left = others[0].registrar("DELETE", &path(b.addr(), ""), TOKEN);
-    assert!(matches!(left.status(), 200 | 204), "{}", left.text());
-    // What the dead one was told holds for three of its lives.
+    assert_eq!(left.status(), 200, "{}", left.text());
+    await_each(&others, "one registration is no more", |peer| {
+        registrations(peer) == 1
+    });
+    // What the dead one was told holds for three of its lives, and no longer.
     let took = await_each(&others, "it has gone", |peer| !peer.has(b.addr()));
-    eprintln!("an orphan of 10 s is gone {took:?} after it was taken back elsewhere");
+    eprintln!("an orphan of {TTL} is gone {took:?} after it was taken back elsewhere");
 }
 
 #[test]
@@ -156,6 +172,6 @@ fn who_may_not_register_is_told_why() {
     }
     for peer in &fleet.peers {
         assert!(!peer.has(b.addr()));
-        assert_eq!(peer.fleet()["facts"]["registration"].as_u64(), Some(0));
+        assert_eq!(registrations(peer), 0);
     }
 }

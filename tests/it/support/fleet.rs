@@ -422,10 +422,12 @@ impl Peer {
         self.fleet()["digest"].as_str().unwrap().to_owned()
     }
 
-    /// How many peers it knows to be there, itself among them.
+    /// How many peers it knows to be there, itself among them, and those that it suspects.
     #[track_caller]
     pub fn alive(&self) -> usize {
-        self.fleet()["members"]["alive"].as_u64().unwrap() as usize
+        let members = &self.fleet()["members"];
+        let of = |state: &str| members[state].as_u64().unwrap() as usize;
+        of("alive") + of("suspect")
     }
 
     /// `/v1/fleet/members`
