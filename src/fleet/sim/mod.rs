@@ -13,8 +13,9 @@ mod event;
 mod members;
 mod net;
 mod streams;
+mod tests;
 
-pub(crate) use self::net::{Net, Traffic, Weather};
+pub(crate) use self::net::{Net, Weather};
 
 /// One peer.
 pub(crate) trait Machine {
