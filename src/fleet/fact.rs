@@ -115,7 +115,7 @@ pub struct About {
 }
 
 /// How long tombstones are kept; who was away for longer forgets all that it knew. As in distributed.md 1.5.
-pub const GC_AFTER: Duration = Duration::from_hours(24);
+pub const GC_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest text of a vote, in bytes: a row of them fits a datagram.
 pub const MAX_WHY: usize = 128;

@@ -125,3 +125,103 @@ impl Bytes {
         self.raw(&[u8::from(*verify), u8::from(*of_upstream)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::num::NonZeroU16;
+    use std::time::Duration;
+
+    use http::Method;
+
+    use super::*;
+    use crate::config::InitState;
+
+    fn spec() -> HealthSpec {
+        HealthSpec {
+            check: Check::Tcp,
+            interval: Duration::from_secs(5),
+            down_interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter: 0.0,
+            port: None,
+            init_state: InitState::Up,
+            traffic: false,
+            tls: None,
+            send_proxy_protocol: None,
+        }
+    }
+
+    fn http(path: &str, method: Method, body: Option<BodyPattern>) -> Check {
+        Check::Http(HttpCheck {
+            path: path.to_owned(),
+            method,
+            host: None,
+            headers: Vec::new(),
+            status: vec![(200, 399)],
+            body,
+        })
+    }
+
+    /// Peers of one version with one file agree, and those before and after a restart.
+    #[test]
+    fn values_do_not_change() {
+        assert_eq!(check_hash(&spec()), TCP);
+        let check = http("/", Method::GET, None);
+        assert_eq!(check_hash(&HealthSpec { check, ..spec() }), HTTP);
+    }
+
+    const TCP: u64 = 0x7f0b_c338_8d10_3850;
+    const HTTP: u64 = 0xb5b7_06db_fcbf_a000;
+
+    #[test]
+    fn what_only_says_when_is_not_in_it() {
+        let other = HealthSpec {
+            interval: Duration::from_secs(1),
+            down_interval: Duration::from_secs(2),
+            fall: 9,
+            jitter: 0.5,
+            init_state: InitState::FullyDown,
+            traffic: true,
+            ..spec()
+        };
+        assert_eq!(check_hash(&other), check_hash(&spec()));
+    }
+
+    #[test]
+    fn what_decides_how_it_ends_is() {
+        let with = |change: fn(&mut HealthSpec)| {
+            let mut spec = spec();
+            change(&mut spec);
+            check_hash(&spec)
+        };
+        let contains = || Some(BodyPattern::Contains("ok".to_owned()));
+        let regex = Some(BodyPattern::Regex(regex::Regex::new("ok").unwrap()));
+        let of = |check| check_hash(&HealthSpec { check, ..spec() });
+        let mysql = |user: Option<&str>| {
+            let user = user.map(str::to_owned);
+            of(Check::Mysql(MysqlCheck { user }))
+        };
+        let all = [
+            with(|_| {}),
+            with(|s| s.timeout = Duration::from_millis(500)),
+            with(|s| s.rise = 1),
+            with(|s| s.port = NonZeroU16::new(81)),
+            with(|s| s.send_proxy_protocol = Some(ProxyVersion::V1)),
+            with(|s| s.send_proxy_protocol = Some(ProxyVersion::V2)),
+            with(|s| s.check = Check::Redis),
+            with(|s| s.check = Check::Grpc(GrpcCheck::default())),
+            of(http("/", Method::GET, None)),
+            of(http("/a", Method::GET, None)),
+            of(http("/", Method::HEAD, None)),
+            of(http("/", Method::GET, contains())),
+            of(http("/", Method::GET, regex)),
+            mysql(None),
+            mysql(Some("")),
+            mysql(Some("me")),
+        ];
+        assert_eq!(HashSet::from(all).len(), all.len());
+    }
+}

@@ -205,6 +205,10 @@ impl Operations {
         source.path = loaded.files.first().cloned();
         source.files.clone_from(&loaded.files);
         source.hash = loaded.hash;
+        drop(source);
+        if let Some(fleet) = self.fleet() {
+            fleet.serves(loaded.hash);
+        }
     }
 
     /// Lets `log.level` of the configuration served set the level of the program's own log.
@@ -339,6 +343,9 @@ impl Operations {
                 }
                 if let Some(Follower(hear)) = &source.follower {
                     hear(plan.hash);
+                }
+                if let Some(fleet) = self.fleet() {
+                    fleet.serves(plan.hash);
                 }
                 self.0.cells.succeeded(now);
                 let cause = Cause::Reload {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::diff::diff;
+use crate::config::diff::{Item, diff};
 use crate::config::{
     Config, Diagnostic, Fleet, Loaded, PortZero, Problems, Seed, load, parse_with,
 };
@@ -377,7 +377,7 @@ fn a_change_of_the_fleet_waits_for_a_restart() {
         diff(&without, &without)
             .items
             .iter()
-            .all(|i| i.is_unchanged())
+            .all(Item::is_unchanged)
     );
     let comes = diff(&without, &old).to_string();
     assert!(

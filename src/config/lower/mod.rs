@@ -1,7 +1,7 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
-//! One file a table: `process` (process, admin, log, defaults), `fleet`, `listener`, `route`, `upstream`;
-//! `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
+//! One file a table: `process` (process, admin, log, defaults), `fleet` with `seeds`, `listener`, `route`,
+//! `upstream`; `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
 //! and to upstreams; `matchers`, `actions`, `headers`, `retry` and `limits` to routes; `endpoints`,
 //! `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and `health` to upstreams; `address`
 //! reads addresses, `certificates` and `trust` what TLS needs; `fit` holds the checks across tables,
@@ -37,6 +37,7 @@ mod proxy_protocol;
 mod reach;
 mod retry;
 mod route;
+mod seeds;
 mod sticky;
 #[cfg(test)]
 mod tests;

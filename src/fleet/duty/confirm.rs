@@ -54,3 +54,33 @@ impl Confirms {
         self.seen.retain(|(fellow, _)| probers.contains(fellow));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PeerId = PeerId(1);
+    const B: PeerId = PeerId(2);
+
+    #[test]
+    fn each_vote_is_followed_once_and_none_before_the_floor() {
+        let mut confirms = Confirms::default();
+        let mut hear = |of, stamp, now| confirms.hear(of, Stamp(stamp), now, 500);
+        assert!(hear(A, 7, 1000));
+        assert!(!hear(A, 7, 9000), "it was followed");
+        assert!(!hear(A, 6, 9000), "it was overtaken");
+        assert!(hear(B, 5, 1500));
+        assert!(!hear(A, 8, 1999), "too soon");
+        assert!(!hear(A, 8, 2000), "and not later either");
+        assert!(hear(A, 9, 2000));
+    }
+
+    #[test]
+    fn who_is_forgotten_is_heard_anew() {
+        let mut confirms = Confirms::default();
+        assert!(confirms.note(A, Stamp(7)));
+        assert!(!confirms.hear(A, Stamp(7), 0, 0));
+        confirms.retain(&[B]);
+        assert!(confirms.hear(A, Stamp(7), 0, 0));
+    }
+}

@@ -20,6 +20,7 @@ pub mod confirm;
 pub mod verdict;
 
 mod duties;
+mod entry;
 
 pub use duties::Duties;
 
@@ -114,3 +115,8 @@ impl Ruled {
         names.join(", ")
     }
 }
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;

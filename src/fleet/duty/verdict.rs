@@ -33,9 +33,10 @@ pub enum Ruling {
 pub fn verdict(probers: &[PeerId], votes: impl Fn(PeerId) -> Option<bool>) -> Ruling {
     let (mut passing, mut failing) = (0, 0);
     for vote in probers.iter().filter_map(|prober| votes(*prober)) {
-        match vote {
-            true => passing += 1,
-            false => failing += 1,
+        if vote {
+            passing += 1;
+        } else {
+            failing += 1;
         }
     }
     let of = passing + failing;
@@ -72,6 +73,76 @@ impl fmt::Display for Ruling {
             }
             Self::TooFew => f.write_str("fewer than two peers have voted"),
             Self::Undecided => f.write_str("as many peers for as against"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    /// `+` and `-` are votes, `.` is none.
+    fn of(votes: &str) -> Ruling {
+        let votes = votes.as_bytes();
+        let probers: Vec<_> = (0..votes.len() as u64).map(PeerId).collect();
+        verdict(&probers, |prober| match votes[prober.0 as usize] {
+            b'+' => Some(true),
+            b'-' => Some(false),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn majority_of_those_who_voted_decides_and_one_is_none() {
+        let down = |failing, of| Ruling::Down { failing, of };
+        let up = |passing, of| Ruling::Up { passing, of };
+        for few in ["", ".", "...", "-", "+..", "..-"] {
+            assert_eq!(of(few), Ruling::TooFew, "{few}");
+        }
+        assert_eq!(of("--"), down(2, 2));
+        assert_eq!(of("+-"), Ruling::Undecided);
+        assert_eq!(of("+-."), Ruling::Undecided);
+        assert_eq!(of("+--"), down(2, 3));
+        assert_eq!(of("++-"), up(2, 3));
+        assert_eq!(of(".++"), up(2, 2));
+        assert_eq!(of("++--"), Ruling::Undecided);
+        assert_eq!(of("---++"), down(3, 5));
+        assert_eq!(of("+--").to_string(), "2 of 3 peers");
+    }
+
+    #[test]
+    fn neither_order_nor_those_who_do_not_ask_matter() {
+        let mut rng = Rng::new(9);
+        for round in 0..2000 {
+            let count = rng.below(8);
+            let mut votes: Vec<_> = (0..count).map(|_| b"+-."[rng.below(3)]).collect();
+            let text = |votes: &[u8]| String::from_utf8_lossy(votes).into_owned();
+            let ruling = of(&text(&votes));
+            let (passing, failing) = (
+                votes.iter().filter(|v| **v == b'+').count(),
+                votes.iter().filter(|v| **v == b'-').count(),
+            );
+            let expected = match passing + failing {
+                0 | 1 => None,
+                _ if failing > passing => Some(Health::Down),
+                _ if passing > failing => Some(Health::Up),
+                _ => None,
+            };
+            assert_eq!(ruling.health(), expected, "seed 9, round {round}");
+            if count > 1 {
+                votes.swap(rng.below(count), rng.below(count));
+            }
+            votes.push(b'.');
+            assert_eq!(of(&text(&votes)), ruling, "seed 9, round {round}");
+            // One vote more never turns a ruling into its opposite.
+            for more in [b'+', b'-'] {
+                votes.push(more);
+                let next = of(&text(&votes)).health();
+                let before = ruling.health();
+                assert!(next == before || next.is_none() || before.is_none());
+                votes.pop();
+            }
         }
     }
 }

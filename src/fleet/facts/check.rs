@@ -12,7 +12,7 @@ use crate::upstream::overrides::{MAX_WEIGHT, Refused, is_usable};
 pub const MIN_TTL: Duration = Duration::from_secs(1);
 
 /// Longest time that a registration lasts: whoever is silent for a day is not there.
-pub const MAX_TTL: Duration = Duration::from_hours(24);
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest version of a peer, in bytes.
 pub const MAX_VERSION: usize = 64;

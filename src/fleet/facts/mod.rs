@@ -419,3 +419,6 @@ impl Default for Buckets {
         Self(vec![BTreeSet::new(); BUCKETS].into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,8 +124,10 @@ pub struct Counts {
     pub flaws: BTreeMap<&'static str, u64>,
     /// Facts that were news.
     pub merged: u64,
-    /// Comparisons that ended well.
+    /// Comparisons that found something different.
     pub synced: u64,
+    /// Comparisons that found nothing.
+    pub equal: u64,
     /// Comparisons that did not.
     pub unsynced: u64,
     /// How long this process stood still, in all.
@@ -287,6 +289,18 @@ impl Peer {
     pub fn set_keyring(&mut self, keyring: Keyring) {
         self.sealer.set_keyring(&keyring);
         self.opener.set_keyring(keyring);
+    }
+
+    /// Says which configuration is served here: a hash.
+    pub fn serves(&mut self, config: u64, now: Now) {
+        let key = Key::Peer(self.me);
+        if let Some(Value::Peer(about)) = self.facts.get(&key).map(|fact| &fact.value) {
+            let about = About {
+                config,
+                ..about.clone()
+            };
+            let _ = self.say_once(key, Value::Peer(about), now);
+        }
     }
 
     /// Who it is.

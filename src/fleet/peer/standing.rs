@@ -91,6 +91,11 @@ impl Peer {
         }
     }
 
+    /// Whether an endpoint is registered here.
+    pub fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        self.leases.terms(&upstream.into(), endpoint).is_some()
+    }
+
     /// An endpoint takes back that it registered here; whether it had.
     pub fn deregister(&mut self, upstream: &Name, endpoint: &EndpointAddr, now: Now) -> bool {
         let was_there = self.leases.end(upstream, endpoint);

@@ -53,7 +53,7 @@ const MAX_ACCEPTED: usize = 16;
 const MAX_DIALED: usize = 4;
 
 /// For a stream from its first byte to its last.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Looks whose result nobody has fetched.
 const MAX_LOOKS: usize = 8;
@@ -253,12 +253,13 @@ impl Peer {
     }
 
     fn end(&mut self, id: StreamId, is_well: bool) {
-        if self.streams.open.remove(&id).is_none() {
+        let Some(stream) = self.streams.open.remove(&id) else {
             return;
-        }
-        match is_well {
-            true => self.counts.synced += 1,
-            false => self.counts.unsynced += 1,
+        };
+        match stream.facts {
+            _ if !is_well => self.counts.unsynced += 1,
+            (0, 0) => self.counts.equal += 1,
+            _ => self.counts.synced += 1,
         }
         self.out.push_back(Out::Close { stream: id });
     }

@@ -162,3 +162,99 @@ impl Leases {
         now.saturating_sub(self.stalled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn addr(n: usize) -> EndpointAddr {
+        let text = format!("10.0.{}.{}:80", n / 200, n % 200 + 1);
+        EndpointAddr::Ip(text.parse().unwrap())
+    }
+
+    fn terms(weight: u32, seconds: u64) -> Terms {
+        Terms {
+            weight,
+            zone: None,
+            ttl: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn lease_ends_a_ttl_after_the_last_renewal() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        let renew =
+            |leases: &mut Leases, n, terms, now| leases.renew(&app, &addr(n), terms, now);
+        assert_eq!(renew(&mut leases, 1, terms(1, 30), 0), Ok(Renewal::New));
+        assert_eq!(renew(&mut leases, 2, terms(1, 10), 0), Ok(Renewal::New));
+        assert_eq!(leases.next_end(), Some(10 * SECOND));
+        assert_eq!(
+            renew(&mut leases, 2, terms(1, 10), 9 * SECOND),
+            Ok(Renewal::Renewed)
+        );
+        assert_eq!(
+            renew(&mut leases, 2, terms(5, 10), 9 * SECOND),
+            Ok(Renewal::Changed)
+        );
+        assert!(leases.expired(19 * SECOND - 1).is_empty());
+        assert_eq!(leases.expired(19 * SECOND), [("app".into(), addr(2))]);
+        assert_eq!(
+            renew(&mut leases, 2, terms(5, 10), 19 * SECOND),
+            Ok(Renewal::New)
+        );
+        let all = leases.expired(100 * SECOND);
+        assert_eq!(all, [("app".into(), addr(2)), ("app".into(), addr(1))]);
+        assert!(leases.is_empty());
+        assert_eq!(leases.next_end(), None);
+    }
+
+    #[test]
+    fn deregistration_ends_it_once() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        leases.renew(&app, &addr(1), terms(3, 30), 0).unwrap();
+        assert_eq!(leases.terms(&app, &addr(1)), Some(&terms(3, 30)));
+        assert!(leases.end(&app, &addr(1)));
+        assert!(!leases.end(&app, &addr(1)));
+        assert_eq!(leases.terms(&app, &addr(1)), None);
+        assert!(leases.expired(Nanos::MAX).is_empty());
+    }
+
+    /// Who stood still heard no renewals: nobody is to lose a lease by that.
+    #[test]
+    fn stall_lengthens_every_lease_by_itself() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        leases.renew(&app, &addr(1), terms(1, 10), 0).unwrap();
+        leases.stalled(Duration::from_secs(12));
+        assert!(leases.expired(22 * SECOND - 1).is_empty());
+        assert_eq!(leases.next_end(), Some(22 * SECOND));
+        // One that comes after it has no more than it asked for.
+        leases
+            .renew(&app, &addr(2), terms(1, 10), 13 * SECOND)
+            .unwrap();
+        assert_eq!(leases.expired(22 * SECOND).len(), 1);
+        assert_eq!(leases.expired(23 * SECOND).len(), 1);
+    }
+
+    #[test]
+    fn leases_are_bounded_and_those_that_are_there_are_renewed_all_the_same() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        for n in 0..MAX_LEASES {
+            leases
+                .renew(&app, &addr(n), terms(1, 10), n as Nanos)
+                .unwrap();
+        }
+        assert_eq!(
+            leases.renew(&app, &addr(MAX_LEASES), terms(1, 10), 0),
+            Err(Full)
+        );
+        assert_eq!(leases.len(), MAX_LEASES);
+        let renewal = leases.renew(&app, &addr(7), terms(1, 20), 7);
+        assert_eq!(renewal, Ok(Renewal::Changed));
+        assert_eq!(leases.iter().count(), MAX_LEASES);
+        let expired = leases.expired(11 * SECOND);
+        assert_eq!(expired.len(), MAX_LEASES - 1);
+        assert_eq!(leases.ends.len(), 1, "both views agree");
+    }
+}

@@ -10,11 +10,12 @@
 //! that they went.
 
 mod brake;
+mod footing;
 mod leases;
 mod orphans;
 mod told;
 
-pub use brake::{Brake, Braked};
+pub use brake::{Brake, Braked, SETTLES};
 pub use leases::{Full, Lease, Leases, MAX_LEASES, Renewal, Terms};
 pub use orphans::Orphans;
 pub use told::{Sight, Standing, told};

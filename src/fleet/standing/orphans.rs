@@ -61,3 +61,63 @@ impl Orphans {
         Some(since.saturating_add(nanos(ttl.saturating_mul(LIFETIMES))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+    const TTL: Duration = Duration::from_secs(30);
+    const A: PeerId = PeerId(0xa);
+    const B: PeerId = PeerId(0xb);
+
+    #[test]
+    fn orphan_ends_three_lifetimes_after_its_registrar_went() {
+        let mut orphans = Orphans::default();
+        orphans.see([A, B], 0);
+        assert!(orphans.is_live(A));
+        assert_eq!(orphans.end(A, TTL, SECOND), None);
+        orphans.see([B], 10 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 11 * SECOND), Some(100 * SECOND));
+        // What else happens does not matter.
+        orphans.see([B, PeerId(0xc)], 50 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 50 * SECOND), Some(100 * SECOND));
+        // It comes back, and goes again.
+        orphans.see([A, B], 99 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 200 * SECOND), None);
+        orphans.see([B], 200 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 200 * SECOND), Some(290 * SECOND));
+    }
+
+    #[test]
+    fn nothing_ends_for_who_is_alone_and_company_begins_the_time_anew() {
+        let mut orphans = Orphans::default();
+        assert_eq!(orphans.end(A, TTL, SECOND), None, "it has met nobody yet");
+        orphans.see([A, B], 0);
+        orphans.see([B], 10 * SECOND);
+        orphans.see([], 15 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 1000 * SECOND), None);
+        orphans.see([B], 1000 * SECOND);
+        assert_eq!(orphans.end(A, TTL, 1001 * SECOND), Some(1090 * SECOND));
+    }
+
+    /// A fact about a peer that this one never met: it went away when first heard of.
+    #[test]
+    fn registrar_that_was_never_seen_has_the_same_time() {
+        let mut orphans = Orphans::default();
+        orphans.see([B], 0);
+        assert_eq!(orphans.end(A, TTL, 500 * SECOND), Some(590 * SECOND));
+        assert_eq!(orphans.end(A, TTL, 580 * SECOND), Some(590 * SECOND));
+    }
+
+    #[test]
+    fn peers_of_long_ago_are_forgotten() {
+        let mut orphans = Orphans::default();
+        orphans.see([A, B], 0);
+        orphans.see([B], SECOND);
+        orphans.see([B], nanos(GC_AFTER));
+        assert_eq!(orphans.away.len(), 1);
+        orphans.see([B], SECOND + 2 * nanos(GC_AFTER));
+        assert!(orphans.away.is_empty());
+    }
+}

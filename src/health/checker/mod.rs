@@ -17,17 +17,22 @@ use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, Nanos, nanos};
 use crate::base::rng::Rng;
 use crate::config::{AgentSpec, HealthSpec, Name};
-use crate::upstream::{Endpoint, Health};
+use crate::upstream::Endpoint;
 
-use super::agent::{self, Heard};
+use super::agent;
 use super::duty::{Duty, Role};
 use super::probe::probe;
 use super::schedule;
 
+mod findings;
 mod first_round;
+mod orders;
 mod watched;
 
+pub use findings::{Findings, Found, Verdict, Vote};
+
 use first_round::FirstRound;
+use orders::{Orders, Told, told};
 use watched::{Due, Outcome, Turn, Watched};
 
 /// An endpoint to be asked.
@@ -53,56 +58,6 @@ pub enum Ask {
 /// Everything to be asked, replaced whole.
 pub type Targets = Arc<[Target]>;
 
-/// An endpoint is no longer what it was.
-#[derive(Debug)]
-pub struct Verdict {
-    /// Its upstream.
-    pub upstream: Name,
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// What it is now.
-    pub health: Health,
-    /// Why, for people.
-    pub why: String,
-    /// Who found it.
-    pub by: Found,
-}
-
-/// Who found out what an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Peers of the fleet, by their votes: their names.
-    Fleet(String),
-    /// This process, by asking.
-    Here,
-}
-
-/// What this process says of an endpoint to its fleet: another vote than before.
-#[derive(Clone, Debug)]
-pub struct Vote {
-    /// The upstream.
-    pub upstream: Name,
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// Hash of what was asked; see [`check_hash`](super::check_hash::check_hash).
-    pub check: u64,
-    /// Whether it passes.
-    pub passed: bool,
-    /// Why, for people.
-    pub why: String,
-}
-
-/// What was found and is to be handed on, oldest first.
-#[derive(Debug, Default)]
-pub struct Findings {
-    /// Of checks.
-    pub verdicts: Vec<Verdict>,
-    /// Of agents.
-    pub heard: Vec<Heard>,
-    /// Of checks, for the fleet.
-    pub votes: Vec<Vote>,
-}
-
 /// The checks of one server.
 #[derive(Debug)]
 pub struct Checker {
@@ -121,13 +76,6 @@ pub struct Checker {
     fleet: Option<Orders>,
     /// Whose checks are run here.
     duty: Arc<Duty>,
-}
-
-/// What a fleet says to the checker.
-#[derive(Debug)]
-struct Orders {
-    duty: watch::Receiver<Arc<Duty>>,
-    at_once: mpsc::Receiver<(Name, EndpointAddr)>,
 }
 
 /// A target under one spec: with another spec it is another.
@@ -203,7 +151,9 @@ impl Checker {
     ) {
         let mut known = Some(known);
         let mut fleet = self.fleet.take();
-        self.heed(&mut fleet);
+        if let Some(orders) = &mut fleet {
+            self.duty = orders.duty.borrow_and_update().clone();
+        }
         let first = targets.borrow_and_update().clone();
         self.follow(&first);
         let unknown = self.watched.iter().filter(|(_, w)| !w.role.is_ruled());
@@ -484,43 +434,12 @@ impl Ask {
     }
 }
 
-// === impl Findings ===
-
-impl Findings {
-    /// Whether there is nothing to be handed on.
-    pub fn is_empty(&self) -> bool {
-        self.verdicts.is_empty() && self.heard.is_empty() && self.votes.is_empty()
-    }
-}
-
-/// What a fleet has said.
-enum Told {
-    AskAtOnce(Name, EndpointAddr),
-    Duty(Arc<Duty>),
-    NoMore,
-}
-
-/// Waits for what a fleet says; for ever where there is none. Cancel-safe, as its parts are.
-async fn told(fleet: &mut Option<Orders>) -> Told {
-    let Some(Orders { duty, at_once }) = fleet else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        changed = duty.changed() => match changed {
-            Ok(()) => Told::Duty(duty.borrow_and_update().clone()),
-            Err(_) => Told::NoMore,
-        },
-        asked = at_once.recv() => match asked {
-            Some((upstream, endpoint)) => Told::AskAtOnce(upstream, endpoint),
-            None => Told::NoMore,
-        },
-    }
-}
-
 /// Which object it is.
 fn of(endpoint: &Arc<Endpoint>) -> *const Endpoint {
     Arc::as_ptr(endpoint)
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

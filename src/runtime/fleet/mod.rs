@@ -7,6 +7,7 @@
 //!
 //! Locks: `Live` first, then the peer; never the other way round.
 
+mod meter;
 mod start;
 mod status;
 mod stream;
@@ -31,10 +32,14 @@ use crate::fleet::Now;
 use crate::fleet::duty::{Changes, Subject};
 use crate::fleet::fact::{Key, Value};
 use crate::fleet::facts::snapshot::{self, Image};
-use crate::fleet::peer::{Out, Peer, StreamId};
+use crate::fleet::id::PeerId;
+use crate::fleet::peer::{NotRegistered, Out, Peer, StreamId};
 use crate::fleet::seal::{Greeting, Keyring};
+use crate::fleet::standing::Terms;
 use crate::health::checker::Vote;
 use crate::health::duty::Duty;
+use crate::telemetry::metrics::fleet::{FleetCells, VerdictTo};
+use crate::upstream::Health;
 use crate::upstream::overrides::{Changed, Told};
 
 use super::live::Live;
@@ -55,6 +60,7 @@ struct Shared {
     wake: Notify,
     duty: watch::Sender<Arc<Duty>>,
     at_once: mpsc::Sender<(Name, EndpointAddr)>,
+    cells: Arc<FleetCells>,
 }
 
 #[derive(Debug)]
@@ -87,14 +93,17 @@ const READS: usize = 512;
 /// Before it is looked again whether a reload has been built.
 const BUSY: Duration = Duration::from_millis(5);
 
+/// How often the metrics are written: more often than anybody scrapes.
+const METER_EVERY: Duration = Duration::from_secs(1);
+
 /// How often what is known is saved, if it has changed.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it is saved though nothing has changed: what is older than a day is not trusted.
-const SAVE_ANYWAY: Duration = Duration::from_hours(1);
+const SAVE_ANYWAY: Duration = Duration::from_secs(60 * 60);
 
 /// How often names of seeds are asked for while somebody is there, and while nobody is.
-const RESOLVE_EVERY: Duration = Duration::from_mins(1);
+const RESOLVE_EVERY: Duration = Duration::from_secs(60);
 const RESOLVE_ALONE: Duration = Duration::from_secs(5);
 
 /// How often a successor tries to bind what the process before it still holds.
@@ -164,6 +173,66 @@ impl Fleet {
             .any(|(name, ..)| &**name == upstream)
     }
 
+    /// An endpoint registers here, or renews that; at whom.
+    ///
+    /// # Errors
+    /// Why not; then nothing has changed.
+    pub fn register(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        terms: Terms,
+    ) -> Result<PeerId, NotRegistered> {
+        let now = self.now();
+        let mut state = self.state();
+        state.peer.register(upstream, endpoint, terms, now)?;
+        let id = state.peer.id();
+        drop(state);
+        self.0.wake.notify_one();
+        Ok(id)
+    }
+
+    /// An endpoint takes back that it registered here; whether it had.
+    pub fn deregister(&self, upstream: &Name, endpoint: &EndpointAddr) -> bool {
+        let now = self.now();
+        let was_there = self.state().peer.deregister(upstream, endpoint, now);
+        self.0.wake.notify_one();
+        was_there
+    }
+
+    /// Whether an endpoint is registered here.
+    pub fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        self.state().peer.is_registered(upstream, endpoint)
+    }
+
+    /// Whether an endpoint is registered at anybody.
+    pub fn has_registration(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        let state = self.state();
+        let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
+        facts.any(|fact| matches!(fact.value, Value::Registered { .. }))
+    }
+
+    /// Whether nothing is taken in, since a successor starts.
+    pub fn is_frozen(&self) -> bool {
+        self.state().is_frozen
+    }
+
+    /// Says which configuration is served here: a hash.
+    pub fn serves(&self, config: u64) {
+        let now = self.now();
+        self.state().peer.serves(config, now);
+        self.0.wake.notify_one();
+    }
+
+    /// Goes on with other secrets.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        let mut state = self.state();
+        if state.keyring != keyring {
+            state.peer.set_keyring(keyring.clone());
+            state.keyring = keyring;
+        }
+    }
+
     /// Who is checked by the configuration that is served now, and what follows from that.
     pub fn subjects(&self, subjects: Vec<Subject>) -> Changes {
         let now = self.now();
@@ -183,6 +252,14 @@ impl Fleet {
 
     /// Tells the checker, once what the fleet says is in force.
     pub fn order(&self, changes: &Changes) {
+        for ruled in &changes.rulings {
+            let to = match ruled.ruling.health() {
+                Some(Health::Up) => VerdictTo::Up,
+                Some(Health::Down) => VerdictTo::Down,
+                Some(Health::Unchecked) | None => continue,
+            };
+            self.0.cells.verdicts(to).inc();
+        }
         if let Some(duty) = &changes.duty {
             self.0.duty.send_replace(duty.clone());
         }
@@ -286,6 +363,8 @@ pub async fn run(
         events,
         buffer: vec![0; 2048],
     };
+    meter::begin(&shell.fleet.0.cells);
+    let mut next_meter = 0;
     let mut next_save = shell.fleet.now().now.saturating_add(nanos(SAVE_EVERY));
     let mut next_resolve = 0;
     let mut resolving: JoinSet<Vec<SocketAddr>> = JoinSet::new();
@@ -302,6 +381,10 @@ pub async fn run(
         shell.fleet.answer_looks();
         // 4 what is new
         let is_busy = !hand_on(&shell.fleet, &live);
+        if now.now >= next_meter {
+            next_meter = now.now.saturating_add(nanos(METER_EVERY));
+            meter::write(&shell.fleet.0.cells, &shell.fleet.state().peer, now);
+        }
         if now.now >= next_save {
             next_save = now.now.saturating_add(nanos(SAVE_EVERY));
             let fleet = shell.fleet.clone();
@@ -319,7 +402,10 @@ pub async fn run(
         }
         // 5 until there is more
         let at = shell.fleet.state().peer.wake_at();
-        let at = at.min(next_save).min(next_resolve.max(now.now + 1));
+        let at = at
+            .min(next_save)
+            .min(next_meter)
+            .min(next_resolve.max(now.now + 1));
         let mut wait = Duration::from_nanos(at.saturating_sub(shell.fleet.now().now));
         if is_busy {
             wait = wait.min(BUSY);

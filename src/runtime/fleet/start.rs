@@ -18,6 +18,7 @@ use crate::fleet::facts::snapshot::{self, LoadError, Loaded};
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{Peer, Settings};
 use crate::health::duty::Duty;
+use crate::telemetry::metrics::registry::Registry;
 
 use super::super::fleet_keys::{FleetKeyError, keyring};
 use super::{AT_ONCE, Fleet, Orders, Shared, State, random};
@@ -54,6 +55,9 @@ pub enum FleetError {
          reach this peer"
     )]
     Nowhere,
+    /// What endpoints show to register cannot be read.
+    #[error("fleet: {0}")]
+    Tokens(String),
     /// The secret cannot be read.
     #[error(transparent)]
     Secret(#[from] FleetKeyError),
@@ -74,7 +78,11 @@ pub struct Begun {
 ///
 /// # Errors
 /// [`FleetError`]; nothing has changed on disk, but for a damaged file that was set aside.
-pub fn begin(spec: Arc<config::Fleet>, addr: SocketAddr, config: u64) -> Result<Begun, FleetError> {
+pub fn begin(
+    spec: Arc<config::Fleet>,
+    addr: SocketAddr,
+    registry: &Registry,
+) -> Result<Begun, FleetError> {
     let clock = Clock::start();
     let now = Now {
         now: clock.now(),
@@ -118,7 +126,7 @@ pub fn begin(spec: Arc<config::Fleet>, addr: SocketAddr, config: u64) -> Result<
         about: About {
             zone: spec.zone.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            config,
+            config: 0,
             started_unix_ms: now.unix_ms,
         },
         max_clock_skew: spec.max_clock_skew,
@@ -144,6 +152,7 @@ pub fn begin(spec: Arc<config::Fleet>, addr: SocketAddr, config: u64) -> Result<
         wake: Notify::new(),
         duty,
         at_once,
+        cells: registry.fleet(),
     };
     Ok(Begun {
         fleet: Fleet(Arc::new(shared)),

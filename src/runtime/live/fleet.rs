@@ -1,10 +1,12 @@
 //! What the fleet says, and what follows from it here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use crate::base::addr::EndpointAddr;
 use crate::config::Name;
 use crate::fleet::duty::{Changes, Subject};
 use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
+use crate::runtime::fleet::Fleet;
 use crate::telemetry::history::{Cause, What};
 use crate::upstream::Health;
 
@@ -34,6 +36,14 @@ impl Live {
         let names = self.config.upstreams.iter().map(|u| u.name.clone());
         let names = names.collect();
         self.heed_upstreams(&names);
+    }
+
+    /// Checks found an endpoint down: what is held back since one peer alone may not take it away, may be so now.
+    pub(super) fn heed_held(&mut self, upstream: &Name) {
+        let holds = |fleet: &Fleet| fleet.holds(upstream);
+        if self.fleet.as_ref().is_some_and(holds) {
+            self.heed_upstreams(&BTreeSet::from([upstream.clone()]));
+        }
     }
 
     fn heed_upstreams(&mut self, upstreams: &BTreeSet<Name>) {
@@ -89,14 +99,23 @@ impl Live {
         let Some(fleet) = &self.fleet else {
             return;
         };
-        let subjects = targets.iter().filter_map(|target| match &target.ask {
-            Ask::Check(spec) => Some(Subject::new(
-                target.upstream.clone(),
-                target.endpoint.addr.clone(),
-                None,
-                spec,
-            )),
-            Ask::Agent(_) => None,
+        let mut zones: HashMap<(&Name, &EndpointAddr), &Name> = HashMap::new();
+        for upstream in &self.config.upstreams {
+            for endpoint in &upstream.endpoints {
+                if let Some(zone) = &endpoint.zone {
+                    zones.insert((&upstream.name, &endpoint.addr), zone);
+                }
+            }
+        }
+        let subjects = targets.iter().filter_map(|target| {
+            let Ask::Check(spec) = &target.ask else {
+                return None;
+            };
+            let (upstream, endpoint) = (&target.upstream, &target.endpoint.addr);
+            let registered = self.overrides.registered(upstream, endpoint);
+            let own = registered.and_then(|registered| registered.zone.as_ref());
+            let zone = zones.get(&(upstream, endpoint)).copied().or(own).cloned();
+            Some(Subject::new(upstream.clone(), endpoint.clone(), zone, spec))
         });
         let changes = fleet.subjects(subjects.collect());
         self.rule(changes);

@@ -39,6 +39,7 @@ use super::certificates::{self, CertificateWatch};
 use super::compile::{Compiler, FromFiles, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
 use super::fleet::Fleet;
+use super::fleet_keys::{self, FleetKeyError};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::sticky_keys::{StickyKeyError, StickyKeys};
@@ -84,6 +85,9 @@ pub enum ReloadError {
     /// The access log cannot be written.
     #[error("the access log cannot be opened: {0}")]
     AccessLog(#[source] io::Error),
+    /// The secret of the fleet cannot be read.
+    #[error(transparent)]
+    Fleet(#[from] FleetKeyError),
     /// An address cannot be bound.
     #[error("listener `{name}`: {source}")]
     Listener {
@@ -256,6 +260,10 @@ impl Live {
         }
         // 1 all that can fail
         let old = self.published.snapshot.load_full();
+        let keyring = match (&self.fleet, &config.fleet) {
+            (Some(_), Some(spec)) => Some(fleet_keys::keyring(spec)?),
+            (None, _) | (_, None) => None,
+        };
         let keyrings = self.sticky_keys.read(&config)?;
         let ticket_keys = self.ticket_keys.read(&config)?;
         let tls = certificates::prepare(&config, Some(&old), &ticket_keys)
@@ -332,6 +340,9 @@ impl Live {
         if self.overrides != overrides {
             self.overrides = overrides;
             self.save();
+        }
+        if let (Some(fleet), Some(keyring)) = (&self.fleet, keyring) {
+            fleet.set_keyring(keyring);
         }
         self.heed_all();
         Ok(reconciled)
@@ -474,6 +485,9 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
+            if changes.iter().any(|change| change.health == Health::Down) {
+                self.heed_held(&upstream.spec.name);
+            }
         }
     }
 
@@ -484,13 +498,12 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
-        let (cause, why) = match &verdict.by {
-            Found::Fleet(peers) => {
-                let why = format!("{} (found by {peers})", verdict.why);
-                let peers = peers.clone();
-                (Cause::Fleet { peers }, why)
-            }
-            Found::Here => (Cause::Probe, verdict.why.clone()),
+        let why = verdict.told();
+        let cause = match &verdict.by {
+            Found::Fleet(peers) => Cause::Fleet {
+                peers: peers.clone(),
+            },
+            Found::Here => Cause::Probe,
         };
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
@@ -955,6 +968,7 @@ pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
         .map(|member| Wanted {
             addr: member.addr,
             weight: member.weight,
+            zone: member.zone,
             admits: match member.state {
                 None => Admits::All,
                 Some(AdminState::Disable) => Admits::Nobody,

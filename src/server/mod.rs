@@ -13,6 +13,8 @@
 //! With a policy of your own: [`Server::builder`] and `examples/custom_balancer.rs`; whole programs
 //! are `examples/embed.rs` and that one.
 
+mod peering;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -38,7 +40,7 @@ use crate::runtime::access::{self, Access};
 use crate::runtime::certificates;
 use crate::runtime::compile::{Compiler, FromFiles, Known};
 use crate::runtime::control::Peering;
-use crate::runtime::fleet::{self, Begun, FleetError, Sockets as FleetSockets};
+use crate::runtime::fleet::FleetError;
 pub use crate::runtime::live::ReloadError;
 use crate::runtime::live::{Live, Parts, wanted};
 pub use crate::runtime::operate::{Operations, Order};
@@ -53,7 +55,7 @@ use crate::telemetry::access_log::Target;
 use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::Signals;
-use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store, changed_parts};
+use crate::upstream::overrides::{OpenError, Overrides, Reconciled, Store};
 
 /// A running server. Dropping it cuts what is in flight; [`Server::shutdown`] drains first.
 #[derive(Debug)]
@@ -231,7 +233,7 @@ impl Server {
         let mut compiler = Compiler::new(balancers.clone(), registry.clone(), signals, seed);
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
-        let peer = peering(config, generation, &mut overrides)?;
+        let peer = peering::begin_with(config, generation, &registry, &mut overrides)?;
         let told = overrides.reconcile(None, config);
         let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
         let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
@@ -284,7 +286,7 @@ impl Server {
             access,
             overrides,
             store,
-            fleet: peer.as_ref().map(|(begun, _)| begun.fleet.clone()),
+            fleet: peer.as_ref().map(|peer| peer.begun.fleet.clone()),
             timeline: timeline.clone(),
         });
         let live = Arc::new(Mutex::new(live));
@@ -304,7 +306,7 @@ impl Server {
         record_start(&operations, &timeline, &cause, told);
         let mut server = Self {
             live: live.clone(),
-            published,
+            published: published.clone(),
             admin: admin.as_ref().and_then(Bound::addr),
             readiness: readiness.clone(),
             registry: registry.clone(),
@@ -343,12 +345,26 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let peering = peer.map(|(begun, sockets)| Peering {
-            fleet: begun.fleet,
-            sockets,
-            orders: begun.orders,
-            stop: server.stop_fleet.clone(),
+        let mut counter = None;
+        let peering = peer.map(|peer| {
+            let fleet = peer.begun.fleet;
+            counter = peer.counter.map(|counter| (counter, fleet.clone()));
+            Peering {
+                fleet,
+                sockets: peer.sockets,
+                orders: peer.begun.orders,
+                stop: server.stop_fleet.clone(),
+            }
         });
+        let stop_fleet = server.stop_fleet.clone();
+        let serving = async move {
+            let registering = async {
+                if let Some((counter, fleet)) = counter {
+                    counter.serve(fleet, published, stop_fleet).await;
+                }
+            };
+            tokio::join!(serving, registering);
+        };
         let control = control::start(
             serving,
             live,
@@ -634,39 +650,6 @@ async fn serving(
         }
     };
     tokio::join!(metrics, control);
-}
-
-/// This process as a peer of its fleet, if it has one, and its sockets, unless the process before holds them. What
-/// the fleet knew when it was last here is in `overrides` then.
-fn peering(
-    config: &Config,
-    generation: u64,
-    overrides: &mut Overrides,
-) -> Result<Option<(Begun, Option<FleetSockets>)>, FleetError> {
-    let Some(spec) = &config.fleet else {
-        return Ok(None);
-    };
-    let sockets = match FleetSockets::bind(spec.bind) {
-        Ok(sockets) => Some(sockets),
-        Err(_) if generation > 0 => None,
-        Err(error) => return Err(error),
-    };
-    let bound = sockets.as_ref().and_then(FleetSockets::addr);
-    let addr = fleet::advertised(spec, bound.unwrap_or(spec.bind))?;
-    let begun = fleet::begin(spec.clone(), addr, 0)?;
-    if begun.is_fresh {
-        // What operators said here before there was a fleet is the fleet's now.
-        let before = Overrides::default();
-        for (upstream, endpoint) in overrides.endpoints() {
-            let parts = changed_parts(&before, overrides, upstream, endpoint);
-            begun.fleet.say(upstream, endpoint, parts);
-        }
-    }
-    for upstream in &config.upstreams {
-        let told = begun.fleet.told(upstream, &|_| false);
-        overrides.heed(told, upstream);
-    }
-    Ok(Some((begun, sockets)))
 }
 
 /// Opens the overrides of the process before, if there is a place for them.
