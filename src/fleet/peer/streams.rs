@@ -9,7 +9,7 @@ use crate::fleet::facts::Comparison;
 use crate::fleet::facts::compare::{Aim, Difference, End, Message};
 use crate::fleet::id::PeerId;
 
-use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON};
+use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON, skew_of};
 
 /// A stream of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,7 +131,9 @@ impl Peer {
         };
         let message = Message::decode(bytes).ok();
         let step = message.and_then(|message| comparison.take(message, &self.facts).ok());
-        let skew_ms = self.hear_from(peer, u64::from_be_bytes(*unix_ms), now);
+        let skew_ms = skew_of(u64::from_be_bytes(*unix_ms), now);
+        let session = self.contacts.get(&peer).and_then(|known| known.session);
+        self.contact(peer, skew_ms, session, now);
         let Some(step) = step else {
             *self.counts.refused.entry("stream").or_default() += 1;
             return self.end(id, false);

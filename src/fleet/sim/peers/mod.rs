@@ -1,24 +1,34 @@
 //! Fleets of whole peers: what is said anywhere is known everywhere, whatever happens on the way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::members::{addr, peer};
-use super::{Heard, Link, Machine, Net, Now, Sent, Weather, each_seed, is_long};
+use super::{Heard, Link, Machine, Net, Now, Sent, Traffic, Weather, each_seed, is_long};
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::Nanos;
 use crate::base::rng::Rng;
-use crate::config::Name;
-use crate::fleet::fact::{About, Fact, Key, Part, Value, Word};
+use crate::config::{self, Name};
+use crate::fleet::fact::{About, Fact, GC_AFTER, Key, Part, Value, Word};
 use crate::fleet::facts::Facts;
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{Out, Peer, Settings, StreamId};
 use crate::fleet::seal::Keyring;
 use crate::fleet::standing::Terms;
-use crate::upstream::overrides::By;
+use crate::upstream::overrides::{By, Spoken, Told};
 
+mod absence;
+mod clocks;
 mod converge;
+mod cost;
+mod health;
+mod liar;
+mod prober;
+mod registrars;
+mod strangers;
+
+use prober::Prober;
 
 /// A peer, and what drives it.
 pub(super) struct Whole {
@@ -27,8 +37,11 @@ pub(super) struct Whole {
     streams: BTreeMap<Link, StreamId>,
     /// Whom it dials, by the token of that.
     dials: HashMap<u64, PeerId>,
-    /// Streams that it does not want.
-    refused: Vec<Link>,
+    /// Sent before what it says itself: streams that it does not want, and what a test makes it send.
+    pub(super) extra: VecDeque<Sent>,
+    /// All that it sent and to whom, if that is recorded.
+    pub(super) tape: Option<Vec<(SocketAddr, Vec<u8>)>>,
+    pub(super) prober: Option<Prober>,
 }
 
 /// What a fleet has in common.
@@ -36,6 +49,8 @@ pub(super) struct Whole {
 pub(super) struct Common {
     pub(super) keyring: Keyring,
     pub(super) seed: u64,
+    /// What it checks, if it does.
+    pub(super) world: Option<prober::World>,
 }
 
 pub(super) type Fleet = Net<Whole>;
@@ -52,21 +67,30 @@ impl Machine for Whole {
     }
 
     fn wake_at(&self) -> Option<Nanos> {
-        Some(self.peer.wake_at())
+        let prober = self.prober.as_ref().and_then(Prober::wake_at);
+        Some(prober.map_or(self.peer.wake_at(), |at| at.min(self.peer.wake_at())))
     }
 
     fn wake(&mut self, clock: Now) {
         self.peer.wake(clock);
+        if let Some(prober) = &mut self.prober {
+            prober.wake(&mut self.peer, clock);
+        }
         self.follow(clock);
     }
 
     fn poll(&mut self) -> Option<Sent> {
-        if let Some(link) = self.refused.pop() {
-            return Some(Sent::Close { link });
+        if let Some(sent) = self.extra.pop_front() {
+            return Some(sent);
         }
         loop {
             match self.peer.poll()? {
-                Out::Datagram { to, bytes } => return Some(Sent::Datagram { to, bytes }),
+                Out::Datagram { to, bytes } => {
+                    if let Some(tape) = &mut self.tape {
+                        tape.push((to, bytes.clone()));
+                    }
+                    return Some(Sent::Datagram { to, bytes });
+                }
                 Out::Dial { stream, peer, to } => {
                     self.dials.insert(stream.0, peer);
                     let token = stream.0;
@@ -101,7 +125,7 @@ impl Machine for Whole {
             }
             Heard::Accepted { link, from } => match self.peer.accepted(peer_at(from), clock) {
                 Some(stream) => self.link(stream, link),
-                None => self.refused.push(link),
+                None => self.extra.push_back(Sent::Close { link }),
             },
             Heard::Message { link, bytes } => {
                 if let Some(&stream) = self.streams.get(&link) {
@@ -128,7 +152,9 @@ impl Whole {
             links: HashMap::new(),
             streams: BTreeMap::new(),
             dials: HashMap::new(),
-            refused: Vec::new(),
+            extra: VecDeque::new(),
+            tape: None,
+            prober: None,
         }
     }
 
@@ -137,7 +163,16 @@ impl Whole {
         self.streams.insert(link, stream);
     }
 
-    fn follow(&mut self, _clock: Now) {}
+    /// Takes in what is new.
+    fn follow(&mut self, clock: Now) {
+        let Some(prober) = &mut self.prober else {
+            return;
+        };
+        while self.peer.has_news() {
+            self.peer.news();
+            prober.take(self.peer.duty_changes(clock), clock);
+        }
+    }
 }
 
 // === impl Common ===
@@ -148,6 +183,7 @@ impl Common {
         Self {
             keyring: Keyring::new("sim", [secret]).expect("one secret"),
             seed,
+            world: None,
         }
     }
 
@@ -175,7 +211,15 @@ impl Common {
     /// One that begins with these facts.
     pub(super) fn start(&self, index: usize, facts: Facts) -> impl FnOnce(Now) -> Whole {
         let common = self.clone();
-        move |clock| Whole::new(common.settings(index, facts, clock), clock)
+        move |clock| {
+            let mut whole = Whole::new(common.settings(index, facts, clock), clock);
+            if let Some(world) = &common.world {
+                let seed = common.seed ^ index as u64;
+                whole.prober = Some(Prober::new(world, &mut whole.peer, seed));
+                whole.follow(clock);
+            }
+            whole
+        }
     }
 
     /// `n` peers that know each other.
@@ -321,4 +365,61 @@ pub(super) fn happen_somewhere(net: &mut Fleet, rng: &mut Rng) {
     let running: Vec<usize> = net.running().map(|(index, _)| index).collect();
     let index = running[rng.below(running.len())];
     net.with(index, |machine, clock| happen(machine, rng, clock));
+}
+
+/// The upstream of these tests as the file has it, with so many endpoints.
+pub(super) fn upstream(listed: usize) -> config::Upstream {
+    let list: Vec<String> = (0..listed).map(|n| format!("'{}'", endpoint(n))).collect();
+    let text = format!(
+        "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n[upstreams.app]\ndynamic = true\nendpoints = [{}]\n",
+        list.join(", ")
+    );
+    let config = config::parse("sim", &text).expect("it is right").config;
+    config.upstreams[0].clone()
+}
+
+/// What the fleet says of it at a peer that finds nothing down.
+pub(super) fn told_at(net: &mut Fleet, index: usize, spec: &config::Upstream) -> Told {
+    net.with(index, |machine, clock| {
+        machine.peer.told(spec, &|_| false, clock)
+    })
+}
+
+/// How many endpoints are registered, as a peer sees it.
+pub(super) fn registered_at(net: &mut Fleet, index: usize, spec: &config::Upstream) -> usize {
+    let told = told_at(net, index, spec);
+    let is_there = |spoken: &&Spoken| {
+        let registered = spoken.registered.as_ref();
+        registered.is_some_and(|heard| heard.value.is_some())
+    };
+    told.values().filter(is_there).count()
+}
+
+pub(super) fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) fn register(net: &mut Fleet, at: usize, n: usize, ttl: Duration) {
+    net.with(at, |machine, clock| {
+        let registered = machine
+            .peer
+            .register(&app(), &endpoint(n), terms(ttl), clock);
+        registered.unwrap();
+    });
+}
+
+pub(super) fn say(net: &mut Fleet, at: usize, n: usize, word: Option<Word>) {
+    net.with(at, |machine, clock| {
+        let value = word.map_or(Value::Gone, |word| said(word, clock));
+        machine.peer.say(state_of(n), value, clock).unwrap();
+    });
+}
+
+/// What a peer has of the state of an endpoint.
+pub(super) fn word_at(net: &Fleet, at: usize, n: usize) -> Option<Word> {
+    let fact = net.get(at)?.peer.facts().get(&state_of(n))?;
+    match &fact.value {
+        Value::Said { word, .. } => Some(word.clone()),
+        _ => None,
+    }
 }
