@@ -694,8 +694,12 @@ impl Peer {
                     self.maybe_sync_soon(to.peer, now.now);
                     self.has_moved = true;
                 }
-                membership::Out::Down { peer, .. } => {
+                membership::Out::Down { peer, left } => {
                     self.live.remove(&peer.peer);
+                    self.orphans.see(self.live.keys().copied(), now.now);
+                    if left {
+                        self.orphans.left(peer.peer, now.now);
+                    }
                     self.gone.insert(peer.peer, (peer, now.now));
                     self.has_moved = true;
                 }

@@ -102,7 +102,7 @@ fn old_fleet(n: usize, seed: u64) -> Fleet {
             .map(|other| net.get(other).expect("it runs").membership.me())
             .collect();
         net.with(index, |m, clock| {
-            m.membership.meet(others.into_iter(), clock.now)
+            m.membership.meet(others.into_iter(), clock.now);
         });
     }
     net.run(secs(90));
@@ -300,7 +300,7 @@ fn who_leaves_is_gone_at_once_and_may_come_back() {
             net.with(index, |m, clock| m.membership.leave(clock.now));
             // Its last words are on their way before it ends.
             net.run(Duration::from_millis(20));
-            assert_eq!(net.get(index).and_then(|m| m.wake_at()), None);
+            assert_eq!(net.get(index).and_then(Machine::wake_at), None);
             net.crash(index);
             let took = net.run_until(secs(3), is_one);
             eprintln!("gone after {took:?}");
@@ -345,7 +345,7 @@ fn a_seed_is_found_under_another_name() {
         net.add(addr(index), member(index, 1));
     }
     net.alias(addr(2), 1);
-    let took = net.run_until(secs(5), |net| is_one(net));
+    let took = net.run_until(secs(5), is_one);
     assert!(took.is_some());
 }
 
