@@ -92,14 +92,6 @@ impl Weather {
         late_by: Duration::ZERO,
     };
 
-    /// As fair, but `share` of the datagrams are lost.
-    pub(crate) const fn losing(share: f64) -> Self {
-        Self {
-            loss: share,
-            ..Self::FAIR
-        }
-    }
-
     /// A share each is lost, comes twice, or up to 50 ms late and so after others.
     pub(crate) const fn foul(share: f64) -> Self {
         Self {
@@ -339,7 +331,7 @@ impl<M: Machine> Net<M> {
             .wake_at()
             .is_some_and(|at| at <= self.now + host.epoch)
         {
-            self.with(index, |machine, clock| machine.wake(clock));
+            self.with(index, M::wake);
         } else {
             self.schedule(index);
         }
