@@ -18,7 +18,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, files that are written whole, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
 //! | F1 | [`telemetry`] | reasons, and kinds of abuse; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F1 | [`http2`] | streams of HTTP/2 as channels that carry heads as text |
@@ -29,7 +29,7 @@
 //! | F3 | [`listener`] | binding, accepting, handing over between workers and between processes |
 //! | F4 | [`upstream`] | endpoints, their published generations, what operators and they themselves say of them, who waits for one, pools, tickets, connects |
 //! | F4 | [`health`] | active checks of endpoints: thresholds, schedule, probes; what endpoints say of themselves; it sees `upstream` |
-//! | F4 | [`fleet`] | peers that act as one: who is there, what they say, who checks whom; it sees `upstream` |
+//! | F4 | [`fleet`] | peers that act as one: who is there, what they say, who checks whom; it sees `upstream` and `health` |
 //! | F5 | [`proxy`] | the data path, and the compiled snapshot that it reads |
 //! | F6 | [`runtime`] | worker threads, the control thread, Config -> Snapshot, changing what runs, what operators can ask |
 //! | F7 | [`admin`] | `/metrics`, `/livez`, `/readyz`, and the API on the Unix socket, on hyper and tower |

@@ -14,6 +14,7 @@
 mod answer;
 pub mod api;
 mod connections;
+pub mod register;
 mod serve;
 
 pub use serve::{AdminState, serve};

@@ -1,4 +1,4 @@
-//! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, names without their case, one stable hash, one
+//! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, files that are written whole, names without their case, one stable hash, one
 //! keyed hash, one generator of random numbers, the load of an endpoint, the PROXY protocol, the words of
 //! systemd.
 
@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod clock;
 pub mod coroutine;
 pub mod decimal;
+pub mod file;
 pub mod fold;
 pub mod hash;
 pub mod load;

@@ -20,6 +20,7 @@ pub mod effective;
 mod include;
 mod lower;
 pub mod model;
+pub mod name;
 mod node;
 mod reader;
 mod schema;

@@ -44,21 +44,24 @@ pub struct Config {
 pub struct Fleet {
     /// Peers of other names are not listened to.
     pub name: Name,
-    /// UDP for gossip and TCP for comparing, on one port number.
+    /// UDP for gossip and TCP for comparing, on one port number. `[::]` is every address, of IPv4 too:
+    /// what `":7946"` becomes.
     pub bind: SocketAddr,
-    /// Where peers reach this one; `None` = at `bind`, which then is no wildcard.
+    /// Where peers reach this one; `None` = at `bind`, or, where that is every address, at the one that
+    /// this machine has towards its seeds (then there are some).
     pub advertise: Option<SocketAddr>,
     /// Whom to ask for the others.
     pub seeds: Vec<Seed>,
     /// The keyring: the first line encrypts, the others are accepted.
     pub secret_file: PathBuf,
-    /// Where this peer's identity and what it knows are kept; `None` = nowhere: it is a new peer after each start.
+    /// Where this peer's identity and what it knows are kept, that of `[process]` unless the fleet's own
+    /// table names another; `None` = nowhere: it is a new peer after each start.
     pub state_dir: Option<PathBuf>,
-    /// Where this peer stands.
+    /// Where this peer stands; what `[process]` says unless the fleet's own table does.
     pub zone: Option<Name>,
     /// How many peers check each endpoint; 0 = everybody checks for itself.
     pub probers: u32,
-    /// The share of an upstream's endpoints that the facts of one peer may take away.
+    /// The share of an upstream's endpoints that the facts of one peer may take away, 0.01 to 1.0.
     pub max_remove: f64,
     /// How far the clock of a peer may be off before it is not believed.
     pub max_clock_skew: Duration,
@@ -83,7 +86,7 @@ pub enum Seed {
 /// `fleet.register`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Register {
-    /// The address that it is served at, over HTTP.
+    /// The address that it is served at, over HTTP; `[::]` as in [`Fleet::bind`].
     pub bind: SocketAddr,
     /// The tokens that endpoints show, one a line: any of them will do.
     pub token_file: PathBuf,

@@ -401,6 +401,7 @@ fn samples_satisfy_the_schema() {
         "rabbitmq",
         "redis",
         "smtp",
+        "fleet",
     ] {
         let value: Value = toml::from_str(&sample(&format!("{name}.toml"))).unwrap();
         assert_eq!(violation(&root, &root, &value, name), None);
@@ -430,6 +431,9 @@ fn samples_satisfy_the_schema() {
         "[listeners.a]\nbind = ':1'\nprotocol = 'tcp'\nrate_limit = { key = 'route', rate = 1 }",
         "[listeners.a]\nbind = ':1'\nproxy_protocol = true",
         "[listeners.a]\nbind = ':1'\npassthrough = [{ sni = 'a.example' }]",
+        "[fleet]\nname = 'a'\nbind = '10.0.0.1:1'",
+        "[fleet]\nname = 'a'\nbind = '10.0.0.1:1'\nsecret_file = 'x'\nhealth = { probers = 10 }",
+        "[fleet]\nname = 'a'\nbind = '10.0.0.1:1'\nsecret_file = 'x'\nguard = { max_remove = 2 }",
     ] {
         let value: Value = toml::from_str(bad).unwrap();
         assert!(violation(&root, &root, &value, "").is_some(), "{bad}");

@@ -4,6 +4,7 @@
 //! key the later one holds, wherever and in whatever order they are heard. What holds no more is said too
 //! ([`Value::Gone`]), and kept for a day, so that who was away does not bring it back.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
 use crate::upstream::overrides::By;
+// What can be said of an endpoint, and the words for it: facts speak the language of operators.
+pub use crate::upstream::overrides::{Field as Part, Word};
 
 use super::id::PeerId;
 use super::stamp::Stamp;
@@ -63,17 +66,6 @@ pub enum Key {
     },
 }
 
-/// What can be said of an endpoint, each by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Part {
-    /// That it joins or leaves.
-    Member,
-    /// That it drains or is disabled.
-    State,
-    /// Its weight.
-    Weight,
-}
-
 /// What is so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
@@ -109,21 +101,6 @@ pub enum Value {
     },
 }
 
-/// What an operator says; which of them fit which [`Part`] is clear.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Word {
-    /// It joins, with this weight.
-    Joins(u32),
-    /// It leaves, though the file lists it.
-    Leaves,
-    /// It drains.
-    Drain,
-    /// It gets nothing.
-    Disable,
-    /// It has this weight.
-    Weight(u32),
-}
-
 /// What a peer says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -138,7 +115,7 @@ pub struct About {
 }
 
 /// How long tombstones are kept; who was away for longer forgets all that it knew. As in distributed.md 1.5.
-pub const GC_AFTER: Duration = Duration::from_hours(24);
+pub const GC_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest text of a vote, in bytes: a row of them fits a datagram.
 pub const MAX_WHY: usize = 128;
@@ -176,6 +153,52 @@ impl Key {
             Self::Registration { registrar, .. } => Some(*registrar),
             Self::Vote { prober, .. } => Some(*prober),
             Self::Override { .. } => None,
+        }
+    }
+}
+
+/// `registration at 0123456789abcdef of upstream app, endpoint 10.0.0.1:80`
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => return write!(f, "peer {peer}"),
+            Self::Registration { registrar, .. } => write!(f, "registration at {registrar}")?,
+            Self::Override { part, .. } => f.write_str(match part {
+                Part::Member => "membership",
+                Part::State => "state",
+                Part::Weight => "weight",
+            })?,
+            Self::Vote { prober, .. } => write!(f, "vote of {prober}")?,
+        }
+        if let (Some(upstream), Some(endpoint)) = (self.upstream(), self.endpoint()) {
+            write!(f, " of upstream {upstream}, endpoint {endpoint}")?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Value ===
+
+/// `drain (uid:0: kernel update)`, `fails: connect failed`, `nothing any more`: what two peers know differently.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("nothing any more"),
+            Self::Peer(about) => write!(f, "version {}", about.version),
+            Self::Registered { weight, ttl_ms, .. } => {
+                write!(f, "registered with weight {weight} for {} s", ttl_ms / 1000)
+            }
+            Self::Said { word, by } => {
+                write!(f, "{word} ({}", by.owner)?;
+                if !by.reason.is_empty() {
+                    write!(f, ": {}", by.reason)?;
+                }
+                f.write_str(")")
+            }
+            Self::Vote { passed: true, .. } => f.write_str("passes"),
+            Self::Vote {
+                passed: false, why, ..
+            } => write!(f, "fails: {why}"),
         }
     }
 }

@@ -10,9 +10,26 @@
 //! ([`fact`]). New facts are pushed to a few peers a round, and what that misses is found by comparing digests
 //! over TCP.
 
+pub mod duty;
 pub mod fact;
+pub mod facts;
 pub mod id;
 pub mod membership;
+pub mod peer;
+pub mod push;
+pub mod seal;
 #[cfg(test)]
 pub(crate) mod sim;
 pub mod stamp;
+pub mod standing;
+
+use crate::base::clock::Nanos;
+
+/// The time, as the clocks of one machine have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since an arbitrary moment: it only goes forward, and evenly.
+    pub now: Nanos,
+    /// Milliseconds since 1970: it may be wrong, or be set.
+    pub unix_ms: u64,
+}

@@ -11,6 +11,8 @@ use crate::base::rng::Rng;
 use crate::config::{AgentSpec, HealthSpec};
 use crate::upstream::Health;
 
+use super::duty::Phase;
+
 /// No first check waits longer: an endpoint that was just added is soon known, whatever the interval.
 pub const SPREAD: Duration = Duration::from_secs(5);
 
@@ -31,11 +33,26 @@ pub fn first(interval: Duration, fellows: usize, rng: &mut Rng) -> Nanos {
 
 /// The time from the beginning of one check to that of the next.
 pub fn next(spec: &HealthSpec, health: Health, rng: &mut Rng) -> Nanos {
-    let interval = match health {
+    around(interval(spec, health), spec.jitter, rng)
+}
+
+/// The time from a check that began at `unix` (nanoseconds since 1970) to the next one in `phase`: half an interval
+/// away or more, so that one out of phase is not asked twice in a row. By the wall clock, which peers share: they
+/// take turns, whenever each of them began. There is no jitter: the phase is what keeps endpoints apart.
+pub fn next_in_phase(spec: &HealthSpec, health: Health, phase: Phase, unix: Nanos) -> Nanos {
+    let interval = nanos(interval(spec, health)).max(1);
+    let half = interval / 2;
+    let into = unix
+        .saturating_add(half)
+        .saturating_add(interval - phase.of(interval));
+    half + (interval - into % interval) % interval
+}
+
+fn interval(spec: &HealthSpec, health: Health) -> Duration {
+    match health {
         Health::Down => spec.down_interval,
         Health::Unchecked | Health::Up => spec.interval,
-    };
-    around(interval, spec.jitter, rng)
+    }
 }
 
 /// The time from one question to an agent to the next.
@@ -96,6 +113,24 @@ mod tests {
         let mean = all.iter().sum::<u64>() / all.len() as u64;
         assert!((990 * MS..1010 * MS).contains(&mean), "seed 7: {mean}");
         assert!(all.iter().any(|n| *n < 810 * MS) && all.iter().any(|n| *n > 1190 * MS));
+    }
+
+    #[test]
+    fn phases_are_kept_by_the_wall_clock() {
+        let spec = spec(1000, 4000, 0.5);
+        let next =
+            |health, phase, at_ms: u64| next_in_phase(&spec, health, Phase(phase), at_ms * MS) / MS;
+        let quarter = 1 << 62;
+        // At 250 ms of each second, and half a second away at least.
+        assert_eq!(next(Health::Up, quarter, 7_250), 1000);
+        assert_eq!(next(Health::Up, quarter, 7_300), 950);
+        assert_eq!(next(Health::Unchecked, quarter, 7_750), 500);
+        assert_eq!(next(Health::Up, quarter, 7_751), 1499);
+        assert_eq!(next(Health::Up, quarter, 7_200), 1050);
+        assert_eq!(next(Health::Up, 0, 7_000), 1000);
+        // At 1 s of each four.
+        assert_eq!(next(Health::Down, quarter, 8_000), 5000);
+        assert_eq!(next(Health::Down, quarter, 9_000), 4000);
     }
 
     #[test]

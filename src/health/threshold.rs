@@ -50,6 +50,16 @@ impl Threshold {
         state
     }
 
+    /// The same, where one failure is enough.
+    pub(super) fn with_fall_of_one(self) -> Self {
+        let health = self.health();
+        let mut state = Self { fall: 1, ..self };
+        if health == Health::Up {
+            state.health = state.full();
+        }
+        state
+    }
+
     fn of(spec: &HealthSpec) -> Self {
         // At least 1 each: with 0 it would never be down, or never up.
         Self {

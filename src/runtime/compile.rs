@@ -50,6 +50,8 @@ pub struct Wanted {
     pub weight: u32,
     /// Whom it serves.
     pub admits: Admits,
+    /// Where it stands, if it said so itself; of those that the file lists, the file says it.
+    pub zone: Option<Name>,
 }
 
 /// What a snapshot has that the configuration only names: it was read from other files.
@@ -181,7 +183,7 @@ impl Compiler {
         known: &Known,
         wanted: &[Wanted],
     ) -> Vec<Seat> {
-        // Those that operators added have no place in the file: first tier.
+        // Those that were added have no place in the file: first tier, where they say that they stand.
         let places: HashMap<&EndpointAddr, Tier> = spec
             .endpoints
             .iter()
@@ -220,7 +222,13 @@ impl Compiler {
                     weight: wanted.weight,
                     admits: wanted.admits,
                     health,
-                    tier: places.get(&wanted.addr).copied().unwrap_or_default(),
+                    tier: match places.get(&wanted.addr) {
+                        Some(tier) => *tier,
+                        None => Tier {
+                            is_remote: is_remote(wanted.zone.as_ref(), zone),
+                            ..Tier::default()
+                        },
+                    },
                 }
             })
             .collect()
@@ -256,11 +264,15 @@ impl Compiler {
 
 /// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
 fn tier(place: &config::Endpoint, zone: Option<&Name>) -> Tier {
-    let apart = |own: &Name| place.zone.as_ref().is_some_and(|other| other != own);
     Tier {
         priority: place.priority,
-        is_remote: zone.is_some_and(apart),
+        is_remote: is_remote(place.zone.as_ref(), zone),
     }
+}
+
+/// Whether what stands in `place` is in another zone than `own`, as far as both are known.
+fn is_remote(place: Option<&Name>, own: Option<&Name>) -> bool {
+    place.zip(own).is_some_and(|(place, own)| place != own)
 }
 
 /// Where `listener` passes things on; `old` is what it was before.

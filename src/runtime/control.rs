@@ -13,8 +13,22 @@ use tokio_util::sync::CancellationToken;
 use crate::health::checker::{Checker, Findings};
 use crate::upstream::Signal;
 
+use super::fleet::{self, Fleet, Orders, Sockets};
 use super::live::Live;
 use super::readiness::Readiness;
+
+/// What makes this process a peer.
+#[derive(Debug)]
+pub struct Peering {
+    /// It.
+    pub fleet: Fleet,
+    /// Its sockets; `None` = the process before has them yet.
+    pub sockets: Option<Sockets>,
+    /// What tells the checker.
+    pub orders: Orders,
+    /// Ends it: the server drains, and others take over.
+    pub stop: CancellationToken,
+}
 
 /// Starts the control thread: it serves operators and keeps house until `stop` is cancelled and
 /// `serving` has ended. As soon as it is known which endpoints are well, `readiness` is told.
@@ -23,6 +37,7 @@ pub fn start(
     live: Arc<Mutex<Live>>,
     signals: mpsc::Receiver<Signal>,
     readiness: Arc<Readiness>,
+    peering: Option<Peering>,
     seed: u64,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
@@ -53,10 +68,33 @@ pub fn start(
                         Err(TryLockError::WouldBlock) => return,
                     };
                     live.judge(std::mem::take(&mut findings.verdicts));
+                    live.vote(std::mem::take(&mut findings.votes));
                     live.hear(&std::mem::take(&mut findings.heard));
                 };
                 let known = move || readiness.set_known();
-                let checking = Checker::new(seed).run(targets, hand_on, known);
+                let mut checker = Checker::new(seed);
+                let gossip = peering.map(|peering| {
+                    let Peering {
+                        fleet,
+                        sockets,
+                        orders,
+                        stop,
+                    } = peering;
+                    checker = std::mem::replace(&mut checker, Checker::new(seed))
+                        .sharing(orders.duty, orders.at_once);
+                    fleet::run(fleet, sockets, live.clone(), stop)
+                });
+                let gossip = async {
+                    match gossip {
+                        Some(gossip) => gossip.await,
+                        None => stop.cancelled().await,
+                    }
+                };
+                let served = async {
+                    // The last words of a peer are said before the thread ends.
+                    tokio::join!(served, gossip);
+                };
+                let checking = checker.run(targets, hand_on, known);
                 // The others never end by themselves, and may be dropped at any of their waits.
                 tokio::select! {
                     () = served => {}

@@ -6,6 +6,8 @@ pub mod certificates;
 pub mod compile;
 pub mod control;
 pub mod ejections;
+pub mod fleet;
+pub mod fleet_keys;
 pub mod leaving;
 pub mod live;
 pub mod operate;

@@ -23,11 +23,13 @@ use crate::upstream::overrides::{Applied, Change, Overrides, Reconciled, layers}
 use crate::upstream::said::Said;
 use crate::upstream::{Health, Members, Upstream};
 
+use super::fleet::Fleet;
 use super::live::{ChangeError, Live, ReloadError};
 use super::readiness::Readiness;
 use super::views::{
-    CertificateView, ConfigView, EjectedView, EndpointView, FailureView, LastCheckView,
-    LeavingView, ListenerView, Observed, SinceView, Status, UpstreamSummary, UpstreamView,
+    CertificateView, ConfigView, EjectedView, EndpointView, FailureView, FleetDiffView, FleetView,
+    LastCheckView, LeavingView, ListenerView, MemberView, Observed, SinceView, Status,
+    UpstreamSummary, UpstreamView,
 };
 
 /// What operators can ask of a server; clones speak to the same one.
@@ -127,6 +129,30 @@ pub enum OrderError {
     NotTaken,
 }
 
+/// Why two peers cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FleetDiffError {
+    /// The server asked is no peer.
+    #[error("this server has no [fleet]")]
+    NoFleet,
+    /// It is the peer that is asked itself.
+    #[error("`{0}` is this peer itself")]
+    Own(String),
+    /// Nobody of this name.
+    #[error("there is no peer `{0}`; `isobar fleet members` shows them")]
+    UnknownPeer(String),
+    /// It does not answer.
+    #[error("peer {peer} at {address} does not answer: {why}")]
+    Unreached {
+        /// Who.
+        peer: String,
+        /// Where.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
 /// What [`Operations::new`] needs.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -179,6 +205,10 @@ impl Operations {
         source.path = loaded.files.first().cloned();
         source.files.clone_from(&loaded.files);
         source.hash = loaded.hash;
+        drop(source);
+        if let Some(fleet) = self.fleet() {
+            fleet.serves(loaded.hash);
+        }
     }
 
     /// Lets `log.level` of the configuration served set the level of the program's own log.
@@ -314,6 +344,9 @@ impl Operations {
                 if let Some(Follower(hear)) = &source.follower {
                     hear(plan.hash);
                 }
+                if let Some(fleet) = self.fleet() {
+                    fleet.serves(plan.hash);
+                }
                 self.0.cells.succeeded(now);
                 let cause = Cause::Reload {
                     trigger,
@@ -382,6 +415,30 @@ impl Operations {
     /// What cannot be, or cannot be saved; nothing has changed.
     pub fn change(&self, change: Change) -> Result<Applied, ChangeError> {
         self.live().change(change)
+    }
+
+    /// The fleet as this peer knows it; `None` = this server has no `[fleet]`.
+    pub fn fleet_status(&self) -> Option<FleetView> {
+        self.fleet().map(|fleet| fleet.view())
+    }
+
+    /// The peers of the fleet, this one first; `None` = this server has no `[fleet]`.
+    pub fn fleet_members(&self) -> Option<Vec<MemberView>> {
+        self.fleet().map(|fleet| fleet.member_views())
+    }
+
+    /// What this peer and another, named by its id or its address, know differently. Asks the other.
+    ///
+    /// # Errors
+    /// There is no fleet, no such peer, or no answer.
+    pub fn fleet_diff(&self, peer: &str) -> Result<FleetDiffView, FleetDiffError> {
+        let fleet = self.fleet().ok_or(FleetDiffError::NoFleet)?;
+        fleet.diff(peer)
+    }
+
+    /// The lock is not held while the fleet is asked: another peer may have to answer.
+    fn fleet(&self) -> Option<Fleet> {
+        self.live().fleet().cloned()
     }
 
     /// What happened after event `since`, at most `limit` events.
@@ -472,6 +529,7 @@ impl Operations {
 fn restart(object: &Object, field: &FieldChange) -> String {
     let table = match object {
         Object::Admin => "admin",
+        Object::Fleet => "fleet",
         Object::Log => "log",
         _ => "process",
     };
@@ -493,6 +551,7 @@ fn plan(live: &Live, loaded: &Loaded) -> PlanView {
         | Object::Process
         | Object::Admin
         | Object::Log
+        | Object::Fleet
         | Object::RouteOrder
         | Object::Route { .. } => None,
     });

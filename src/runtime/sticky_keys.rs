@@ -1,5 +1,5 @@
-//! Where the secrets of sticky cookies come from: a file that the configuration names, or one of this
-//! program's own, `sticky.key` in `state_dir`, made when it is first needed.
+//! Where the secrets of sticky cookies come from: a file that the configuration names, the fleet's secret,
+//! or a file of this program's own, `sticky.key` in `state_dir`, made when it is first needed.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,6 +11,7 @@ use crate::balance::sticky::Keyring;
 use crate::config::secret::{self, SecretError};
 use crate::config::{Config, Name};
 
+use super::fleet_keys::{self, COOKIES, FleetKeyError};
 use super::secret_file::make_once;
 
 /// The keyrings of upstreams; who is not among them signs no cookies.
@@ -29,6 +30,9 @@ pub struct StickyKeys {
 /// Why there are no secrets. No cookie is signed with another one in their place.
 #[derive(Debug, Error)]
 pub enum StickyKeyError {
+    /// They follow from the fleet's secret, which cannot be had.
+    #[error(transparent)]
+    Fleet(#[from] FleetKeyError),
     /// The program's own cannot be made.
     #[error(
         "a key for sticky cookies cannot be written to {}; `state_dir` must exist, have room, and be writable for the user that isobar runs as, or give `sticky.secret_file`",
@@ -77,19 +81,27 @@ impl StickyKeys {
     /// [`StickyKeyError`]: one of them cannot be had.
     pub fn read(&mut self, config: &Config) -> Result<Keyrings, StickyKeyError> {
         let mut keyrings = Keyrings::new();
+        // All upstreams of all peers have the same: cookies are told apart by the upstream's name.
+        let mut shared = None;
         for upstream in &config.upstreams {
             let Some(sticky) = &upstream.sticky else {
                 continue;
             };
-            let keyring = match (&sticky.secret_file, &self.state_dir) {
-                (Some(path), _) => Some(read(path, &upstream.name)?),
-                (None, Some(folder)) => {
+            let keyring = match (&sticky.secret_file, &config.fleet, &self.state_dir) {
+                (Some(path), _, _) => Some(read(path, &upstream.name)?),
+                (None, Some(fleet), _) => {
+                    if shared.is_none() {
+                        shared = Some(Keyring::new(fleet_keys::derived(fleet, COOKIES)?));
+                    }
+                    shared.clone()
+                }
+                (None, None, Some(folder)) => {
                     if self.own.is_none() {
                         self.own = Some(read_or_make(folder, &upstream.name)?);
                     }
                     self.own.clone()
                 }
-                (None, None) => None,
+                (None, None, None) => None,
             };
             if let Some(keyring) = keyring {
                 keyrings.insert(upstream.name.clone(), keyring);
@@ -123,6 +135,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+    use super::super::fleet_keys::tests::fleet;
     use super::*;
 
     fn config(sticky: &str) -> Config {
@@ -169,6 +182,64 @@ mod tests {
         let wanted = fs::metadata(folder.path()).unwrap();
         let key = fs::metadata(folder.path().join(FILE)).unwrap();
         assert_eq!((key.uid(), key.gid()), (wanted.uid(), wanted.gid()));
+    }
+
+    #[test]
+    fn cookies_of_a_fleet_are_known_at_every_peer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fleet.key");
+        fs::write(&path, "the secret of the fleet\n").unwrap();
+        let with = |mut config: Config, name: &str| {
+            config.fleet = Some(fleet(name, &path).into());
+            config
+        };
+        let read = |config: &Config, state_dir: Option<&Path>| {
+            StickyKeys::new(state_dir).read(config).unwrap()
+        };
+        let alone = config(STICKY);
+        let edge = with(alone.clone(), "edge");
+        let ours = read(&edge, Some(folder.path()));
+        assert_eq!(read(&edge, None), ours, "another peer, without state");
+        assert_eq!(ours.len(), 1);
+        assert!(!folder.path().join(FILE).exists());
+        assert_ne!(read(&with(alone.clone(), "core"), None), ours);
+        assert_ne!(read(&alone, Some(folder.path())), ours);
+        assert!(read(&alone, None).is_empty(), "without a fleet as before");
+        // What the upstream names wins.
+        let own = folder.path().join("own.key");
+        fs::write(&own, "a secret of their own\n").unwrap();
+        let named = format!(
+            "sticky = {{ cookie = 'lb', secret_file = '{}' }}",
+            own.display()
+        );
+        let named = config(&named);
+        assert_eq!(read(&with(named.clone(), "edge"), None), read(&named, None));
+        assert_ne!(read(&named, None), ours);
+        // A secret that is replaced: what the old one signed is known as long as its line is there.
+        fs::write(
+            &path,
+            "the next one of the fleet\nthe secret of the fleet\n",
+        )
+        .unwrap();
+        let next = read(&edge, None);
+        let value = |keyrings: &Keyrings| keyrings["app"].value("app", "127.0.0.1:2");
+        assert_ne!(value(&next), value(&ours));
+        fs::write(
+            &path,
+            "the secret of the fleet\nthe next one of the fleet\n",
+        )
+        .unwrap();
+        assert_eq!(value(&read(&edge, None)), value(&ours), "the first signs");
+        fs::remove_file(&path).unwrap();
+        let error = StickyKeys::new(None).read(&edge).unwrap_err();
+        assert!(matches!(
+            error,
+            StickyKeyError::Fleet(FleetKeyError::Read { .. })
+        ));
+        assert!(
+            read(&with(config(""), "edge"), None).is_empty(),
+            "not read for nothing"
+        );
     }
 
     #[test]

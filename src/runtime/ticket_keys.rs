@@ -1,5 +1,5 @@
-//! Where the secrets of session tickets come from: a file that the configuration names, one of this
-//! program's own, `ticket.key` in `state_dir`, or chance, for as long as the process lives.
+//! Where the secrets of session tickets come from: a file that the configuration names, the fleet's secret,
+//! a file of this program's own, `ticket.key` in `state_dir`, or chance, for as long as the process lives.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,8 +9,9 @@ use thiserror::Error;
 
 use crate::base::tls::TicketSecrets;
 use crate::config::secret::{self, SecretError};
-use crate::config::{Config, Name};
+use crate::config::{Config, Fleet, Name};
 
+use super::fleet_keys::{self, FleetKeyError, TICKETS};
 use super::secret_file::{make_once, random};
 
 /// The secrets of listeners; who is not among them resumes no sessions.
@@ -29,6 +30,9 @@ pub struct TicketKeyReader {
 /// Why there are no secrets.
 #[derive(Debug, Error)]
 pub enum TicketKeyError {
+    /// They follow from the fleet's secret, which cannot be had.
+    #[error(transparent)]
+    Fleet(#[from] FleetKeyError),
     /// The program's own cannot be made.
     #[error(
         "a key for session tickets cannot be written to {}; `state_dir` must exist, have room, and be writable for the user that isobar runs as, or give `tls.tickets.secret_file`",
@@ -80,15 +84,20 @@ impl TicketKeyReader {
     /// [`TicketKeyError`]: one of them cannot be had.
     pub fn read(&mut self, config: &Config) -> Result<TicketKeys, TicketKeyError> {
         let mut keys = TicketKeys::new();
+        let mut shared = None;
         for listener in &config.listeners {
             let Some(tls) = listener.tls.as_deref().filter(|tls| tls.tickets) else {
                 continue;
             };
             let name = &listener.name;
-            let secrets = match (&tls.ticket_secret_file, &self.own) {
-                (Some(path), _) => read(path, name)?,
-                (None, Some(own)) => own.clone(),
-                (None, None) => {
+            let secrets = match (&tls.ticket_secret_file, &config.fleet, &self.own) {
+                (Some(path), _, _) => read(path, name)?,
+                (None, Some(fleet), _) => match &shared {
+                    Some(shared) => TicketSecrets::clone(shared),
+                    None => shared.insert(of_fleet(fleet)?).clone(),
+                },
+                (None, None, Some(own)) => own.clone(),
+                (None, None, None) => {
                     let own = self.make(name)?;
                     self.own = Some(own.clone());
                     own
@@ -112,6 +121,11 @@ impl TicketKeyReader {
     }
 }
 
+fn of_fleet(fleet: &Fleet) -> Result<TicketSecrets, FleetKeyError> {
+    let secrets = fleet_keys::derived(fleet, TICKETS)?;
+    Ok(TicketSecrets::new(secrets).expect("invariant: a keyring has at least one"))
+}
+
 fn read(path: &Path, listener: &Name) -> Result<TicketSecrets, TicketKeyError> {
     let secrets = secret::read(path).map_err(|source| TicketKeyError::Read {
         listener: listener.clone(),
@@ -129,6 +143,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use super::super::fleet_keys::tests::fleet;
     use super::*;
     use crate::base::tls::{ServerSpec, TlsVersion};
     use crate::config::ListenerTls;
@@ -201,6 +216,41 @@ mod tests {
         );
         assert_eq!(error, text);
         assert!(!folder.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn sessions_of_a_fleet_are_resumed_at_every_peer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fleet.key");
+        fs::write(&path, "the secret of the fleet\n").unwrap();
+        let with = |mut config: Config| {
+            config.fleet = Some(fleet("edge", &path).into());
+            config
+        };
+        let read = |config: &Config, state_dir: Option<&Path>| {
+            TicketKeyReader::new(state_dir).read(config).unwrap()
+        };
+        let edge = with(config(true, None));
+        let ours = read(&edge, Some(folder.path()));
+        assert_eq!(ours["web"], ours["more"]);
+        assert_eq!(read(&edge, None), ours, "another peer, without state");
+        assert!(!folder.path().join(FILE).exists());
+        assert_ne!(read(&config(true, None), Some(folder.path())), ours);
+        // What the listener names wins.
+        let own = folder.path().join("own");
+        fs::write(&own, "a secret for tickets\n").unwrap();
+        let named = config(true, Some(&own));
+        assert_eq!(read(&with(named.clone()), None), read(&named, None));
+        fs::write(
+            &path,
+            "the next one of the fleet\nthe secret of the fleet\n",
+        )
+        .unwrap();
+        assert_ne!(read(&edge, None), ours, "read each time");
+        fs::write(&path, "short\n").unwrap();
+        let error = TicketKeyReader::new(None).read(&edge).unwrap_err();
+        assert!(matches!(error, TicketKeyError::Fleet(_)), "{error}");
+        assert!(read(&with(config(false, None)), None).is_empty());
     }
 
     #[test]

@@ -205,3 +205,182 @@ pub struct LastCheckView {
     /// How long it took.
     pub took_ms: u64,
 }
+
+/// The fleet as this peer knows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FleetView {
+    /// Its name.
+    pub name: String,
+    /// This peer, 16 hexadecimal digits.
+    pub peer: String,
+    /// Where the others reach it.
+    pub address: String,
+    /// How many peers there are, this one among them.
+    pub members: MemberCounts,
+    /// Facts that say something, by kind: `override`, `peer`, `registration`, `vote`.
+    pub facts: BTreeMap<&'static str, u64>,
+    /// Facts that say that something is no more.
+    pub tombstones: u64,
+    /// Digest of all of them, 16 hexadecimal digits: equal at peers that know the same.
+    pub digest: String,
+    /// What was sent, by kind: `facts`, `membership`, `sync`.
+    pub sent: BTreeMap<&'static str, TrafficView>,
+    /// What was received and understood, by kind.
+    pub received: BTreeMap<&'static str, TrafficView>,
+    /// Facts that are still to be pushed to other peers.
+    pub dirty: u64,
+    /// How old the newest fact was when it came; `None` = none has come yet.
+    pub lag_ms: Option<u64>,
+    /// The last time that what is known was compared with another peer's; `None` = never yet.
+    pub last_sync: Option<SyncView>,
+    /// Which endpoints this peer checks.
+    pub duties: DutiesView,
+    /// What is said and has no effect here, as it would take too much away at once.
+    pub held: Vec<HeldView>,
+    /// Facts that were not taken, since the start.
+    pub quarantined: u64,
+    /// The last of them.
+    pub quarantine: Vec<QuarantineView>,
+    /// Datagrams that were not listened to, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// How far the clocks of other peers are ahead of this one, in milliseconds, by peer.
+    pub clock_skew_ms: BTreeMap<String, i64>,
+    /// For how long this peer has not come to its work, in all, as far as that was noticed.
+    pub stall_seconds: f64,
+}
+
+/// How many peers there are.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct MemberCounts {
+    /// That answer, this one among them.
+    pub alive: u64,
+    /// That have not answered lately.
+    pub suspect: u64,
+    /// That are gone, and not forgotten yet.
+    pub down: u64,
+}
+
+/// What went one way.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct TrafficView {
+    /// Bytes, without headers of UDP and TCP.
+    pub bytes: u64,
+    /// Datagrams, or conversations over TCP.
+    pub messages: u64,
+}
+
+/// A comparison with another peer.
+#[derive(Clone, Debug, Serialize)]
+pub struct SyncView {
+    /// With whom.
+    pub peer: String,
+    /// When it ended, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Facts that the other did not have.
+    pub facts_sent: u64,
+    /// Facts that this peer did not have.
+    pub facts_received: u64,
+}
+
+/// Which endpoints a peer checks.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct DutiesView {
+    /// Those that it checks.
+    pub mine: u64,
+    /// All that are checked.
+    pub of: u64,
+}
+
+/// What is said and has no effect yet.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeldView {
+    /// Of which upstream.
+    pub upstream: String,
+    /// Of which endpoint.
+    pub endpoint: String,
+    /// What: `drain`, `disable`, `leave`, `registration gone`.
+    pub what: String,
+    /// Which peer says it.
+    pub by: String,
+    /// Since when it is held, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+}
+
+/// A fact that was not taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuarantineView {
+    /// Which.
+    pub what: String,
+    /// Which peer it came from.
+    pub from: String,
+    /// Why it was not taken.
+    pub why: String,
+    /// When it came, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+}
+
+/// A peer, as this one sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberView {
+    /// 16 hexadecimal digits.
+    pub peer: String,
+    /// Where it is reached.
+    pub address: String,
+    /// `alive`, `suspect` or `down`.
+    pub state: &'static str,
+    /// Whether it is the one that was asked.
+    pub this: bool,
+    /// Where it stands; `None` = it does not say.
+    pub zone: Option<String>,
+    /// Its version; `None` = it has not said yet.
+    pub version: Option<String>,
+    /// Hash of the configuration that it serves, 16 hexadecimal digits; `None` = it has not said yet.
+    pub config: Option<String>,
+    /// Since when it is in this state, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// How long ago it was heard of by itself; `None` = never, or it is the one that was asked.
+    pub last_contact_ms: Option<u64>,
+    /// How far its clock is ahead of this peer's; `None` = it is not known.
+    pub skew_ms: Option<i64>,
+}
+
+/// What two peers know differently.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetDiffView {
+    /// The other.
+    pub peer: String,
+    /// Where it is.
+    pub address: String,
+    /// Whether they know the same.
+    pub equal: bool,
+    /// How many facts this peer has, tombstones among them.
+    pub ours: u64,
+    /// How many the other has.
+    pub theirs: u64,
+    /// What they know differently, not more than can be looked at.
+    pub differences: Vec<DifferenceView>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A fact that two peers know differently.
+#[derive(Clone, Debug, Serialize)]
+pub struct DifferenceView {
+    /// What it is about: `override app 10.0.0.1:80 state`.
+    pub fact: String,
+    /// What this peer knows; `None` = nothing.
+    pub ours: Option<KnownView>,
+    /// What the other knows; `None` = nothing.
+    pub theirs: Option<KnownView>,
+}
+
+/// What a peer knows of something.
+#[derive(Clone, Debug, Serialize)]
+pub struct KnownView {
+    /// What is so: `drain (uid:0: kernel update)`.
+    pub what: String,
+    /// Which peer said it.
+    pub origin: String,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+}

@@ -6,6 +6,10 @@
 
 use std::path::Path;
 
+use isobar::base::addr::EndpointAddr;
+use isobar::fleet::fact::{About, Fact, Key, Value};
+use isobar::fleet::id::PeerId;
+use isobar::fleet::stamp::Stamp;
 use isobar::http1::corpus::{REQUESTS, RESPONSES};
 
 libfuzzer_sys::fuzz_target!(
@@ -56,6 +60,9 @@ fn write() -> std::io::Result<()> {
         }
         return Ok(());
     }
+    if name == "fleet_fact" {
+        return write_facts(dir);
+    }
     if name == "client_hello" {
         return std::fs::write(dir.join("seed"), HELLO);
     }
@@ -73,6 +80,56 @@ fn write() -> std::io::Result<()> {
         let mut seed = vec![b'0' + (i % 10) as u8];
         seed.extend_from_slice(bytes);
         std::fs::write(dir.join(format!("seed-{i:03}")), seed)?;
+    }
+    Ok(())
+}
+
+fn write_facts(dir: &Path) -> std::io::Result<()> {
+    let peer = PeerId(7);
+    let endpoint = EndpointAddr::Ip(([10, 0, 0, 1], 8080).into());
+    let vote = Key::Vote {
+        upstream: "app".into(),
+        endpoint,
+        prober: peer,
+    };
+    let registration = Key::Registration {
+        upstream: "app".into(),
+        endpoint: EndpointAddr::Unix("/run/app.sock".into()),
+        registrar: peer,
+    };
+    let why = "refused".to_owned();
+    for (i, (key, value)) in [
+        (Key::Peer(peer), Value::Peer(About::default())),
+        (
+            vote,
+            Value::Vote {
+                passed: false,
+                check: 1,
+                why,
+            },
+        ),
+        (
+            registration.clone(),
+            Value::Registered {
+                weight: 5,
+                zone: Some("a".into()),
+                ttl_ms: 30_000,
+            },
+        ),
+        (registration, Value::Gone),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stamp = Stamp::at(1_700_000_000_000);
+        let fact = Fact {
+            key,
+            value,
+            stamp,
+            origin: peer,
+        };
+        let bytes = postcard::to_allocvec(&fact).map_err(std::io::Error::other)?;
+        std::fs::write(dir.join(format!("seed-{i}")), bytes)?;
     }
     Ok(())
 }

@@ -691,6 +691,9 @@ fn no_socket_exits_2_and_says_which_was_tried_and_how_to_have_one() {
         &["clear", "app/10.0.0.1:80"],
         &["add", "app", "10.0.0.1:80"],
         &["remove", "app", "10.0.0.1:80"],
+        &["fleet", "status"],
+        &["fleet", "members"],
+        &["fleet", "diff", "10.0.0.6:7946"],
         &["reload", "--plan"],
         &["upgrade"],
     ] {
@@ -707,6 +710,41 @@ fn no_socket_exits_2_and_says_which_was_tried_and_how_to_have_one() {
     let (code, _, err) = outcome(&["status", "--socket", &path]);
     assert_eq!(code, 2);
     assert!(err.contains("nobody listens at"), "{err}");
+}
+
+#[test]
+fn server_without_a_fleet_says_so() {
+    let bed = Bed::start();
+    for args in [
+        &["fleet", "status"][..],
+        &["fleet", "members", "--json"],
+        &["fleet", "diff", "10.0.0.6:7946"],
+    ] {
+        let err = bed.refused(args);
+        assert_eq!(err, "error: this server has no [fleet]\n", "{args:?}");
+    }
+}
+
+#[test]
+fn keygen_makes_a_secret_that_a_fleet_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("fleet.key").display().to_string();
+    let (code, out, err) = outcome(&["fleet", "keygen", &key]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains(&format!("secret_file = {key:?}")), "{out}");
+    let main = folder.path().join("isobar.toml").display().to_string();
+    let text = format!(
+        "[listeners.web]\nbind = ':80'\nupstream = 'app'\n[upstreams.app]\ndynamic = true\n\
+         [fleet]\nname = 'edge'\nbind = '10.0.0.5:7946'\nstate_dir = '.'\nsecret_file = '{key}'\n"
+    );
+    std::fs::write(&main, text).unwrap();
+    let (code, out, err) = outcome(&["check", "--deny-warnings", &main]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let (code, out, err) = outcome(&["fleet", "keygen", &key]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("is not overwritten"), "{err}");
+    let (code, out, err) = outcome(&["fleet", "keygen"]);
+    assert_eq!((code, out.len(), err.as_str()), (0, 65, ""));
 }
 
 #[test]
@@ -734,6 +772,8 @@ fn wrong_usage_exits_2_and_shows_the_right_one() {
             "--expires",
         ),
         (&["add", "app"], "Usage: isobar add"),
+        (&["fleet"], "Usage: isobar fleet"),
+        (&["fleet", "diff"], "Usage: isobar fleet diff"),
         (&["status", "--socket", "a", "--config", "b"], "--config"),
     ] {
         let (code, out, err) = outcome(args);
@@ -745,9 +785,22 @@ fn wrong_usage_exits_2_and_shows_the_right_one() {
 #[test]
 fn help_of_every_command_says_where_the_server_is_sought() {
     for command in [
-        "status", "get", "set", "drain", "undrain", "clear", "add", "remove", "reload", "upgrade",
+        "status",
+        "get",
+        "set",
+        "drain",
+        "undrain",
+        "clear",
+        "add",
+        "remove",
+        "reload",
+        "upgrade",
+        "fleet status",
+        "fleet members",
+        "fleet diff",
     ] {
-        let (code, out, err) = outcome(&["help", command]);
+        let words: Vec<&str> = ["help"].into_iter().chain(command.split(' ')).collect();
+        let (code, out, err) = outcome(&words);
         assert_eq!((code, err.as_str()), (0, ""), "{command}");
         for word in [
             "--socket",

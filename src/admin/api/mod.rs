@@ -10,8 +10,8 @@
 mod call;
 mod lane;
 mod peer;
-mod problem;
-mod route;
+pub(super) mod problem;
+pub(super) mod route;
 mod run;
 
 pub(crate) use route::encoded;
@@ -272,7 +272,7 @@ impl Control {
             ),
         })?;
         // 3 how
-        let body = read(&head.headers, body).await?;
+        let body = read_body(&head.headers, body, MAX_BODY).await?;
         let given = Given {
             query: head.uri.query().unwrap_or_default(),
             headers: &head.headers,
@@ -307,18 +307,22 @@ impl Control {
     }
 }
 
-/// The body, if it is short and comes in time.
-async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+/// The body, if it has at most `max` bytes and comes in time.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Incoming,
+    max: usize,
+) -> Result<Bytes, Problem> {
     let too_large = || {
-        let detail = format!("a body may have {MAX_BODY} bytes");
+        let detail = format!("a body may have {max} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
     };
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|n| n > MAX_BODY as u64) {
+    if length.is_some_and(|n| n > max as u64) {
         return Err(too_large());
     }
-    let collected = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// A refusal. Its `type` is `about:blank` (the status says the kind); what machines tell cases apart
 /// by is the member `code`.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(in crate::admin) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -19,7 +19,11 @@ pub(super) struct Problem {
 // === impl Problem ===
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(in crate::admin) fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             status,
             code,
@@ -30,7 +34,7 @@ impl Problem {
     }
 
     /// The path exists for other methods.
-    pub(super) fn method(allowed: &[Method]) -> Self {
+    pub(in crate::admin) fn method(allowed: &[Method]) -> Self {
         let allow: Vec<&str> = allowed.iter().map(Method::as_str).collect();
         let allow = allow.join(", ");
         let detail = format!("only {allow} here");
@@ -48,15 +52,15 @@ impl Problem {
         }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(in crate::admin) fn status(&self) -> StatusCode {
         self.status
     }
 
-    pub(super) fn code(&self) -> &'static str {
+    pub(in crate::admin) fn code(&self) -> &'static str {
         self.code
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+    pub(in crate::admin) fn into_response(self) -> Response<Full<Bytes>> {
         let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason(),

@@ -12,6 +12,9 @@ pub(super) enum Operation {
     Config,
     Drain,
     Endpoint,
+    Fleet,
+    FleetDiff,
+    FleetMembers,
     History,
     Index,
     OpenApi,
@@ -29,6 +32,9 @@ pub(super) const ROUTES: &[(Method, &str, Operation)] = &[
     (Method::GET, "/", Operation::Index),
     (Method::GET, "/v1/config", Operation::Config),
     (Method::POST, "/v1/drain", Operation::Drain),
+    (Method::GET, "/v1/fleet", Operation::Fleet),
+    (Method::GET, "/v1/fleet/diff", Operation::FleetDiff),
+    (Method::GET, "/v1/fleet/members", Operation::FleetMembers),
     (Method::GET, "/v1/history", Operation::History),
     (Method::GET, "/v1/openapi.json", Operation::OpenApi),
     (Method::POST, "/v1/plan", Operation::Plan),
@@ -110,7 +116,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Found, Miss> {
 
 /// The parts of `path` that stand for `{…}` in `template`, decoded; `None` if it does not match, or
 /// what stands there is empty or no UTF-8.
-fn matched(template: &str, path: &str) -> Option<Vec<String>> {
+pub(in crate::admin) fn matched(template: &str, path: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let (mut wanted, mut given) = (template.split('/'), path.split('/'));
     loop {
@@ -130,7 +136,7 @@ fn matched(template: &str, path: &str) -> Option<Vec<String>> {
 }
 
 /// The value of one name in a query (`a=1&b=2`), decoded as forms are: `+` is a space.
-pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
+pub(in crate::admin) fn query_value(query: &str, name: &str) -> Option<String> {
     let value = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
@@ -141,7 +147,7 @@ pub(super) fn query_value(query: &str, name: &str) -> Option<String> {
 }
 
 /// The names in a query.
-pub(super) fn query_names(query: &str) -> impl Iterator<Item = &str> {
+pub(in crate::admin) fn query_names(query: &str) -> impl Iterator<Item = &str> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::{Diagnostic, Problems};
 use crate::runtime::live::ChangeError;
-use crate::runtime::operate::{Operations, Order, OrderError, ReloadFailure};
+use crate::runtime::operate::{FleetDiffError, Operations, Order, OrderError, ReloadFailure};
 use crate::telemetry::history::Trigger;
 use crate::upstream::overrides::{Change, Refused, Verb};
 
@@ -49,6 +49,12 @@ pub(super) fn run(call: Call, operations: &Operations, peer: Peer) -> Result<Rep
             };
             Reply::json(&found.ok_or_else(|| refused_change(&refused()))?)
         }
+        Call::Fleet => Reply::json(&operations.fleet_status().ok_or_else(no_fleet)?),
+        Call::FleetDiff(peer) => {
+            let compared = operations.fleet_diff(&peer);
+            Reply::json(&compared.map_err(|error| not_compared(&error))?)
+        }
+        Call::FleetMembers => Reply::json(&operations.fleet_members().ok_or_else(no_fleet)?),
         Call::History { since, limit } => Reply::json(&match since {
             Some(since) => operations.history(since, limit),
             None => operations.latest(limit),
@@ -144,6 +150,20 @@ fn index() -> String {
         text.push_str(&format!("{:<6}  {path}\n", method.as_str()));
     }
     text
+}
+
+fn no_fleet() -> Problem {
+    not_compared(&FleetDiffError::NoFleet)
+}
+
+fn not_compared(error: &FleetDiffError) -> Problem {
+    let (status, code) = match error {
+        FleetDiffError::NoFleet => (StatusCode::NOT_FOUND, "no-fleet"),
+        FleetDiffError::Own(_) => (StatusCode::CONFLICT, "own-peer"),
+        FleetDiffError::UnknownPeer(_) => (StatusCode::NOT_FOUND, "unknown-peer"),
+        FleetDiffError::Unreached { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreached-peer"),
+    };
+    Problem::new(status, code, error.to_string())
 }
 
 fn unknown(upstream: &str) -> Problem {

@@ -1,11 +1,12 @@
 //! Commands to a running server, over its admin socket.
 //!
-//! Exit codes: 0 done; 1 refused, invalid, or a deadline has passed; 2 wrong usage, or no server
-//! there.
+//! Exit codes: 0 done; 1 refused, invalid, different, or a deadline has passed; 2 wrong usage, or no
+//! server there.
 
 mod change;
 mod client;
 mod drain;
+mod fleet;
 mod get;
 mod plan;
 mod status;
@@ -176,6 +177,11 @@ Example:
         #[command(flatten)]
         place: Place,
     },
+    /// Show the fleet, compare peers, make a secret for a new one.
+    Fleet {
+        #[command(subcommand)]
+        command: fleet::Command,
+    },
     /// Serve what the configuration files say now, without losing a request.
     #[command(after_help = "\
 All or nothing: with an error, every diagnostic is printed and the old configuration serves
@@ -249,6 +255,8 @@ pub(super) struct Expiry {
 /// Why a command did not do what it is for.
 #[derive(Debug)]
 enum Failure {
+    /// Two that were compared differ, which was shown.
+    Differ,
     /// The result cannot be written.
     Output(io::Error),
     /// The server refuses, or a deadline has passed.
@@ -282,6 +290,7 @@ fn end(done: Result<(), Failure>, out: &mut dyn Write) -> u8 {
         Ok(()) => DONE,
         Err(failure) => {
             let (code, text) = match failure {
+                Failure::Differ => return REFUSED,
                 Failure::Output(error) => (UNREACHED, format!("cannot write: {error}")),
                 Failure::Refused(text) => (REFUSED, text),
                 Failure::Unreached(text) => (UNREACHED, text),
@@ -395,6 +404,7 @@ fn execute(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             let words = change::words(&said, &expiry);
             change::remove(&client, &endpoint, &words, show, out)
         }
+        Command::Fleet { command } => fleet::run(command, out),
         Command::Reload { plan, show, place } => {
             let client = Client::new(&place.into())?;
             if plan {

@@ -1,6 +1,6 @@
 //! What a change of configuration would do, thing by thing: the plan of a reload. Pure.
 //!
-//! Things are the settings of the process, listeners, routes, upstreams and endpoints; their names
+//! Things are the settings of the process, the fleet, listeners, routes, upstreams and endpoints; their names
 //! are their identities (an endpoint's is its upstream and address), so a thing with a new name is
 //! one removed and one added. Parts are compared by value first; only those that differ are laid out
 //! as the tables of [`super::effective`] and compared key by key.
@@ -24,7 +24,7 @@ use toml::Table;
 use crate::base::addr::{BindAddr, EndpointAddr};
 
 use super::effective;
-use super::model::{Config, Name, Upstream};
+use super::model::{Config, Fleet, Name, Upstream};
 
 pub use render::{Rendered, Verbosity};
 
@@ -63,6 +63,8 @@ pub enum Object {
     Admin,
     /// `[log]`
     Log,
+    /// `[fleet]`
+    Fleet,
     /// `[listeners.NAME]`
     Listener {
         /// Its name.
@@ -104,6 +106,8 @@ pub enum Kind {
     Admin,
     /// [`Object::Log`]
     Log,
+    /// [`Object::Fleet`]
+    Fleet,
     /// [`Object::Listener`]
     Listener,
     /// [`Object::RouteOrder`]
@@ -231,6 +235,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         (old.log != new.log).then(|| (effective::log(&old.log), effective::log(&new.log))),
         &[],
     );
+    diff.fleet(old.fleet.as_deref(), new.fleet.as_deref());
     diff.each(
         (&old.listeners, &new.listeners),
         |l| &l.name,
@@ -340,6 +345,30 @@ impl Diff {
         }
     }
 
+    /// Who a process acts as one with, and how, is decided when it starts: sockets, identity and keys
+    /// hang on it. (What the secret file holds is no part of a configuration.)
+    fn fleet(&mut self, old: Option<&Fleet>, new: Option<&Fleet>) {
+        let name = |fleet: Option<&Fleet>| fleet.map(|fleet| fleet.name.to_string());
+        let what = match (old, new) {
+            (None, None) => return,
+            (Some(old), Some(new)) if old == new => {
+                return self.push(Object::Fleet, Change::Unchanged);
+            }
+            (Some(old), Some(new)) => fields(
+                Kind::Fleet.table(),
+                &effective::fleet(old),
+                &effective::fleet(new),
+            ),
+            // It comes or goes as a whole.
+            (old, new) => vec![FieldChange {
+                path: "name".to_owned(),
+                old: name(old),
+                new: name(new),
+            }],
+        };
+        self.push(Object::Fleet, Change::NeedsRestart { what });
+    }
+
     /// Things of one kind, by identity.
     fn each<'c, T: PartialEq, K: Eq + Hash>(
         &mut self,
@@ -395,6 +424,7 @@ impl Object {
             Self::Process => Kind::Process,
             Self::Admin => Kind::Admin,
             Self::Log => Kind::Log,
+            Self::Fleet => Kind::Fleet,
             Self::Listener { .. } => Kind::Listener,
             Self::RouteOrder => Kind::RouteOrder,
             Self::Route { .. } => Kind::Route,
@@ -413,6 +443,7 @@ impl Kind {
             Self::Process => "process",
             Self::Admin => "admin",
             Self::Log => "log",
+            Self::Fleet => "fleet",
             Self::Listener => "listeners.*",
             Self::RouteOrder | Self::Route => "routes",
             Self::Upstream => "upstreams.*",

@@ -142,6 +142,7 @@ impl Kind {
             Self::Process => "process",
             Self::Admin => "admin",
             Self::Log => "log",
+            Self::Fleet => "fleet",
             Self::Listener => "listener",
             Self::RouteOrder => "route order",
             Self::Route => "route",
@@ -154,8 +155,12 @@ impl Kind {
     fn phrase(self, count: usize, word: &str, named: bool) -> String {
         let noun = self.noun();
         match self {
-            Self::Process | Self::Admin | Self::Log | Self::RouteOrder if named => word.to_owned(),
-            Self::Process | Self::Admin | Self::Log | Self::RouteOrder => format!("{noun} {word}"),
+            Self::Process | Self::Admin | Self::Log | Self::Fleet | Self::RouteOrder if named => {
+                word.to_owned()
+            }
+            Self::Process | Self::Admin | Self::Log | Self::Fleet | Self::RouteOrder => {
+                format!("{noun} {word}")
+            }
             Self::Listener | Self::Route | Self::Upstream | Self::Endpoint if named => {
                 format!("{count} {word}")
             }
@@ -203,6 +208,7 @@ fn drains(kind: Kind) -> bool {
         Kind::Process
         | Kind::Admin
         | Kind::Log
+        | Kind::Fleet
         | Kind::RouteOrder
         | Kind::Route
         | Kind::Upstream => false,
@@ -213,7 +219,9 @@ fn drains(kind: Kind) -> bool {
 fn label(object: &Object) -> String {
     let noun = object.kind().noun();
     printable(&match object {
-        Object::Process | Object::Admin | Object::Log | Object::RouteOrder => noun.to_owned(),
+        Object::Process | Object::Admin | Object::Log | Object::Fleet | Object::RouteOrder => {
+            noun.to_owned()
+        }
         Object::Listener { name } | Object::Route { name } | Object::Upstream { name } => {
             format!("{noun} {name}")
         }

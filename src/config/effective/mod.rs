@@ -21,7 +21,7 @@ use super::model::{Action, Config, HeaderEdits, Retry, Rewrite, Route};
 
 pub(super) use listener::listener;
 use tables::Put as _;
-pub(super) use tables::{admin, endpoint, log, process, route, upstream};
+pub(super) use tables::{admin, endpoint, fleet, log, process, route, upstream};
 
 /// Keys whose values nobody is shown, such as `upstreams.*.password`. There are none: what is secret
 /// stands in files of its own, and here are their paths.
@@ -41,7 +41,7 @@ pub fn effective(config: &Config) -> Table {
         listeners,
         routes,
         upstreams,
-        fleet: _,
+        fleet: f,
     } = config;
     let shorthands = shorthands(config);
     let explicit = routes.len() - shorthands.len();
@@ -50,6 +50,7 @@ pub fn effective(config: &Config) -> Table {
     root.put("process", process(p));
     root.put("admin", admin(a));
     root.put("log", log(l));
+    root.put_some("fleet", f.as_deref().map(fleet));
     let mut named = Table::new();
     for (index, l) in listeners.iter().enumerate() {
         let mut table = listener(l);

@@ -14,9 +14,10 @@ use crate::balance::{Policy, PolicyKind};
 use crate::route::{HostPattern, PathPattern, Rule, ValuePattern};
 
 use super::super::model::{
-    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, GrpcCheck,
-    HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Log, LogTarget, MysqlCheck, OnDown,
-    Process, ProxyVersion, Queue, Rewrite, Route, Sticky, Upstream, UpstreamTls, WhenUnhealthy,
+    AccessFormat, AccessLog, Action, Admin, AgentSpec, BodyPattern, Check, Endpoint, Fleet,
+    GrpcCheck, HashKey, HeaderEdits, HealthSpec, HttpCheck, Keepalive, Log, LogTarget, MysqlCheck,
+    OnDown, Process, ProxyVersion, Queue, Register, Rewrite, Route, Seed, Sticky, Upstream,
+    UpstreamTls, WhenUnhealthy,
 };
 use super::super::units::format_duration;
 use super::{resilience, tls};
@@ -100,6 +101,58 @@ pub(in super::super) fn log(log: &Log) -> Table {
         None => table.put("access", "off"),
         Some(log) => table.put("access", access_log(log)),
     }
+    table
+}
+
+/// The table `[fleet]`.
+pub(in super::super) fn fleet(fleet: &Fleet) -> Table {
+    let Fleet {
+        name,
+        bind,
+        advertise,
+        seeds,
+        secret_file,
+        state_dir,
+        zone,
+        probers,
+        max_remove,
+        max_clock_skew,
+        register,
+    } = fleet;
+    let mut table = Table::new();
+    table.put("name", &**name);
+    table.put("bind", bind.to_string());
+    table.put_some("advertise", advertise.map(|addr| addr.to_string()));
+    let seeds = seeds.iter().map(|seed| match seed {
+        Seed::Addr(addr) => Value::from(addr.to_string()),
+        Seed::Dns { name, port } => Value::from(format!("dns:{name}:{port}")),
+    });
+    table.put("seeds", Value::Array(seeds.collect()));
+    table.put("secret_file", path(secret_file));
+    table.put_some("state_dir", state_dir.as_deref().map(path));
+    table.put_some("zone", zone.as_deref());
+    let mut health = Table::new();
+    health.put("probers", i64::from(*probers));
+    table.put("health", health);
+    let mut guard = Table::new();
+    guard.put("max_remove", *max_remove);
+    guard.put("max_clock_skew", duration(*max_clock_skew));
+    table.put("guard", guard);
+    table.put_some(
+        "register",
+        register.as_ref().map(|register| {
+            let Register {
+                bind,
+                token_file,
+                max_ttl,
+            } = register;
+            let mut table = Table::new();
+            table.put("bind", bind.to_string());
+            table.put("token_file", path(token_file));
+            table.put("max_ttl", duration(*max_ttl));
+            table
+        }),
+    );
     table
 }
 

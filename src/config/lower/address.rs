@@ -248,7 +248,7 @@ pub(super) fn conflict(a: &BindAddr, b: &BindAddr) -> bool {
 }
 
 /// What a text that is not `unix:` looks like.
-enum Read {
+pub(super) enum Read {
     Ip(SocketAddr),
     /// `:8080`
     Port(u16),
@@ -260,7 +260,7 @@ enum Read {
     Nonsense,
 }
 
-fn read(text: &str) -> Read {
+pub(super) fn read(text: &str) -> Read {
     if let Ok(addr) = text.parse() {
         return Read::Ip(addr);
     }

@@ -35,6 +35,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
     if sound {
         used(&draft, report);
         zones(&draft, &main, report);
+        registrations(&draft, &main, report);
     }
 
     let Draft {
@@ -65,7 +66,7 @@ pub(super) fn fit(draft: Draft<'_>, main: Main<'_>, report: &Report) -> Config {
             .chain(shorthands)
             .collect(),
         upstreams: upstreams.into_iter().map(|u| u.upstream).collect(),
-        fleet: None,
+        fleet: main.fleet.map(|draft| Arc::new(draft.fleet)),
     };
     let shadowed = if sound {
         shadowed_routes(&config)
@@ -150,7 +151,15 @@ fn binds(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
         let udp = matches!(l.listener.serves, Serves::Udp(_));
         l.binds.iter().map(move |bind| (bind, udp))
     });
-    let all = main.admin_binds.iter().map(|bind| (bind, false));
+    let of_admin = main.admin_binds.iter().map(|bind| (bind, false));
+    let of_fleet = main.fleet.iter().flat_map(|fleet| {
+        let both = fleet
+            .bind
+            .iter()
+            .flat_map(|bind| [(bind, false), (bind, true)]);
+        both.chain(fleet.register.iter().map(|bind| (bind, false)))
+    });
+    let all = of_admin.chain(of_fleet);
     // By port (or path), so that thousands of listeners are not compared with one another.
     let mut by_port: HashMap<_, Vec<&address::Bind<'_>>> = HashMap::new();
     for (bind, udp) in all.chain(of_listeners) {
@@ -309,6 +318,24 @@ fn zones(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
         let d = Diagnostic::warning("no-effect", at, message);
         report.push(d.help("say where isobar stands: zone = \"a\" in [process]"));
     }
+}
+
+/// Endpoints that may say that they are there, where nobody takes them.
+fn registrations(draft: &Draft<'_>, main: &Main<'_>, report: &Report) {
+    let Some(bind) = main
+        .fleet
+        .as_ref()
+        .and_then(|fleet| fleet.register.as_ref())
+    else {
+        return;
+    };
+    if draft.upstreams.iter().any(|u| u.upstream.dynamic) {
+        return;
+    }
+    let message = "`register` of `fleet` does nothing: no upstream has `dynamic = true`";
+    let d = Diagnostic::warning("no-effect", bind.at, message);
+    let help = "write dynamic = true in the upstream that endpoints may join";
+    report.push(d.help(help));
 }
 
 /// Deadlines that cannot both be met.

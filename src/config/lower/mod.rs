@@ -1,7 +1,7 @@
 //! Document -> [`Config`]: reads every table, then checks how they fit together.
 //!
-//! One file a table: `process` (process, admin, log, defaults), `listener`, `route`, `upstream`;
-//! `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
+//! One file a table: `process` (process, admin, log, defaults), `fleet` with `seeds`, `listener`, `route`,
+//! `upstream`; `layer4`, `first_bytes`, `listener_tls` and `http2` belong to listeners, `proxy_protocol` to them
 //! and to upstreams; `matchers`, `actions`, `headers`, `retry` and `limits` to routes; `endpoints`,
 //! `sticky`, `capacity`, `outlier`, `breaker`, `upstream_tls` and `health` to upstreams; `address`
 //! reads addresses, `certificates` and `trust` what TLS needs; `fit` holds the checks across tables,
@@ -18,6 +18,9 @@ mod check_tls;
 mod endpoints;
 mod first_bytes;
 mod fit;
+mod fleet;
+#[cfg(test)]
+mod fleet_tests;
 mod headers;
 mod health;
 mod http2;
@@ -34,6 +37,7 @@ mod proxy_protocol;
 mod reach;
 mod retry;
 mod route;
+mod seeds;
 mod sticky;
 #[cfg(test)]
 mod tests;
@@ -50,14 +54,12 @@ use toml::de::DeTable;
 use super::PortZero;
 use super::diagnostic::{Diagnostic, Report};
 use super::model::{Config, Name};
+use super::name::{self, BadName, MAX_NAME};
 use super::node::{Located, Node};
 use super::reader::Table;
 use super::source::{At, Source};
 
 pub(super) use retry::GRPC;
-
-/// Longest name: they are metric labels and log fields on every line.
-const MAX_NAME: usize = 128;
 
 /// Syntax errors reported per file: what follows the first ones is mostly their echo.
 const MAX_SYNTAX_ERRORS: usize = 100;
@@ -84,13 +86,13 @@ pub(super) fn lower(sources: &[Source], report: &Report, port_zero: PortZero) ->
         let at = source.at(0..0);
         let what = "the top level".to_owned();
         let root = Table::new(report, at, what, "", document.get_ref());
+        root.known_as(fleet::TABLE_ALIASES);
         root.get("include");
         if index == 0 {
             main = process::lower(&root, port_zero);
         } else {
             process::refuse(&root);
         }
-        root.later("fleet", "a fleet of peers comes in a later version");
         each(&root, "listeners", |name, node| {
             draft
                 .listeners
@@ -148,21 +150,16 @@ fn each<'a>(root: &Table<'a>, key: &'static str, mut f: impl FnMut(Reference<'a>
     }
 }
 
-/// Names are metric labels, log fields and parts of URLs of the admin server.
 fn check_name(name: Located<'_, &str>, report: &Report) {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    let message = if name.is_empty() {
-        "a name cannot be empty".to_owned()
-    } else if name.len() > MAX_NAME {
-        format!("a name cannot be longer than {MAX_NAME} characters")
-    } else if let Some(c) = name.chars().find(|&c| !allowed(c)) {
-        format!(
+    let Err(bad) = name::check(&name) else { return };
+    let message = match bad {
+        BadName::Character(c) => format!(
             "the name `{}` cannot contain `{}`",
             *name,
             c.escape_default()
-        )
-    } else {
-        return;
+        ),
+        BadName::Empty => "a name cannot be empty".to_owned(),
+        BadName::TooLong => format!("a name cannot be longer than {MAX_NAME} characters"),
     };
     let help = "names are made of letters, digits, `_`, `.` and `-`";
     report.push(Diagnostic::error("bad-name", name.at, message).help(help));

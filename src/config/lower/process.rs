@@ -1,6 +1,7 @@
-//! `[process]`, `[admin]`, `[log]` and `[defaults]`: what only the main file may hold.
+//! `[process]`, `[admin]`, `[log]` and `[defaults]`: what, with `[fleet]`, only the main file may hold.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tracing::Level;
@@ -10,10 +11,10 @@ use super::super::diagnostic::Diagnostic;
 use super::super::model::{AccessFormat, AccessLog, Admin, Keepalive, Log, LogTarget, Process};
 use super::super::node::{Located, Node};
 use super::super::reader::Table;
-use super::{address, check_name, reference};
+use super::{address, check_name, fleet, reference};
 
 /// The kinds of table here, with the name users write.
-const SECTIONS: [&str; 4] = ["process", "admin", "log", "defaults"];
+const SECTIONS: [&str; 5] = ["process", "admin", "log", "defaults", "fleet"];
 
 /// More workers than any machine has cores: a typing error.
 const MAX_WORKERS: u64 = 1024;
@@ -30,6 +31,7 @@ pub(super) struct Main<'a> {
     pub(super) admin_binds: Vec<address::Bind<'a>>,
     pub(super) log: Log,
     pub(super) defaults: Defaults,
+    pub(super) fleet: Option<fleet::Draft<'a>>,
 }
 
 /// What upstreams inherit.
@@ -63,6 +65,7 @@ impl Default for Main<'_> {
                 access: None,
             },
             defaults: Defaults::default(),
+            fleet: None,
         }
     }
 }
@@ -84,7 +87,7 @@ impl Default for Defaults {
     }
 }
 
-/// Reads the four tables of the main file.
+/// Reads the tables of the main file alone.
 pub(super) fn lower<'a>(root: &Table<'a>, port_zero: PortZero) -> Main<'a> {
     let mut main = Main::default();
     if let Some(table) = root.table("process", "process") {
@@ -105,10 +108,13 @@ pub(super) fn lower<'a>(root: &Table<'a>, port_zero: PortZero) -> Main<'a> {
         }
         table.finish();
     }
+    if let Some(table) = root.table("fleet", "fleet") {
+        main.fleet = Some(fleet::lower(table, &main.process, port_zero));
+    }
     main
 }
 
-/// Reports the four tables in an included file: a fragment describes traffic, not the process.
+/// Reports these tables in an included file: a fragment describes traffic, not the process.
 pub(super) fn refuse(root: &Table<'_>) {
     for section in SECTIONS {
         if let Some(node) = root.get(section) {
@@ -203,14 +209,7 @@ fn process(table: Table<'_>, process: &mut Process) {
         process.user = Some((*user).to_owned());
     }
     if let Some(path) = table.text("state_dir") {
-        if path.is_empty() || path.contains('\0') {
-            let message = format!("`state_dir` cannot be `{}`", path.escape_debug());
-            let d = Diagnostic::error("bad-path", path.at, message);
-            table
-                .report
-                .push(d.help("write the path of a folder, such as \"/var/lib/isobar\""));
-        }
-        process.state_dir = Some(path.at.source.folder().join(*path));
+        process.state_dir = Some(state_dir(path, &table));
     }
     if let Some(zone) = table.text("zone") {
         check_name(zone, table.report);
@@ -218,6 +217,17 @@ fn process(table: Table<'_>, process: &mut Process) {
     }
     process.watch = table.flag("watch").unwrap_or(process.watch);
     table.finish();
+}
+
+/// A folder for what outlives the process.
+pub(super) fn state_dir(text: Located<'_, &str>, table: &Table<'_>) -> PathBuf {
+    if text.is_empty() || text.contains('\0') {
+        let message = format!("`state_dir` cannot be `{}`", text.escape_debug());
+        let d = Diagnostic::error("bad-path", text.at, message);
+        let help = "write the path of a folder, such as \"/var/lib/isobar\"";
+        table.report.push(d.help(help));
+    }
+    text.at.source.folder().join(*text)
 }
 
 fn log(table: Table<'_>, log: &mut Log) {

@@ -49,6 +49,18 @@ pub(super) fn lower(table: Table<'_>) -> Sticky {
 
 /// The path, which leads to a secret or was reported.
 pub(super) fn secret_file(text: Located<'_, &str>, table: &Table<'_>) -> PathBuf {
+    let help = "make it, for the user that isobar runs as alone: \
+                (umask 077; head -c 32 /dev/urandom | base64 > FILE)";
+    file_of_secrets(text, "secret_file", help, table)
+}
+
+/// [`secret_file`] under any key, with what helps to make one.
+pub(super) fn file_of_secrets(
+    text: Located<'_, &str>,
+    key: &str,
+    help: &str,
+    table: &Table<'_>,
+) -> PathBuf {
     let path = text.at.source.folder().join(*text);
     let problem = if text.is_empty() || text.contains('\0') {
         Some("it is no path".to_owned())
@@ -61,13 +73,11 @@ pub(super) fn secret_file(text: Located<'_, &str>, table: &Table<'_>) -> PathBuf
     if let Some(problem) = problem {
         let shown = path.display().to_string();
         let message = format!(
-            "`secret_file` of {}: `{}`: {problem}",
+            "`{key}` of {}: `{}`: {problem}",
             table.what,
             shown.escape_debug()
         );
         let d = Diagnostic::error("bad-secret-file", text.at, message);
-        let help = "make it, for the user that isobar runs as alone: \
-                    (umask 077; head -c 32 /dev/urandom | base64 > FILE)";
         table.report.push(d.help(help));
     }
     path

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+mod fleet;
 mod layer4;
 mod resilience;
 mod route;
@@ -77,6 +78,8 @@ struct File {
     log: Option<Log>,
     /// What upstreams inherit when they say nothing (main file only).
     defaults: Option<Defaults>,
+    /// Peers that act as one (main file only).
+    fleet: Option<fleet::Fleet>,
     /// Where clients connect, by name.
     listeners: Option<BTreeMap<String, Listener>>,
     /// What answers which request; the most specific match wins.

@@ -1,14 +1,15 @@
 //! The shell of the checks: knows whom to ask, asks who is due, hands on what has changed.
 //!
 //! One task, one heap of due times, at most 4,096 questions at once; checks and agents alike. It runs
-//! on the control runtime: no worker ever waits for a check, nor a check for a worker.
+//! on the control runtime: no worker ever waits for a check, nor a check for a worker. In a fleet it asks only
+//! whom it must, and what it finds of them are votes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
@@ -16,17 +17,23 @@ use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Clock, Nanos, nanos};
 use crate::base::rng::Rng;
 use crate::config::{AgentSpec, HealthSpec, Name};
-use crate::upstream::{Endpoint, Health};
+use crate::upstream::Endpoint;
 
-use super::agent::{self, Heard};
+use super::agent;
+use super::duty::{Duty, Role};
 use super::probe::probe;
 use super::schedule;
 
+mod findings;
 mod first_round;
+mod orders;
 mod watched;
 
+pub use findings::{Findings, Found, Verdict, Vote};
+
 use first_round::FirstRound;
-use watched::{Outcome, Watched};
+use orders::{Orders, Told, told};
+use watched::{Due, Outcome, Turn, Watched};
 
 /// An endpoint to be asked.
 #[derive(Clone, Debug)]
@@ -51,28 +58,6 @@ pub enum Ask {
 /// Everything to be asked, replaced whole.
 pub type Targets = Arc<[Target]>;
 
-/// An endpoint is no longer what it was.
-#[derive(Debug)]
-pub struct Verdict {
-    /// Its upstream.
-    pub upstream: Name,
-    /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
-    /// What it is now.
-    pub health: Health,
-    /// Why, for people.
-    pub why: String,
-}
-
-/// What was found and is to be handed on, oldest first.
-#[derive(Debug, Default)]
-pub struct Findings {
-    /// Of checks.
-    pub verdicts: Vec<Verdict>,
-    /// Of agents.
-    pub heard: Vec<Heard>,
-}
-
 /// The checks of one server.
 #[derive(Debug)]
 pub struct Checker {
@@ -88,6 +73,9 @@ pub struct Checker {
     /// When findings may be handed on.
     hand_on_at: Nanos,
     first_round: FirstRound,
+    fleet: Option<Orders>,
+    /// Whose checks are run here.
+    duty: Arc<Duty>,
 }
 
 /// A target under one spec: with another spec it is another.
@@ -132,7 +120,24 @@ impl Checker {
             findings: Findings::default(),
             hand_on_at: 0,
             first_round: FirstRound::default(),
+            fleet: None,
+            duty: Arc::default(),
         }
+    }
+
+    /// The same, in a fleet: asks only whom `duty` says, and those of `at_once` now that it asks for others. When
+    /// nobody says any more, it asks everybody.
+    ///
+    /// Whoever sends a duty in which endpoints are ruled must have what the fleet says of them in force by the next
+    /// wait of this thread: then no verdict from here comes after it, and they count as known.
+    #[must_use]
+    pub fn sharing(
+        mut self,
+        duty: watch::Receiver<Arc<Duty>>,
+        at_once: mpsc::Receiver<(Name, EndpointAddr)>,
+    ) -> Self {
+        self.fleet = Some(Orders { duty, at_once });
+        self
     }
 
     /// Asks whom `targets` says, for ever. `hand_on` takes findings out, all or none: what it leaves
@@ -145,9 +150,14 @@ impl Checker {
         known: impl FnOnce(),
     ) {
         let mut known = Some(known);
+        let mut fleet = self.fleet.take();
+        if let Some(orders) = &mut fleet {
+            self.duty = orders.duty.borrow_and_update().clone();
+        }
         let first = targets.borrow_and_update().clone();
         self.follow(&first);
-        self.first_round = FirstRound::new(self.watched.keys().copied(), self.clock.now());
+        let unknown = self.watched.iter().filter(|(_, w)| !w.role.is_ruled());
+        self.first_round = FirstRound::new(unknown.map(|(id, _)| *id), self.clock.now());
         loop {
             if self.findings.is_empty()
                 && self.first_round.is_over(self.clock.now())
@@ -156,22 +166,33 @@ impl Checker {
                 known();
             }
             let wake = self.wake_after();
-            // Each arm may be dropped: `changed` and `join_next` are cancel-safe.
+            // Each arm may be dropped: `changed`, `told` and `join_next` are cancel-safe.
             tokio::select! {
                 changed = targets.changed() => {
                     if changed.is_err() {
                         // Nobody says any more what to check: the server ends.
                         return std::future::pending().await;
                     }
+                    // First, as new targets have their roles in it.
+                    self.heed(&mut fleet);
                     let now = targets.borrow_and_update().clone();
                     self.follow(&now);
                 }
+                told = told(&mut fleet) => match told {
+                    Told::AskAtOnce(upstream, endpoint) => self.ask_at_once(upstream, endpoint),
+                    Told::Duty(duty) => self.take_duty(duty),
+                    Told::NoMore => {
+                        fleet = None;
+                        self.take_duty(Arc::default());
+                    }
+                },
                 Some(done) = self.running.join_next() => self.finish(done),
                 () = sleep(wake) => {}
             }
             while let Some(done) = self.running.try_join_next() {
                 self.finish(done);
             }
+            self.heed(&mut fleet);
             self.start_due();
             if !self.findings.is_empty() && self.clock.now() >= self.hand_on_at {
                 let began = self.clock.now();
@@ -201,7 +222,6 @@ impl Checker {
 
     /// Takes over whom to ask from now on; whoever stays keeps his state.
     fn follow(&mut self, targets: &Targets) {
-        let now = self.clock.now();
         let verdicts = &self.findings.verdicts;
         let pending: HashSet<_> = verdicts.iter().map(|v| of(&v.endpoint)).collect();
         let mut before = std::mem::take(&mut self.watched);
@@ -215,23 +235,25 @@ impl Checker {
                 Arc::ptr_eq(&old.target.endpoint, &target.endpoint).then_some((*id, old))
             });
             let is_pending = pending.contains(&of(&target.endpoint));
+            let role = match kind {
+                Kind::Agent => Role::Alone,
+                Kind::Check => self.duty.role(&target.upstream, &target.endpoint.addr),
+            };
             let (id, watched) = match same {
                 Some((id, old)) if old.goes_on(target, is_pending) => (id, old),
                 old => {
                     self.last_id += 1;
-                    fresh.push(self.last_id);
+                    if role.asks() {
+                        fresh.push(self.last_id);
+                    }
                     let old = old.map(|(_, old)| old);
-                    (self.last_id, Watched::new(target, old, is_pending))
+                    (self.last_id, Watched::new(target, role, old, is_pending))
                 }
             };
             self.ids.insert(name, id);
             self.watched.insert(id, watched);
         }
-        for id in &fresh {
-            let interval = self.watched[id].target.ask.interval();
-            let first = schedule::first(interval, fresh.len(), &mut self.rng);
-            self.due.push(Reverse((now.saturating_add(first), *id)));
-        }
+        self.begin(&fresh);
         // What was found of those who are gone is nobody's concern, not even if they come back.
         let asked = |kind| {
             let of_kind = self
@@ -246,10 +268,78 @@ impl Checker {
         let Findings {
             verdicts,
             heard: lines,
+            votes,
         } = &mut self.findings;
         verdicts.retain(|v| checked.contains(&of(&v.endpoint)));
+        votes.retain(|v| checked.contains(&of(&v.endpoint)));
         lines.retain(|h| heard.contains(&of(&h.endpoint)));
         self.first_round.retain(|id| self.watched.contains_key(&id));
+    }
+
+    /// Says when those are asked first who begin to be asked.
+    fn begin(&mut self, fresh: &[Id]) {
+        let now = self.clock.now();
+        for id in fresh {
+            let Some(watched) = self.watched.get_mut(id) else {
+                continue;
+            };
+            let interval = watched.target.ask.interval();
+            let first = schedule::first(interval, fresh.len(), &mut self.rng);
+            let at = now.saturating_add(first);
+            watched.due = Due::At { at, later: None };
+            self.due.push(Reverse((at, *id)));
+        }
+    }
+
+    /// Takes in what the fleet has said since.
+    fn heed(&mut self, fleet: &mut Option<Orders>) {
+        if let Some(orders) = fleet
+            && orders.duty.has_changed().unwrap_or(false)
+        {
+            let duty = orders.duty.borrow_and_update().clone();
+            self.take_duty(duty);
+        }
+    }
+
+    /// Takes over whose checks are run here from now on.
+    fn take_duty(&mut self, duty: Arc<Duty>) {
+        self.duty = duty;
+        let mut fresh = Vec::new();
+        for (name, id) in &self.ids {
+            let (upstream, endpoint, kind) = name;
+            let Some(watched) = self.watched.get_mut(id) else {
+                continue;
+            };
+            let role = self.duty.role(upstream, endpoint);
+            if *kind == Kind::Agent || watched.role == role {
+                continue;
+            }
+            if watched.play(role, &mut self.findings.votes) == Turn::Begins {
+                fresh.push(*id);
+            }
+            if role.is_ruled() {
+                self.first_round.knows(*id);
+            }
+        }
+        self.begin(&fresh);
+        let Findings {
+            verdicts, votes, ..
+        } = &mut self.findings;
+        // What the fleet says holds, and is in force.
+        verdicts.retain(|v| self.duty.role(&v.upstream, &v.endpoint.addr).judges());
+        votes.retain(|v| self.duty.role(&v.upstream, &v.endpoint.addr).votes());
+    }
+
+    /// Asks an endpoint out of turn.
+    fn ask_at_once(&mut self, upstream: Name, endpoint: EndpointAddr) {
+        let now = self.clock.now();
+        let id = self.ids.get(&(upstream, endpoint, Kind::Check));
+        let Some((id, watched)) = id.and_then(|id| Some((*id, self.watched.get_mut(id)?))) else {
+            return;
+        };
+        if watched.role.votes() && watched.doubt(now) {
+            self.due.push(Reverse((now, id)));
+        }
     }
 
     /// Asks who is due.
@@ -260,10 +350,22 @@ impl Checker {
             && at <= now
         {
             self.due.pop();
-            let Some(watched) = self.watched.get(&id) else {
+            let Some(watched) = self.watched.get_mut(&id) else {
                 continue;
             };
-            if watched.is_proved(now) {
+            // What was due at another time has an entry of its own.
+            let Due::At { at: due, later } = watched.due else {
+                continue;
+            };
+            if due != at {
+                continue;
+            }
+            watched.due = Due::Now {
+                later,
+                is_doubted: false,
+            };
+            // Who is doubted must show it.
+            if later.is_none() && watched.is_proved(now) {
                 self.take(Done {
                     id,
                     at: now,
@@ -305,8 +407,12 @@ impl Checker {
         if watched.is_known() {
             self.first_round.knows(id);
         }
-        let next = at.saturating_add(watched.wait(&mut self.rng)).max(now);
-        self.due.push(Reverse((next, id)));
+        let clock = self.clock;
+        let unix = || clock.unix_offset().wrapping_add(at);
+        let next = at.saturating_add(watched.wait(unix, &mut self.rng));
+        if let Some(next) = watched.next(next, now) {
+            self.due.push(Reverse((next, id)));
+        }
     }
 }
 
@@ -328,19 +434,12 @@ impl Ask {
     }
 }
 
-// === impl Findings ===
-
-impl Findings {
-    /// Whether there is nothing to be handed on.
-    pub fn is_empty(&self) -> bool {
-        self.verdicts.is_empty() && self.heard.is_empty()
-    }
-}
-
 /// Which object it is.
 fn of(endpoint: &Arc<Endpoint>) -> *const Endpoint {
     Arc::as_ptr(endpoint)
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,9 @@ use super::*;
 use crate::config::{Check, InitState};
 use crate::telemetry::metrics::cells::CheckResult;
 use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::Health;
 
-fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
+pub(super) fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
     Arc::new(HealthSpec {
         check: Check::Tcp,
         interval: Duration::from_millis(10),
@@ -29,7 +30,7 @@ fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
     })
 }
 
-fn target(addr: SocketAddr, spec: &Arc<HealthSpec>) -> Target {
+pub(super) fn target(addr: SocketAddr, spec: &Arc<HealthSpec>) -> Target {
     let registry = Registry::new(1);
     let endpoint = Endpoint::new(EndpointAddr::Ip(addr), "app", &registry);
     endpoint.set_health(Threshold::new(spec).health());
@@ -41,7 +42,7 @@ fn target(addr: SocketAddr, spec: &Arc<HealthSpec>) -> Target {
 }
 
 /// An address that refuses: bound, so that nobody else gets it, and nobody listens.
-fn refusing(host: [u8; 4]) -> (socket2::Socket, SocketAddr) {
+pub(super) fn refusing(host: [u8; 4]) -> (socket2::Socket, SocketAddr) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
@@ -75,13 +76,13 @@ async fn run(
     }
 }
 
-async fn eventually(mut is_so: impl FnMut() -> bool) {
+pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         sleep(Duration::from_millis(1)).await;
     }
 }
 
-fn block_on(test: impl Future<Output = ()>) {
+pub(super) fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -9,17 +9,46 @@ use crate::telemetry::metrics::cells::CheckResult;
 use crate::upstream::{Health, LastCheck};
 
 use super::super::agent::{Answer, Heard};
+use super::super::ballot::Ballot;
+use super::super::check_hash::check_hash;
+use super::super::duty::Role;
 use super::super::probe::Failure;
 use super::super::schedule;
 use super::super::threshold::{Evidence, Threshold};
-use super::{Ask, Findings, Target, Verdict};
+use super::{Ask, Findings, Found, Target, Verdict, Vote};
 
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) target: Target,
+    /// Of agents always [`Role::Alone`].
+    pub(super) role: Role,
+    pub(super) due: Due,
     state: State,
     /// It has answered, or failed to, at least once.
     was_asked: bool,
+}
+
+/// When it is asked next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Then. `later` = it is asked out of turn, and when it was to be asked.
+    At { at: Nanos, later: Option<Nanos> },
+    /// Others ask it.
+    Never,
+    /// It is being asked. `is_doubted` = and is to be asked again at once.
+    Now {
+        later: Option<Nanos>,
+        is_doubted: bool,
+    },
+}
+
+/// What a change of its role asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It begins to be asked.
+    Begins,
+    /// Nothing.
+    GoesOn,
 }
 
 #[derive(Debug)]
@@ -31,7 +60,10 @@ enum State {
 
 #[derive(Debug)]
 struct Checked {
+    /// What this process makes of it; of use while its role is to judge.
     threshold: Threshold,
+    /// What it says to its fleet, where it is asked for one.
+    ballot: Ballot,
     /// Results of the same kind in a row.
     row: u32,
     last: Option<Evidence>,
@@ -51,7 +83,7 @@ pub(super) enum Outcome {
 impl Watched {
     /// A target that begins to be asked, or is asked otherwise than before (`old`, of the same
     /// endpoint). `is_pending`: what was found of it has not been handed on.
-    pub(super) fn new(target: &Target, old: Option<Self>, is_pending: bool) -> Self {
+    pub(super) fn new(target: &Target, role: Role, old: Option<Self>, is_pending: bool) -> Self {
         let state = match &target.ask {
             Ask::Agent(_) => State::Agent(None),
             Ask::Check(spec) => {
@@ -70,6 +102,7 @@ impl Watched {
                 };
                 State::Check(Checked {
                     threshold,
+                    ballot: Ballot::new(threshold),
                     row: 0,
                     last: None,
                 })
@@ -77,6 +110,8 @@ impl Watched {
         };
         Self {
             target: target.clone(),
+            role,
+            due: Due::Never,
             state,
             was_asked: false,
         }
@@ -88,11 +123,87 @@ impl Watched {
             // That it is something else than what was found, and nobody is about to be told so: it
             // was without checks for a moment.
             (Ask::Check(old), Ask::Check(new), State::Check(checked)) => {
-                old == new && (checked.threshold.health() == target.endpoint.health() || is_pending)
+                old == new
+                    && (checked.threshold.health() == target.endpoint.health()
+                        || is_pending
+                        || !self.role.judges())
             }
             (Ask::Agent(old), Ask::Agent(new), _) => old == new,
             (Ask::Agent(_) | Ask::Check(_), _, _) => false,
         }
+    }
+
+    /// Takes its role from the fleet. What is known of it goes on; what it takes to change that is counted anew
+    /// where what is found here begins to hold.
+    pub(super) fn play(&mut self, role: Role, votes: &mut Vec<Vote>) -> Turn {
+        let before = std::mem::replace(&mut self.role, role);
+        let (Ask::Check(spec), State::Check(checked)) = (&self.target.ask, &mut self.state) else {
+            return Turn::GoesOn;
+        };
+        let begins = role.asks() && !before.asks();
+        if begins || (role.judges() && !before.judges()) {
+            checked.threshold = Threshold::kept(spec, self.target.endpoint.health());
+        }
+        if begins {
+            checked.ballot = Ballot::new(checked.threshold);
+            (checked.row, checked.last) = (0, None);
+            self.was_asked = false;
+        } else if role.votes() && !before.votes() {
+            // It was asked before: that counts from now on.
+            let vote = checked.vote(&self.target, spec, None);
+            votes.extend(vote);
+        }
+        match self.due {
+            Due::Never if begins => Turn::Begins,
+            Due::At { .. } if !role.asks() => {
+                self.due = Due::Never;
+                Turn::GoesOn
+            }
+            // What is being asked is told what it is when the answer comes.
+            Due::At { .. } | Due::Never | Due::Now { .. } => Turn::GoesOn,
+        }
+    }
+
+    /// A fellow has found it dead: whether it is to be asked now, out of turn.
+    pub(super) fn doubt(&mut self, now: Nanos) -> bool {
+        match self.due {
+            // It is about to be asked.
+            Due::At { at, .. } if at <= now => false,
+            Due::At { at, later } => {
+                let later = later.or(Some(at));
+                self.due = Due::At { at: now, later };
+                true
+            }
+            Due::Never => false,
+            // This question may have been put before it died.
+            Due::Now { later, .. } => {
+                self.due = Due::Now {
+                    later,
+                    is_doubted: true,
+                };
+                false
+            }
+        }
+    }
+
+    /// It was asked: when it is asked again, by its interval at `next`. A question out of turn moves no other.
+    pub(super) fn next(&mut self, next: Nanos, now: Nanos) -> Option<Nanos> {
+        let (later, is_doubted) = match self.due {
+            Due::Now { later, is_doubted } => (later, is_doubted),
+            Due::At { .. } | Due::Never => (None, false),
+        };
+        if !self.role.asks() {
+            self.due = Due::Never;
+            return None;
+        }
+        let regular = later.unwrap_or(next).max(now);
+        let (at, later) = if is_doubted && self.role.votes() {
+            (now, Some(regular))
+        } else {
+            (regular, None)
+        };
+        self.due = Due::At { at, later };
+        Some(at)
     }
 
     /// Whether traffic stands in for the check that is due: of an endpoint that is up, and proved
@@ -101,10 +212,14 @@ impl Watched {
         let (Ask::Check(spec), State::Check(checked)) = (&self.target.ask, &self.state) else {
             return false;
         };
+        let is_up = match self.role {
+            Role::Prober { is_ruled: true, .. } => checked.ballot.cast() == Some(true),
+            Role::Alone | Role::Prober { .. } | Role::Spared { .. } => {
+                checked.threshold.health() == Health::Up
+            }
+        };
         let is_young = |at: Nanos| at.saturating_add(nanos(spec.interval)) > now;
-        spec.traffic
-            && checked.threshold.health() == Health::Up
-            && self.target.endpoint.well_at().is_some_and(is_young)
+        spec.traffic && is_up && self.target.endpoint.well_at().is_some_and(is_young)
     }
 
     /// Whether it is known what it is: it was asked, and is not on its way up.
@@ -152,26 +267,28 @@ impl Watched {
                 findings.heard.extend(found);
             }
             (Outcome::Check(result), Ask::Check(spec), State::Check(checked)) => {
-                let found = checked.judge(&self.target, spec, result);
-                findings.verdicts.extend(found);
+                checked.judge(&self.target, self.role, spec, &result, findings);
             }
             (Outcome::Proved, Ask::Check(spec), State::Check(checked)) => {
                 // It is up already: this only ends a row of failures.
-                let found = checked.judge(&self.target, spec, Ok(()));
-                findings.verdicts.extend(found);
+                checked.judge(&self.target, self.role, spec, &Ok(()), findings);
             }
             (Outcome::Agent(_) | Outcome::Check(_) | Outcome::Proved, _, _) => {}
         }
     }
 
-    /// The time from the beginning of this question to the next.
-    pub(super) fn wait(&self, rng: &mut Rng) -> Nanos {
-        match (&self.target.ask, &self.state) {
-            (Ask::Check(spec), State::Check(checked)) => {
+    /// The time from the beginning of this question, at `unix` (nanoseconds since 1970), to the next.
+    pub(super) fn wait(&self, unix: impl FnOnce() -> Nanos, rng: &mut Rng) -> Nanos {
+        let health = self.target.endpoint.health();
+        match (&self.target.ask, &self.state, self.role) {
+            (Ask::Check(spec), State::Check(_), Role::Prober { phase, .. }) => {
+                schedule::next_in_phase(spec, health, phase, unix())
+            }
+            (Ask::Check(spec), State::Check(checked), _) => {
                 schedule::next(spec, checked.threshold.health(), rng)
             }
-            (Ask::Check(spec), State::Agent(_)) => schedule::next(spec, Health::Up, rng),
-            (Ask::Agent(spec), _) => schedule::next_agent(spec, rng),
+            (Ask::Check(spec), State::Agent(_), _) => schedule::next(spec, Health::Up, rng),
+            (Ask::Agent(spec), _, _) => schedule::next_agent(spec, rng),
         }
     }
 }
@@ -179,38 +296,72 @@ impl Watched {
 // === impl Checked ===
 
 impl Checked {
-    /// Takes a result in; a verdict, if that changes what the endpoint is.
+    /// Takes a result in: a verdict, if that changes what the endpoint is, and a vote, if that is another one.
     fn judge(
         &mut self,
         target: &Target,
+        role: Role,
         spec: &Arc<HealthSpec>,
-        result: Result<(), Failure>,
-    ) -> Option<Verdict> {
-        let evidence = match &result {
+        result: &Result<(), Failure>,
+        findings: &mut Findings,
+    ) {
+        let evidence = match result {
             Ok(()) => Evidence::Passed,
-            Err(Failure::Local(_)) => return None,
+            Err(Failure::Local(_)) => return,
             Err(_) => Evidence::Failed,
         };
         self.row = match self.last.replace(evidence) {
             Some(last) if last == evidence => self.row.saturating_add(1),
             Some(_) | None => 1,
         };
-        let health = self.threshold.observe(evidence)?;
-        let check = spec.check.as_str();
-        let checks = match self.row {
-            1 => format!("1 {check} check"),
-            n => format!("{n} {check} checks in a row"),
+        let failure = result.as_ref().err();
+        if self.ballot.observe(evidence).is_some() && role.votes() {
+            findings.votes.extend(self.vote(target, spec, failure));
+        }
+        if !role.judges() {
+            return;
+        }
+        let Some(health) = self.threshold.observe(evidence) else {
+            return;
         };
-        let why = match result {
-            Ok(()) => format!("{checks} passed"),
-            Err(failure) => format!("{checks} failed, the last with: {failure}"),
+        let checks = self.checks(spec);
+        let why = match failure {
+            None => format!("{checks} passed"),
+            Some(failure) => format!("{checks} failed, the last with: {failure}"),
         };
-        Some(Verdict {
+        findings.verdicts.push(Verdict {
             upstream: target.upstream.clone(),
             endpoint: target.endpoint.clone(),
             health,
             why,
+            by: Found::Here,
+        });
+    }
+
+    /// What is said to the fleet; `None` = there is nothing to be said yet.
+    fn vote(&self, target: &Target, spec: &HealthSpec, failure: Option<&Failure>) -> Option<Vote> {
+        let passed = self.ballot.cast()?;
+        let why = match failure {
+            Some(failure) => failure.to_string(),
+            None if passed => format!("{} passed", self.checks(spec)),
+            None => format!("a {} check failed", spec.check.as_str()),
+        };
+        Some(Vote {
+            upstream: target.upstream.clone(),
+            endpoint: target.endpoint.clone(),
+            check: check_hash(spec),
+            passed,
+            why,
         })
+    }
+
+    /// How many in a row, for people.
+    fn checks(&self, spec: &HealthSpec) -> String {
+        let check = spec.check.as_str();
+        match self.row {
+            1 => format!("1 {check} check"),
+            n => format!("{n} {check} checks in a row"),
+        }
     }
 }
 

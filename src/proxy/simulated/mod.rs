@@ -270,6 +270,7 @@ impl Sim {
                     addr: e.addr.clone(),
                     weight: e.weight,
                     admits: Admits::All,
+                    zone: None,
                 })
                 .collect()
         };

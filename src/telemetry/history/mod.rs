@@ -51,6 +51,11 @@ pub enum Cause {
     Expiry,
     /// Files beside the configuration changed: certificates.
     Files,
+    /// Peers of the fleet, by what they found when they checked.
+    Fleet {
+        /// Whose votes decided: their names, comma-separated.
+        peers: String,
+    },
     /// Somebody with access to the admin socket.
     Operator {
         /// `uid:0`, or the name that was given.
@@ -209,6 +214,8 @@ impl fmt::Display for Event {
             | Cause::Breaker
             | Cause::Expiry
             | Cause::Files
+            // The text names them.
+            | Cause::Fleet { .. }
             | Cause::Outlier
             | Cause::Probe
             | Cause::Start
@@ -227,6 +234,7 @@ impl Cause {
             Self::Breaker => "breaker",
             Self::Expiry => "expiry",
             Self::Files => "files",
+            Self::Fleet { .. } => "fleet",
             Self::Operator { .. } => "operator",
             Self::Outlier => "outlier",
             Self::Probe => "probe",
@@ -243,6 +251,7 @@ impl Cause {
                 clip(owner, MAX_WORD);
                 clip(reason, MAX_WORD);
             }
+            Self::Fleet { peers } => clip(peers, MAX_WORD),
             Self::Source { name } => clip(name, MAX_WORD),
             Self::Agent
             | Self::Breaker
@@ -259,6 +268,7 @@ impl Cause {
     fn bytes(&self) -> usize {
         match self {
             Self::Operator { owner, reason } => owner.len() + reason.len(),
+            Self::Fleet { peers } => peers.len(),
             Self::Source { name } => name.len(),
             Self::Agent
             | Self::Breaker

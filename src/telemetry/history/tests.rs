@@ -136,6 +136,13 @@ fn line_names_time_cause_and_who() {
             "2026-11-21T15:04:05Z  start     isobar started",
         ),
         (
+            Cause::Fleet {
+                peers: "000000000000feed".to_owned(),
+            },
+            "up -> down (found by 000000000000feed)",
+            "2026-11-21T15:04:05Z  fleet     up -> down (found by 000000000000feed)",
+        ),
+        (
             Cause::Operator {
                 owner: "uid:0".to_owned(),
                 reason: "deploy\u{1b}[2J".to_owned(),
@@ -170,6 +177,17 @@ fn line_names_time_cause_and_who() {
     ] {
         assert_eq!(line(cause, text), expected);
     }
+}
+
+#[test]
+fn fleet_names_its_peers() {
+    let peers = "00000000000000a1, 00000000000000b2".to_owned();
+    let cause = serde_json::to_value(Cause::Fleet { peers }).unwrap();
+    let expected = serde_json::json!({
+        "kind": "fleet",
+        "peers": "00000000000000a1, 00000000000000b2",
+    });
+    assert_eq!(cause, expected);
 }
 
 #[test]

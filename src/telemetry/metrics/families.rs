@@ -8,6 +8,7 @@ use super::cells::{
     CheckResult, CodeClass, ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, ListenerCells,
     PoolClose, PoolOutcome, Protocol, RetryReason, RouteCells, WorkerCells,
 };
+use super::fleet::{FleetCells, MemberState, SyncResult, Traffic, VerdictTo, Words};
 use super::registry::{Certificates, Endpoint, Upstream};
 use super::scrape::{Samples, View, gauge_of, sum_of};
 use crate::base::tls::{Handshake, TlsVersion};
@@ -43,6 +44,7 @@ pub enum Kind {
 /// Of what, and how.
 pub(super) enum Read {
     Endpoint(fn(&Endpoint, &mut Samples<'_>)),
+    Fleet(fn(&FleetCells, &mut Samples<'_>)),
     Listener(fn(&PerWorker<ListenerCells>, &mut Samples<'_>)),
     Route(fn(&PerWorker<RouteCells>, &mut Samples<'_>)),
     /// How many samples there were.
@@ -190,6 +192,144 @@ pub const FAMILIES: &[Family] = &[
         labels: &[],
         help: "When the configuration that is served was loaded.",
         read: Read::Server(|view, to| to.gauge(&[], view.config.loaded_at_seconds())),
+    },
+    // ── the fleet; absent without one ───────────────────────────────────────────────────────
+    Family {
+        name: "isobar_fleet_members",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "Peers, this one among those that are alive: alive, suspect (no answer lately) or down.",
+        read: Read::Fleet(|c, to| {
+            for one in MemberState::ALL {
+                to.gauge(&[one.as_str()], c.members(one).value() as f64);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_facts",
+        kind: Kind::Gauge,
+        labels: &["kind"],
+        help: "Facts that are known, by kind.",
+        read: Read::Fleet(|c, to| words(&c.facts, |word, n| to.gauge(&[word], n as f64))),
+    },
+    Family {
+        name: "isobar_fleet_sent_bytes_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Bytes sent to peers, without headers of UDP and TCP: membership, facts (pushed) or sync (compared).",
+        read: Read::Fleet(|c, to| {
+            for one in Traffic::ALL {
+                to.counter(&[one.as_str()], c.sent(one).value());
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_received_bytes_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Bytes of peers that were understood.",
+        read: Read::Fleet(|c, to| {
+            for one in Traffic::ALL {
+                to.counter(&[one.as_str()], c.received(one).value());
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_datagrams_refused_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        help: "Datagrams that were not listened to: anybody may have sent them.",
+        read: Read::Fleet(|c, to| words(&c.datagrams_refused, |word, n| to.counter(&[word], n))),
+    },
+    Family {
+        name: "isobar_fleet_facts_refused_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
+        help: "Facts that were not taken, by what is wrong with them.",
+        read: Read::Fleet(|c, to| words(&c.facts_refused, |word, n| to.counter(&[word], n))),
+    },
+    Family {
+        name: "isobar_fleet_facts_merged_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Facts of other peers that said something new.",
+        read: Read::Fleet(|c, to| to.counter(&[], c.facts_merged.value())),
+    },
+    Family {
+        name: "isobar_fleet_quarantined_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "Facts that were put aside: `isobar fleet status` shows the last of them.",
+        read: Read::Fleet(|c, to| to.counter(&[], c.quarantined.value())),
+    },
+    Family {
+        name: "isobar_fleet_syncs_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Comparisons of all that is known with another peer: equal, different (facts were exchanged) or failed.",
+        read: Read::Fleet(|c, to| {
+            for one in SyncResult::ALL {
+                to.counter(&[one.as_str()], c.syncs(one).value());
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_last_sync_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "When all that is known was last compared with another peer; absent before.",
+        read: Read::Fleet(|c, to| {
+            let at = c.last_sync_unix_ms.value();
+            if at > 0 {
+                to.gauge(&[], at as f64 / 1000.0);
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_lag_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "How old the newest fact of another peer was when it came.",
+        read: Read::Fleet(|c, to| to.gauge(&[], c.lag_ms.value() as f64 / 1000.0)),
+    },
+    Family {
+        name: "isobar_fleet_brake_held",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "What is said and has no effect, as one peer would take too much away at once.",
+        read: Read::Fleet(|c, to| to.gauge(&[], c.brake_held.value() as f64)),
+    },
+    Family {
+        name: "isobar_fleet_verdicts_total",
+        kind: Kind::Counter,
+        labels: &["to"],
+        help: "Endpoints that the majority of those who check them has called up or down anew.",
+        read: Read::Fleet(|c, to| {
+            for one in VerdictTo::ALL {
+                to.counter(&[one.as_str()], c.verdicts(one).value());
+            }
+        }),
+    },
+    Family {
+        name: "isobar_fleet_duties",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Endpoints that this peer checks.",
+        read: Read::Fleet(|c, to| to.gauge(&[], c.duties.value() as f64)),
+    },
+    Family {
+        name: "isobar_fleet_registrations",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Endpoints that are registered at this peer.",
+        read: Read::Fleet(|c, to| to.gauge(&[], c.registrations.value() as f64)),
+    },
+    Family {
+        name: "isobar_fleet_stall_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        help: "For how long this peer did not come to its work for the fleet, as far as that was noticed.",
+        read: Read::Fleet(|c, to| to.seconds(&[], c.stall.value())),
     },
     // ── listeners ────────────────────────────────────────────────────────────────────────────
     Family {
@@ -895,6 +1035,12 @@ pub const FAMILIES: &[Family] = &[
     },
 ];
 
+fn words(words: &Words, mut show: impl FnMut(&str, u64)) {
+    for (word, n) in words.all() {
+        show(word, n);
+    }
+}
+
 /// Whether it is a listener of UDP that was sent something.
 fn has_datagrams(cells: &PerWorker<ListenerCells>) -> bool {
     cells.sum(|c| c.received_datagrams.value()) > 0
@@ -904,6 +1050,7 @@ impl std::fmt::Debug for Read {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Endpoint(_) => "Endpoint",
+            Self::Fleet(_) => "Fleet",
             Self::Listener(_) => "Listener",
             Self::Route(_) => "Route",
             Self::Series => "Series",

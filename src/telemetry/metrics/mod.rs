@@ -11,6 +11,7 @@
 pub mod cell;
 pub mod cells;
 pub mod families;
+pub mod fleet;
 pub mod process;
 pub mod registry;
 pub mod scrape;

@@ -13,6 +13,7 @@ use super::cells::{
     ConfigCells, EndpointCells, EndpointOutcome, ListenerCells, LogWriterCells, RouteCells,
     UpstreamCells, WorkerCells,
 };
+use super::fleet::FleetCells;
 use crate::base::load::Load;
 
 /// All cells of one server.
@@ -56,6 +57,7 @@ pub struct Certificates {
 pub(super) struct Objects {
     /// Of listeners that speak TLS.
     pub(super) certificates: ByName<Certificates>,
+    pub(super) fleet: Option<Arc<FleetCells>>,
     pub(super) listeners: ByName<PerWorker<ListenerCells>>,
     pub(super) routes: ByName<PerWorker<RouteCells>>,
     pub(super) upstreams: BTreeMap<Arc<str>, Upstream>,
@@ -112,6 +114,11 @@ impl Registry {
     /// Cells of the configuration.
     pub fn config(&self) -> Arc<ConfigCells> {
         Arc::clone(&self.config)
+    }
+
+    /// Cells of the fleet, which are shown from the first call on.
+    pub fn fleet(&self) -> Arc<FleetCells> {
+        self.lock().fleet.get_or_insert_default().clone()
     }
 
     /// The cells of the listener of this name.

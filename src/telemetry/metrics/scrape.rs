@@ -15,6 +15,7 @@ use super::cells::{
     ConfigCells, ListenerCells, LogWriterCells, RouteCells, UpstreamCells, WorkerCells,
 };
 use super::families::{FAMILIES, Family, Kind, Read};
+use super::fleet::FleetCells;
 use super::process::ProcessStats;
 use super::registry::{ByName, Certificates, Endpoint, Registry, Upstream};
 
@@ -31,6 +32,7 @@ pub(super) struct View {
     pub(super) config: Arc<ConfigCells>,
     pub(super) process: Option<ProcessStats>,
     certificates: ByName<Certificates>,
+    fleet: Option<Arc<FleetCells>>,
     listeners: ByName<PerWorker<ListenerCells>>,
     routes: ByName<PerWorker<RouteCells>>,
     upstreams: BTreeMap<Arc<str>, Upstream>,
@@ -72,6 +74,7 @@ impl Registry {
             config: self.config(),
             process: ProcessStats::read().ok(),
             certificates: objects.certificates.clone(),
+            fleet: objects.fleet.clone(),
             listeners: objects.listeners.clone(),
             routes: objects.routes.clone(),
             upstreams: objects.upstreams.clone(),
@@ -96,6 +99,11 @@ impl View {
         };
         match family.read {
             Read::Server(read) => read(self, &mut to),
+            Read::Fleet(read) => {
+                if let Some(cells) = &self.fleet {
+                    read(cells, &mut to);
+                }
+            }
             Read::Series => to.gauge(&[], before as f64),
             Read::Worker(read) => {
                 // The last set is the control plane's, which serves nothing.

@@ -10,6 +10,7 @@ use super::cells::{
     Protocol, RetryReason,
 };
 use super::families::{FAMILIES, Kind};
+use super::fleet::{MemberState, SyncResult, Traffic, VerdictTo};
 use super::registry::{Certificates, Object, Registry};
 use crate::base::load::Load;
 use crate::base::tls::{Handshake, TlsVersion};
@@ -196,6 +197,19 @@ fn busy() -> (Registry, Arc<Load>) {
         asked.store(4);
     }
     load.in_flight.store(3, Relaxed);
+    let fleet = registry.fleet();
+    fleet.members(MemberState::Alive).set(5);
+    fleet.sent(Traffic::Sync).add(700);
+    fleet.received(Traffic::Facts).add(70);
+    fleet.syncs(SyncResult::Equal).inc();
+    fleet.verdicts(VerdictTo::Down).add(2);
+    fleet.facts.set("vote", 12);
+    fleet.datagrams_refused.begin(["forged", "replayed"]);
+    fleet.datagrams_refused.add("forged", 3);
+    fleet.facts_refused.add("origin", 1);
+    fleet.last_sync_unix_ms.set(1_800_000_000_500);
+    fleet.lag_ms.set(120);
+    fleet.stall.add(1_500_000_000);
     (registry, load)
 }
 
@@ -351,6 +365,49 @@ fn values_are_sums_over_workers() {
     is("isobar_agent_checks_total", &answered, 4.0);
     let own = scrape.value("isobar_metrics_series", &[]).unwrap();
     assert_eq!(own as usize, scrape.samples.len() - 1);
+}
+
+#[test]
+fn a_fleet_is_shown_where_there_is_one() {
+    let (registry, _load) = busy();
+    let scrape = Scrape::of(&registry);
+    let is = |name, labels: &[(&str, &str)], value| {
+        assert_eq!(scrape.value(name, labels), Some(value), "{name} {labels:?}");
+    };
+    is("isobar_fleet_members", &[("state", "alive")], 5.0);
+    is("isobar_fleet_members", &[("state", "suspect")], 0.0);
+    is("isobar_fleet_facts", &[("kind", "vote")], 12.0);
+    is("isobar_fleet_sent_bytes_total", &[("kind", "sync")], 700.0);
+    is(
+        "isobar_fleet_received_bytes_total",
+        &[("kind", "facts")],
+        70.0,
+    );
+    let refused = "isobar_fleet_datagrams_refused_total";
+    is(refused, &[("reason", "forged")], 3.0);
+    is(refused, &[("reason", "replayed")], 0.0);
+    is(
+        "isobar_fleet_facts_refused_total",
+        &[("reason", "origin")],
+        1.0,
+    );
+    is("isobar_fleet_syncs_total", &[("result", "equal")], 1.0);
+    is(
+        "isobar_fleet_last_sync_timestamp_seconds",
+        &[],
+        1_800_000_000.5,
+    );
+    is("isobar_fleet_lag_seconds", &[], 0.12);
+    is("isobar_fleet_verdicts_total", &[("to", "down")], 2.0);
+    is("isobar_fleet_stall_seconds_total", &[], 1.5);
+    // A server without a fleet never asks for the cells.
+    let alone = Scrape::of(&Registry::new(1));
+    let fleet = |(name, _): &(String, String)| name.starts_with("isobar_fleet_");
+    assert!(!alone.families.iter().any(fleet));
+    let new = Registry::new(1);
+    new.fleet();
+    let last = "isobar_fleet_last_sync_timestamp_seconds";
+    assert_eq!(Scrape::of(&new).value(last, &[]), None, "there was none");
 }
 
 /// No more traffic, in whatever shape, makes a new series: the label values are the closed sets of

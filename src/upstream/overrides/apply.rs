@@ -5,9 +5,9 @@ use crate::config::{self, Config};
 use crate::telemetry::history::utc;
 
 use super::{
-    AdminState, Applied, By, Change, Effective, Entry, Expired, MAX_ENTRIES, MAX_OWNER, MAX_REASON,
-    MAX_WEIGHT, Override, Overrides, Part, Refused, Said, Verb, effective, effective_members,
-    is_usable, listed,
+    AdminState, Applied, By, Change, Effective, Expired, Field, Ground, MAX_ENTRIES, MAX_OWNER,
+    MAX_REASON, MAX_WEIGHT, Membership, Overrides, Part, Parts, Refused, Said, Verb,
+    effective_members, is_usable,
 };
 
 // === impl Overrides ===
@@ -30,23 +30,32 @@ impl Overrides {
                 upstream: change.upstream,
             });
         };
-        let listed = listed(spec, &change.endpoint);
+        let ground = Ground::of(spec, self, &change.endpoint);
         let current = self.entry(&spec.name, &change.endpoint);
-        let before = effective(listed, current);
-        let next = decide(&change, spec, listed, current, now_unix_ms)?;
+        let before = ground.effective(current);
+        let next = decide(&change, spec, &ground, current, now_unix_ms)?;
         let dropped = dropped(&change, current);
-        if current.is_none() && next.is_some() && self.len() >= MAX_ENTRIES {
+        if current.is_none() && !next.is_empty() && self.len() >= MAX_ENTRIES {
             return Err(Refused::Full);
         }
-        let after = effective(listed, next.as_ref());
+        let after = ground.effective(Some(&next));
+        let (listed, registered) = (ground.listed, ground.registered.map(|r| r.by.clone()));
         let until = change.expires_unix_ms.filter(|_| match change.verb {
             Verb::Clear | Verb::Undrain => false,
             Verb::Add { .. } | Verb::Disable | Verb::Drain | Verb::Remove | Verb::SetWeight(_) => {
-                next.is_some()
+                !next.is_empty()
             }
         });
         self.put(&spec.name, &change.endpoint, next);
+        self.speak(&spec.name, &change.endpoint, speaks_of(change.verb));
         let mut notes = notes(&change, spec, listed, self);
+        if change.verb == Verb::Remove
+            && let Some(registered) = registered
+        {
+            notes.push(format!(
+                "it is {registered}, and stays out all the same until it is added again"
+            ));
+        }
         notes.extend(dropped);
         Ok(Applied {
             text: describe(&change, before, after, until),
@@ -62,35 +71,28 @@ impl Overrides {
     /// of an added endpoint ends with its addition.
     pub fn expire(&mut self, now_unix_ms: u64) -> Vec<Expired> {
         let mut expired = Vec::new();
+        let fleet = &self.fleet;
         self.upstreams.retain(|upstream, endpoints| {
-            endpoints.retain(|endpoint, entry| {
-                let ended = |part| Expired {
+            endpoints.retain(|endpoint, parts| {
+                let ended = |(part, by): (Part, &By)| Expired {
                     upstream: upstream.clone(),
                     endpoint: endpoint.clone(),
                     part,
                     text: format!(
-                        "upstream `{upstream}`, endpoint {endpoint}: {} by {} has expired",
-                        entry.words(part),
-                        entry
-                            .parts()
-                            .find(|(p, _)| *p == part)
-                            .map_or(String::new(), |(_, by)| by.to_string()),
+                        "upstream `{upstream}`, endpoint {endpoint}: {} by {by} has expired",
+                        parts.words(part),
                     ),
                 };
-                let parts = entry.parts().filter(|(_, by)| by.has_expired(now_unix_ms));
-                expired.extend(parts.map(|(part, _)| ended(part)));
-                let live = |by: &By| !by.has_expired(now_unix_ms);
-                match entry {
-                    Entry::Added { weight, over } => {
-                        keep(over, live);
-                        live(&weight.by)
-                    }
-                    Entry::Over(over) => {
-                        keep(over, live);
-                        !over.is_empty()
-                    }
-                    Entry::Removed(by) => live(by),
-                }
+                let over = parts.said().filter(|(_, by)| by.has_expired(now_unix_ms));
+                expired.extend(over.map(ended));
+                let has_joined = parts.joins();
+                let is_over = |by: &By| by.has_expired(now_unix_ms);
+                parts.member.take_if(|said| is_over(&said.by));
+                parts.state.take_if(|said| is_over(&said.by));
+                parts.weight.take_if(|said| is_over(&said.by));
+                // In a fleet it may be a member without it.
+                let is_gone = has_joined && !parts.joins() && !fleet.contains_key(upstream);
+                !is_gone && !parts.is_empty()
             });
             !endpoints.is_empty()
         });
@@ -100,34 +102,23 @@ impl Overrides {
     /// When [`expire`](Self::expire) has something to do next, in milliseconds since 1970.
     pub fn next_expiry(&self) -> Option<u64> {
         let entries = self.upstreams.values().flat_map(|e| e.values());
-        let parts = entries.flat_map(Entry::parts);
+        let parts = entries.flat_map(Parts::said);
         parts.filter_map(|(_, by)| by.expires_unix_ms).min()
     }
 }
 
-fn keep(over: &mut Override, live: impl Fn(&By) -> bool) {
-    over.state.take_if(|said| !live(&said.by));
-    over.weight.take_if(|said| !live(&said.by));
+/// The parts that a verb speaks of.
+fn speaks_of(verb: Verb) -> &'static [Field] {
+    match verb {
+        Verb::Add { .. } | Verb::Clear | Verb::Remove => &Field::ALL,
+        Verb::Disable | Verb::Drain | Verb::Undrain => &[Field::State],
+        Verb::SetWeight(_) => &[Field::Weight],
+    }
 }
 
 /// The bounds of a change, before anybody asks what it is about.
 fn check(change: &Change, now_unix_ms: u64) -> Result<(), Refused> {
-    if change.owner.is_empty() {
-        return Err(Refused::NoOwner);
-    }
-    for (what, text, max) in [
-        ("owner", &change.owner, MAX_OWNER),
-        ("reason", &change.reason, MAX_REASON),
-    ] {
-        if text.len() > max {
-            let bytes = text.len();
-            return Err(Refused::TooLong { what, bytes });
-        }
-        // They are shown on terminals and in logs, one line each.
-        if text.contains(char::is_control) {
-            return Err(Refused::ControlCharacter { what });
-        }
-    }
+    check_texts(&change.owner, &change.reason)?;
     if let Some(expires_unix_ms) = change.expires_unix_ms
         && expires_unix_ms <= now_unix_ms
     {
@@ -145,14 +136,32 @@ fn check(change: &Change, now_unix_ms: u64) -> Result<(), Refused> {
     Ok(())
 }
 
+/// The bounds of what an operator writes.
+pub(super) fn check_texts(owner: &str, reason: &str) -> Result<(), Refused> {
+    if owner.is_empty() {
+        return Err(Refused::NoOwner);
+    }
+    for (what, text, max) in [("owner", owner, MAX_OWNER), ("reason", reason, MAX_REASON)] {
+        if text.len() > max {
+            let bytes = text.len();
+            return Err(Refused::TooLong { what, bytes });
+        }
+        // They are shown on terminals and in logs, one line each.
+        if text.contains(char::is_control) {
+            return Err(Refused::ControlCharacter { what });
+        }
+    }
+    Ok(())
+}
+
 /// What is said of the endpoint after the change.
 fn decide(
     change: &Change,
     spec: &config::Upstream,
-    listed: Option<u32>,
-    current: Option<&Entry>,
+    ground: &Ground<'_>,
+    current: Option<&Parts>,
     now_unix_ms: u64,
-) -> Result<Option<Entry>, Refused> {
+) -> Result<Parts, Refused> {
     let upstream = || spec.name.clone();
     let endpoint = || change.endpoint.clone();
     let unknown = || Refused::UnknownEndpoint {
@@ -165,84 +174,74 @@ fn decide(
         since_unix_ms: now_unix_ms,
         expires_unix_ms: change.expires_unix_ms,
     };
-    // A member, and what is said of it beside an addition.
-    let over = || match current {
-        Some(Entry::Added { over, .. }) => Ok(over.clone()),
-        Some(Entry::Over(over)) if listed.is_some() => Ok(over.clone()),
-        None if listed.is_some() => Ok(Override::default()),
-        Some(Entry::Removed(by)) => Err(Refused::Removed {
+    let is_member = ground.effective(current).is_some();
+    let leaves = current.and_then(Parts::leaves);
+    let parts = current.cloned().unwrap_or_default();
+    // Of members only: what is said of them besides.
+    let said = || match leaves {
+        _ if is_member => Ok(parts.clone()),
+        Some(by) => Err(Refused::Removed {
             upstream: upstream(),
             endpoint: endpoint(),
             by: by.to_string(),
         }),
-        Some(Entry::Over(_)) | None => Err(unknown()),
+        None => Err(unknown()),
     };
-    let with = |over: Override| match current {
-        Some(Entry::Added { weight, .. }) => Some(Entry::Added {
-            weight: weight.clone(),
-            over,
-        }),
-        Some(Entry::Over(_) | Entry::Removed(_)) | None => Entry::over(over),
+    let member = |value| {
+        let by = by();
+        Parts {
+            member: Some(Said { value, by }),
+            ..Parts::default()
+        }
     };
     let state = |value| {
         let by = by();
         let state = Some(Said { value, by });
-        Ok(with(Override { state, ..over()? }))
+        Ok(Parts { state, ..said()? })
     };
     match change.verb {
         Verb::Add { .. } | Verb::Remove if !spec.dynamic => Err(Refused::NotDynamic {
             upstream: upstream(),
         }),
-        Verb::Add { weight } => match (listed, current) {
-            (_, Some(Entry::Added { .. })) | (Some(_), Some(Entry::Over(_)) | None) => {
-                Err(Refused::AlreadyThere {
-                    upstream: upstream(),
-                    endpoint: endpoint(),
+        Verb::Add { .. } if is_member => Err(Refused::AlreadyThere {
+            upstream: upstream(),
+            endpoint: endpoint(),
+        }),
+        Verb::Add { weight } => match ground.weight() {
+            // The endpoint that was removed comes back, with a weight of its own if it has one.
+            Some(own) => {
+                let weight = weight.filter(|w| *w != own);
+                let weight = weight.map(|value| Said { value, by: by() });
+                Ok(Parts {
+                    weight,
+                    ..Parts::default()
                 })
             }
-            // The file's endpoint comes back, with a weight of its own if it has one.
-            (Some(file), Some(Entry::Removed(_))) => {
-                let weight = weight.filter(|w| *w != file);
-                let weight = weight.map(|value| Said { value, by: by() });
-                Ok(Entry::over(Override {
-                    state: None,
-                    weight,
-                }))
-            }
-            (None, Some(Entry::Over(_) | Entry::Removed(_)) | None) => {
-                if !is_usable(&change.endpoint) {
-                    return Err(Refused::Address {
-                        text: change.endpoint.to_string().escape_debug().to_string(),
-                    });
-                }
-                let value = weight.unwrap_or(1);
-                Ok(Some(Entry::Added {
-                    weight: Said { value, by: by() },
-                    over: Override::default(),
-                }))
-            }
+            None if !is_usable(&change.endpoint) => Err(Refused::Address {
+                text: change.endpoint.to_string().escape_debug().to_string(),
+            }),
+            None => Ok(member(Membership::Joins(weight.unwrap_or(1)))),
         },
-        Verb::Clear => match (listed, current) {
-            (None, None) => Err(unknown()),
-            (_, Some(Entry::Added { .. })) => Ok(with(Override::default())),
-            (_, Some(Entry::Over(_) | Entry::Removed(_)) | None) => Ok(None),
-        },
+        Verb::Clear if ground.weight().is_none() && current.is_none() => Err(unknown()),
+        Verb::Clear => Ok(Parts {
+            member: parts.member.filter(|_| current.is_some_and(Parts::joins)),
+            ..Parts::default()
+        }),
         Verb::Disable => state(AdminState::Disable),
         Verb::Drain => state(AdminState::Drain),
-        Verb::Remove => match (listed, current) {
-            (None, Some(Entry::Added { .. })) => Ok(None),
-            (Some(_), _) => Ok(Some(Entry::Removed(by()))),
-            (None, Some(Entry::Over(_) | Entry::Removed(_)) | None) => Err(unknown()),
-        },
+        Verb::Remove if !is_member && leaves.is_none() => Err(unknown()),
+        // Nobody but an operator says that it is a member.
+        Verb::Remove if is_member && ground.weight().is_none() => Ok(Parts::default()),
+        Verb::Remove => Ok(member(Membership::Leaves)),
         Verb::SetWeight(value) => {
             let by = by();
             let weight = Some(Said { value, by });
-            Ok(with(Override { weight, ..over()? }))
+            Ok(Parts { weight, ..said()? })
         }
-        Verb::Undrain => Ok(with(Override {
+        Verb::Undrain => Ok(Parts {
             state: None,
-            ..over()?
-        })),
+            ..said()?
+        }),
     }
 }
 
@@ -287,14 +286,14 @@ fn describe(
 }
 
 /// What a removal takes with it: an endpoint that comes back starts without it.
-fn dropped(change: &Change, current: Option<&Entry>) -> Vec<String> {
-    let Some(entry) = current.filter(|_| change.verb == Verb::Remove) else {
+fn dropped(change: &Change, current: Option<&Parts>) -> Vec<String> {
+    let Some(parts) = current.filter(|_| change.verb == Verb::Remove) else {
         return Vec::new();
     };
-    entry
-        .parts()
+    parts
+        .said()
         .filter(|(part, _)| matches!(part, Part::State | Part::Weight))
-        .map(|(part, by)| format!("{} by {by} is dropped with it", entry.words(part)))
+        .map(|(part, by)| format!("{} by {by} is dropped with it", parts.words(part)))
         .collect()
 }
 
@@ -317,7 +316,7 @@ fn notes(
                 "the policy of upstream `{name}` ignores weights; `balance = \"weighted\"` takes turns by weight"
             ));
         }
-        if listed == Some(weight) {
+        if listed == Some(weight) && !overrides.is_fleets(name) {
             notes.push(format!(
                 "the file says weight {weight} too: the next reload drops the override as redundant"
             ));
@@ -325,7 +324,7 @@ fn notes(
     }
     let is_added = overrides
         .entry(name, &change.endpoint)
-        .is_some_and(|e| e.parts().any(|(part, _)| part == Part::Added));
+        .is_some_and(Parts::joins);
     if change.verb == Verb::Clear && is_added {
         notes.push("the endpoint was added by an operator and stays; remove it to end that".into());
     }

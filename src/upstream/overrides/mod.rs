@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! Change -> Overrides::apply -> Applied | Refused       an operator speaks
+//! Told   -> Overrides::heed  -> Heeded                  a fleet speaks: of an upstream, all that holds
 //!           Overrides::expire -> [Expired]              time passes
 //!           Overrides::reconcile -> [Reconciled]        the file changes: each is kept or dropped, and said
 //! file + Overrides -> effective_members                 what a generation is built from
@@ -23,29 +24,41 @@
 //!
 //! Each of these has its own owner, reason, time and expiry: a drain by one operator does not renew
 //! the weight that another one has set for ten minutes.
+//!
+//! Of a fleet, operators at every peer say these things, and endpoints *register* themselves: that makes them
+//! members of `dynamic` upstreams as if the file listed them. What a fleet says is kept whatever the file says:
+//! other peers may serve another file.
 
 mod apply;
 mod change;
+mod heed;
 mod layers;
+mod parts;
 mod reconcile;
 mod store;
 
 pub use change::{Applied, Change, Refused, Verb};
+pub use heed::{Effect, Heard, Heeded, Held, MAX_REGISTERED, Registered, Spoken, Told};
 pub use layers::{
-    EndpointLayers, Field, FileLayer, Layer, Member, Origin, Verdict, effective_members, layers,
+    EndpointLayers, Field, FileLayer, HeldLayer, Layer, Member, Origin, RegisteredLayer, Verdict,
+    effective_members, layers,
 };
+pub use parts::{Changed, Membership, Parts, Word, changed_parts};
 pub use reconcile::{Fate, Reconciled};
 pub use store::{OpenError, Opened, SaveError, SetAside, Store, Why};
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::base::addr::EndpointAddr;
 use crate::config::{self, Name};
 use crate::telemetry::history::utc;
+
+use self::heed::Elsewhere;
 
 /// Most endpoints of which something is said: the file of overrides is written whole for each
 /// change, and stays below 32 MB at the longest texts.
@@ -94,26 +107,6 @@ pub struct Said<T> {
     pub value: T,
     /// By whom.
     pub by: By,
-}
-
-/// What is said of an endpoint that is a member.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Override {
-    /// `None` = active.
-    pub state: Option<Said<AdminState>>,
-    /// `None` = the weight of the file, or of the addition.
-    pub weight: Option<Said<u32>>,
-}
-
-/// All that is said of one endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Entry {
-    /// It joins, with this weight, and may be overridden like any other.
-    Added { weight: Said<u32>, over: Override },
-    /// The file lists it. Never empty: what says nothing is no entry.
-    Over(Override),
-    /// It leaves, although the file lists it.
-    Removed(By),
 }
 
 /// All that is said of one endpoint, as answers and the file of overrides have it.
@@ -173,11 +166,24 @@ pub struct Expired {
     pub text: String,
 }
 
-/// Everything operators say, by upstream and endpoint.
+/// Everything operators say, by upstream and endpoint; of a fleet, who has registered besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// No upstream without an endpoint, at most [`MAX_ENTRIES`] endpoints together.
-    upstreams: BTreeMap<Name, BTreeMap<EndpointAddr, Entry>>,
+    upstreams: BTreeMap<Name, BTreeMap<EndpointAddr, Parts>>,
+    /// Upstreams of which a fleet has spoken, also if all it says is nothing. Not kept over a restart: the fleet
+    /// has a memory of its own.
+    fleet: BTreeMap<Name, Arc<BTreeMap<EndpointAddr, Elsewhere>>>,
+}
+
+/// What an endpoint is without operators.
+#[derive(Clone, Copy, Debug)]
+struct Ground<'a> {
+    /// Whether members come and go in this upstream.
+    is_dynamic: bool,
+    /// Its weight in the file, if the file lists it.
+    listed: Option<u32>,
+    registered: Option<&'a Registered>,
 }
 
 /// Reads the address of an endpoint as answers and the CLI write it: `10.0.0.1:80`, `[::1]:80`,
@@ -204,7 +210,7 @@ pub fn address(text: &str) -> Result<EndpointAddr, Refused> {
 
 /// Whether an endpoint can have this address: the rules of the file, and that its text leads back to
 /// it (a path that is not UTF-8 would be another one after a restart).
-fn is_usable(addr: &EndpointAddr) -> bool {
+pub fn is_usable(addr: &EndpointAddr) -> bool {
     /// `sun_path` has 108 bytes and ends with a NUL (unix(7)).
     const MAX_UNIX_PATH: usize = 107;
     match addr {
@@ -216,6 +222,12 @@ fn is_usable(addr: &EndpointAddr) -> bool {
                 && path.to_str().is_some_and(|p| !p.contains(char::is_control))
         }
     }
+}
+
+/// Whether somebody can have said it: an owner, and texts of one short line.
+fn is_bounded(by: &By) -> bool {
+    let is_text = |text: &str, max| text.len() <= max && !text.contains(char::is_control);
+    !by.owner.is_empty() && is_text(&by.owner, MAX_OWNER) && is_text(&by.reason, MAX_REASON)
 }
 
 // === impl AdminState ===
@@ -255,87 +267,71 @@ impl fmt::Display for By {
 }
 
 impl By {
+    /// Whether an operator can have said it: somebody has, and the texts are within their bounds.
+    ///
+    /// # Errors
+    /// [`Refused::NoOwner`], [`Refused::TooLong`], [`Refused::ControlCharacter`].
+    pub fn check(&self) -> Result<(), Refused> {
+        apply::check_texts(&self.owner, &self.reason)
+    }
+
     fn has_expired(&self, now_unix_ms: u64) -> bool {
         self.expires_unix_ms.is_some_and(|end| end <= now_unix_ms)
     }
 }
 
-// === impl Override ===
+// === impl Parts ===
 
-impl Override {
-    fn is_empty(&self) -> bool {
-        self.state.is_none() && self.weight.is_none()
-    }
-
-    /// What it makes of an endpoint with this weight.
-    fn on(&self, weight: u32) -> Effective {
-        Effective {
-            weight: self.weight.as_ref().map_or(weight, |said| said.value),
-            state: self.state.as_ref().map(|said| said.value),
-        }
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    /// An entry for a listed endpoint, if anything is said.
-    fn over(over: Override) -> Option<Self> {
-        (!over.is_empty()).then_some(Self::Over(over))
-    }
-
+impl Parts {
     fn layer(&self) -> OperatorLayer {
-        let nothing = OperatorLayer::default();
-        match self.clone() {
-            Self::Added { weight, over } => OperatorLayer {
-                added: Some(weight),
-                state: over.state,
-                weight: over.weight,
-                ..nothing
-            },
-            Self::Over(Override { state, weight }) => OperatorLayer {
-                state,
-                weight,
-                ..nothing
-            },
-            Self::Removed(by) => OperatorLayer {
-                removed: Some(by),
-                ..nothing
-            },
+        let member = self.member.as_ref();
+        OperatorLayer {
+            added: member.and_then(|said| match said.value {
+                Membership::Joins(value) => {
+                    let by = said.by.clone();
+                    Some(Said { value, by })
+                }
+                Membership::Leaves => None,
+            }),
+            removed: self.leaves().cloned(),
+            state: self.state.clone(),
+            weight: self.weight.clone(),
         }
+    }
+
+    /// Who says that it leaves.
+    fn leaves(&self) -> Option<&By> {
+        let member = self.member.as_ref();
+        let leaves = member.filter(|said| said.value == Membership::Leaves);
+        leaves.map(|said| &said.by)
+    }
+
+    /// Whether it is said to join.
+    fn joins(&self) -> bool {
+        let member = self.member.as_ref();
+        member.is_some_and(|said| matches!(said.value, Membership::Joins(_)))
     }
 
     /// What is said by whom, in the order of [`Part`].
-    fn parts(&self) -> impl Iterator<Item = (Part, &By)> {
-        let (added, removed, over) = match self {
-            Self::Added { weight, over } => (Some(&weight.by), None, Some(over)),
-            Self::Over(over) => (None, None, Some(over)),
-            Self::Removed(by) => (None, Some(by), None),
-        };
-        let state = over.and_then(|o| o.state.as_ref()).map(|s| &s.by);
-        let weight = over.and_then(|o| o.weight.as_ref()).map(|s| &s.by);
-        [
-            added.map(|by| (Part::Added, by)),
-            removed.map(|by| (Part::Removed, by)),
-            state.map(|by| (Part::State, by)),
-            weight.map(|by| (Part::Weight, by)),
-        ]
-        .into_iter()
-        .flatten()
+    fn said(&self) -> impl Iterator<Item = (Part, &By)> {
+        let member = self.member.as_ref().map(|said| match said.value {
+            Membership::Joins(_) => (Part::Added, &said.by),
+            Membership::Leaves => (Part::Removed, &said.by),
+        });
+        let state = self.state.as_ref().map(|said| (Part::State, &said.by));
+        let weight = self.weight.as_ref().map(|said| (Part::Weight, &said.by));
+        [member, state, weight].into_iter().flatten()
     }
 
-    /// One part in words: `weight 5`, `drain`.
+    /// One part in words: `weight 5`, `drain`; nothing for what is not said.
     fn words(&self, part: Part) -> String {
-        let layer = self.layer();
-        match part {
-            Part::Added => {
-                let weight = layer.added.map_or(0, |said| said.value);
-                format!("the addition with weight {weight}")
-            }
-            Part::Removed => "the removal".to_owned(),
-            Part::State => AdminState::word(layer.state.map(|said| said.value)).to_owned(),
-            Part::Weight => format!("weight {}", layer.weight.map_or(0, |said| said.value)),
-        }
+        let field = match part {
+            Part::Added | Part::Removed => Field::Member,
+            Part::State => Field::State,
+            Part::Weight => Field::Weight,
+        };
+        let word = self.word(field);
+        word.map_or(String::new(), |(word, _)| word.to_string())
     }
 }
 
@@ -343,17 +339,25 @@ impl Entry {
 
 impl OperatorLayer {
     /// `None` for nothing, and for what contradicts itself.
-    fn into_entry(self) -> Option<Entry> {
-        let over = Override {
+    fn into_parts(self) -> Option<Parts> {
+        let member = match (self.added, self.removed) {
+            (None, None) => None,
+            (None, Some(by)) => {
+                let value = Membership::Leaves;
+                Some(Said { value, by })
+            }
+            (Some(Said { value, by }), None) => {
+                let value = Membership::Joins(value);
+                Some(Said { value, by })
+            }
+            (Some(_), Some(_)) => return None,
+        };
+        let parts = Parts {
+            member,
             state: self.state,
             weight: self.weight,
         };
-        match (self.added, self.removed) {
-            (None, None) => Entry::over(over),
-            (None, Some(by)) => over.is_empty().then_some(Entry::Removed(by)),
-            (Some(weight), None) => Some(Entry::Added { weight, over }),
-            (Some(_), Some(_)) => None,
-        }
+        (!parts.is_empty()).then_some(parts)
     }
 }
 
@@ -370,47 +374,71 @@ impl Overrides {
         self.upstreams.is_empty()
     }
 
-    /// What is said of one endpoint.
-    pub fn of(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<OperatorLayer> {
-        self.entry(upstream, endpoint).map(Entry::layer)
+    /// The endpoints of which something is said.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Name, &EndpointAddr)> {
+        let upstreams = self.upstreams.iter();
+        upstreams.flat_map(|(name, endpoints)| endpoints.keys().map(move |addr| (name, addr)))
     }
 
-    fn entry(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<&Entry> {
+    /// What is said of one endpoint.
+    pub fn of(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<OperatorLayer> {
+        self.entry(upstream, endpoint).map(Parts::layer)
+    }
+
+    fn entry(&self, upstream: &str, endpoint: &EndpointAddr) -> Option<&Parts> {
         self.upstreams.get(upstream)?.get(endpoint)
     }
 
-    /// Puts an entry in its place, or takes it away.
-    fn put(&mut self, upstream: &Name, endpoint: &EndpointAddr, entry: Option<Entry>) {
-        let endpoints = self.upstreams.entry(upstream.clone()).or_default();
-        match entry {
-            Some(entry) => {
-                endpoints.insert(endpoint.clone(), entry);
-            }
-            None => {
+    /// Puts what is said in its place; nothing takes it away.
+    fn put(&mut self, upstream: &Name, endpoint: &EndpointAddr, parts: Parts) {
+        if parts.is_empty() {
+            if let Some(endpoints) = self.upstreams.get_mut(upstream) {
                 endpoints.remove(endpoint);
+                if endpoints.is_empty() {
+                    self.upstreams.remove(upstream);
+                }
             }
+            return;
         }
-        if endpoints.is_empty() {
-            self.upstreams.remove(upstream);
-        }
+        let endpoints = self.upstreams.entry(upstream.clone()).or_default();
+        endpoints.insert(endpoint.clone(), parts);
     }
 }
 
-/// What an endpoint has in the end; `None` = it is no member. `listed` is its weight in the file.
-fn effective(listed: Option<u32>, entry: Option<&Entry>) -> Option<Effective> {
-    match (listed, entry) {
-        (_, Some(Entry::Removed(_))) => None,
-        (_, Some(Entry::Added { weight, over })) => Some(over.on(weight.value)),
-        (Some(weight), Some(Entry::Over(over))) => Some(over.on(weight)),
-        (Some(weight), None) => Some(Override::default().on(weight)),
-        (None, Some(Entry::Over(_)) | None) => None,
-    }
-}
+// === impl Ground ===
 
-/// The weight of an endpoint in the file, if it is listed.
-fn listed(spec: &config::Upstream, endpoint: &EndpointAddr) -> Option<u32> {
-    let found = spec.endpoints.iter().find(|e| e.addr == *endpoint)?;
-    Some(found.weight)
+impl<'a> Ground<'a> {
+    /// That of one endpoint.
+    fn of(spec: &config::Upstream, overrides: &'a Overrides, endpoint: &EndpointAddr) -> Self {
+        let listed = spec.endpoints.iter().find(|e| e.addr == *endpoint);
+        Self {
+            is_dynamic: spec.dynamic,
+            listed: listed.map(|e| e.weight),
+            registered: overrides.registered(&spec.name, endpoint),
+        }
+    }
+
+    /// Its weight if it is a member: the file is asked first.
+    fn weight(&self) -> Option<u32> {
+        let registered = self.registered.filter(|_| self.is_dynamic);
+        self.listed.or(registered.map(|r| r.weight))
+    }
+
+    /// What it has in the end, given what operators say; `None` = it is no member.
+    fn effective(&self, parts: Option<&Parts>) -> Option<Effective> {
+        let member = parts.and_then(|p| p.member.as_ref());
+        let weight = match member.filter(|_| self.is_dynamic).map(|said| said.value) {
+            None => self.weight()?,
+            Some(Membership::Joins(weight)) => weight,
+            Some(Membership::Leaves) => return None,
+        };
+        let state = parts.and_then(|p| p.state.as_ref());
+        let own = parts.and_then(|p| p.weight.as_ref());
+        Some(Effective {
+            weight: own.map_or(weight, |said| said.value),
+            state: state.map(|said| said.value),
+        })
+    }
 }
 
 fn as_text<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

@@ -8,6 +8,9 @@
 //! | no longer lists an endpoint that an operator removed | dropped: redundant |
 //! | has no such endpoint, or no such upstream | dropped: an endpoint that is listed again later starts as the file says, without a surprise from last month |
 //! | has the upstream without `dynamic` | additions and removals are dropped: only the file speaks of members there |
+//!
+//! What a fleet has said of an upstream is kept as long as the file has the upstream: each peer has a file of its
+//! own, and what has no effect under this one may have one under the next. So are registrations.
 
 use std::collections::HashMap;
 
@@ -16,7 +19,7 @@ use serde::Serialize;
 use crate::base::addr::EndpointAddr;
 use crate::config::{self, Config, Name};
 
-use super::{Entry, Override, Overrides, Part, Said, as_text};
+use super::{Membership, Overrides, Part, Parts, Said, as_text};
 
 /// What became of one thing said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,18 +82,21 @@ impl Overrides {
             .map(|u| (&*u.name, u))
             .collect();
         let mut told = Vec::new();
+        self.fleet.retain(|name, _| specs.contains_key(&**name));
+        let fleet = &self.fleet;
         self.upstreams.retain(|name, endpoints| {
             let mut desk = Desk {
                 upstream: name,
                 spec: specs.get(&**name).copied(),
                 weights: specs.get(&**name).map(|spec| weights(spec)),
                 before: before.get(&**name).map(|spec| weights(spec)),
+                is_fleets: fleet.contains_key(name),
                 told: &mut told,
             };
             let old = std::mem::take(endpoints);
-            endpoints.extend(old.into_iter().filter_map(|(addr, entry)| {
-                let entry = desk.settle(&addr, entry)?;
-                Some((addr, entry))
+            endpoints.extend(old.into_iter().filter_map(|(addr, parts)| {
+                let parts = desk.settle(&addr, parts);
+                (!parts.is_empty()).then_some((addr, parts))
             }));
             !endpoints.is_empty()
         });
@@ -109,89 +115,94 @@ struct Desk<'a> {
     spec: Option<&'a config::Upstream>,
     weights: Option<HashMap<&'a EndpointAddr, u32>>,
     before: Option<HashMap<&'a EndpointAddr, u32>>,
+    is_fleets: bool,
     told: &'a mut Vec<Reconciled>,
 }
 
 // === impl Desk ===
 
 impl Desk<'_> {
-    /// What stays of an entry.
-    fn settle(&mut self, endpoint: &EndpointAddr, entry: Entry) -> Option<Entry> {
+    /// What stays of what is said of an endpoint.
+    fn settle(&mut self, endpoint: &EndpointAddr, parts: Parts) -> Parts {
         let Some(spec) = self.spec else {
-            return self.drop_all(
-                endpoint,
-                &entry,
-                Fate::Orphaned,
-                "the upstream is gone from the file",
-            );
+            let why = "the upstream is gone from the file";
+            return self.drop_all(endpoint, &parts, Fate::Orphaned, why);
         };
+        if self.is_fleets {
+            for (part, _) in parts.said() {
+                self.tell(endpoint, &parts, part, Fate::Kept, "the fleet says so");
+            }
+            return parts;
+        }
         let listed = self.weights.as_ref().and_then(|w| w.get(endpoint).copied());
-        match (entry, listed) {
-            (Entry::Added { weight, over }, Some(file)) => {
-                let is_same = weight.value == file && over.weight.is_none();
-                let entry = Entry::Added {
-                    weight: weight.clone(),
-                    over: Override::default(),
-                };
-                let why = if is_same {
-                    "the file now lists it with the same weight"
-                } else {
-                    "the file now lists it"
-                };
-                self.tell(endpoint, &entry, Part::Added, Fate::Redundant, why);
-                // The operator's weight outlives the addition that brought it.
-                let weight = over.weight.or((!is_same).then_some(weight));
-                let state = over.state;
-                self.listed(endpoint, Override { state, weight }, file)
-            }
-            (entry @ Entry::Added { .. }, None) if spec.dynamic => {
-                self.keep_all(endpoint, &entry);
-                Some(entry)
-            }
-            (entry @ Entry::Added { .. }, None) => self.drop_all(
-                endpoint,
-                &entry,
-                Fate::NotDynamic,
-                "the upstream is no longer dynamic",
-            ),
-            (Entry::Over(over), Some(file)) => self.listed(endpoint, over, file),
-            (entry @ Entry::Over(_), None) => self.drop_all(
-                endpoint,
-                &entry,
-                Fate::Orphaned,
-                "the endpoint is gone from the file",
-            ),
-            (entry @ Entry::Removed(_), Some(_)) if spec.dynamic => {
-                self.keep_all(endpoint, &entry);
-                Some(entry)
-            }
-            (entry @ Entry::Removed(_), Some(_)) => {
-                let why = "the upstream is no longer dynamic, the endpoint is a member again";
-                self.drop_all(endpoint, &entry, Fate::NotDynamic, why)
-            }
-            (entry @ Entry::Removed(_), None) => {
-                let why = "the file no longer lists it either";
-                self.drop_all(endpoint, &entry, Fate::Redundant, why)
-            }
+        let Some(file) = listed else {
+            return self.unlisted(endpoint, parts, spec.dynamic);
+        };
+        match parts.member.clone() {
+            None => self.listed(endpoint, parts, file),
+            Some(said) => match said.value {
+                Membership::Joins(value) => {
+                    let by = said.by;
+                    self.now_listed(endpoint, parts, Said { value, by }, file)
+                }
+                Membership::Leaves if spec.dynamic => self.keep_all(endpoint, parts),
+                Membership::Leaves => {
+                    let why = "the upstream is no longer dynamic, the endpoint is a member again";
+                    self.drop_all(endpoint, &parts, Fate::NotDynamic, why)
+                }
+            },
         }
     }
 
-    /// What stays of an override over an endpoint that the file lists with the weight `file`.
-    fn listed(&mut self, endpoint: &EndpointAddr, over: Override, file: u32) -> Option<Entry> {
+    /// What stays where the file does not list the endpoint.
+    fn unlisted(&mut self, endpoint: &EndpointAddr, parts: Parts, is_dynamic: bool) -> Parts {
+        let (fate, why) = match parts.member.as_ref().map(|said| said.value) {
+            Some(Membership::Joins(_)) if is_dynamic => return self.keep_all(endpoint, parts),
+            Some(Membership::Joins(_)) => (Fate::NotDynamic, "the upstream is no longer dynamic"),
+            Some(Membership::Leaves) => (Fate::Redundant, "the file no longer lists it either"),
+            None => (Fate::Orphaned, "the endpoint is gone from the file"),
+        };
+        self.drop_all(endpoint, &parts, fate, why)
+    }
+
+    /// What stays of an addition, with `weight`, that the file now lists with the weight `file`.
+    fn now_listed(
+        &mut self,
+        endpoint: &EndpointAddr,
+        parts: Parts,
+        weight: Said<u32>,
+        file: u32,
+    ) -> Parts {
+        let is_same = weight.value == file && parts.weight.is_none();
+        let why = if is_same {
+            "the file now lists it with the same weight"
+        } else {
+            "the file now lists it"
+        };
+        self.tell(endpoint, &parts, Part::Added, Fate::Redundant, why);
+        // The operator's weight outlives the addition that brought it.
+        let over = Parts {
+            member: None,
+            state: parts.state,
+            weight: parts.weight.or((!is_same).then_some(weight)),
+        };
+        self.listed(endpoint, over, file)
+    }
+
+    /// What stays over an endpoint that the file lists with the weight `file`.
+    fn listed(&mut self, endpoint: &EndpointAddr, parts: Parts, file: u32) -> Parts {
         let before = self.before.as_ref().and_then(|w| w.get(endpoint).copied());
-        let entry = Entry::over(over)?;
-        let parts: Vec<Part> = entry.parts().map(|(part, _)| part).collect();
-        for part in parts {
-            if part != Part::Weight {
-                self.tell(endpoint, &entry, part, Fate::Kept, "it still applies");
-            }
+        if parts.state.is_some() {
+            self.tell(
+                endpoint,
+                &parts,
+                Part::State,
+                Fate::Kept,
+                "it still applies",
+            );
         }
-        let Entry::Over(Override {
-            state,
-            weight: Some(weight),
-        }) = &entry
-        else {
-            return Some(entry);
+        let Some(weight) = &parts.weight else {
+            return parts;
         };
         let (fate, why) = match before {
             _ if weight.value == file => {
@@ -207,36 +218,31 @@ impl Desk<'_> {
                 format!("it still wins over weight {file} of the file"),
             ),
         };
-        self.tell(endpoint, &entry, Part::Weight, fate, &why);
-        Entry::over(Override {
-            state: state.clone(),
-            weight: fate.is_kept().then(|| Said::clone(weight)),
-        })
-    }
-
-    fn keep_all(&mut self, endpoint: &EndpointAddr, entry: &Entry) {
-        for (part, _) in entry.parts() {
-            self.tell(endpoint, entry, part, Fate::Kept, "it still applies");
+        self.tell(endpoint, &parts, Part::Weight, fate, &why);
+        Parts {
+            weight: parts.weight.filter(|_| fate.is_kept()),
+            ..parts
         }
     }
 
-    fn drop_all(
-        &mut self,
-        endpoint: &EndpointAddr,
-        entry: &Entry,
-        fate: Fate,
-        why: &str,
-    ) -> Option<Entry> {
-        for (part, _) in entry.parts() {
-            self.tell(endpoint, entry, part, fate, why);
+    fn keep_all(&mut self, endpoint: &EndpointAddr, parts: Parts) -> Parts {
+        for (part, _) in parts.said() {
+            self.tell(endpoint, &parts, part, Fate::Kept, "it still applies");
         }
-        None
+        parts
     }
 
-    fn tell(&mut self, endpoint: &EndpointAddr, entry: &Entry, part: Part, fate: Fate, why: &str) {
+    fn drop_all(&mut self, endpoint: &EndpointAddr, parts: &Parts, fate: Fate, why: &str) -> Parts {
+        for (part, _) in parts.said() {
+            self.tell(endpoint, parts, part, fate, why);
+        }
+        Parts::default()
+    }
+
+    fn tell(&mut self, endpoint: &EndpointAddr, parts: &Parts, part: Part, fate: Fate, why: &str) {
         let upstream = self.upstream;
         let kept = if fate.is_kept() { "kept" } else { "dropped" };
-        let by = entry.parts().find(|(p, _)| *p == part);
+        let by = parts.said().find(|(p, _)| *p == part);
         let by = by.map_or(String::new(), |(_, by)| format!(" by {by}"));
         self.told.push(Reconciled {
             upstream: upstream.clone(),
@@ -245,7 +251,7 @@ impl Desk<'_> {
             fate,
             text: format!(
                 "upstream `{upstream}`, endpoint {endpoint}: {}{by} is {kept}: {why}",
-                entry.words(part)
+                parts.words(part)
             ),
         });
     }

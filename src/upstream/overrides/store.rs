@@ -5,16 +5,14 @@
 //! A file that cannot be understood is set aside, never deleted or written over.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    By, MAX_ENTRIES, MAX_OWNER, MAX_REASON, MAX_WEIGHT, OperatorLayer, Overrides, Part, address,
-};
+use crate::base::file::{self, Unsaved};
+
+use super::{MAX_ENTRIES, MAX_WEIGHT, OperatorLayer, Overrides, Part, address};
 
 const FILE: &str = "overrides.json";
 
@@ -155,7 +153,7 @@ impl Store {
             overrides,
             set_aside,
         };
-        let text = match read(&path) {
+        let text = match file::read(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 return Ok(opened(Overrides::default(), None));
@@ -164,7 +162,7 @@ impl Store {
         };
         match parse(&text) {
             Ok(overrides) => Ok(opened(overrides, None)),
-            Err(why) => match set_aside(&path) {
+            Err(why) => match file::set_aside(&path) {
                 Ok(kept) => {
                     let aside = SetAside { path, kept, why };
                     Ok(opened(Overrides::default(), Some(aside)))
@@ -180,68 +178,19 @@ impl Store {
     /// [`SaveError::Write`]: the file is as before. [`SaveError::Flush`]: it is the new one.
     pub fn save(&self, overrides: &Overrides) -> Result<(), SaveError> {
         let path = self.folder.join(FILE);
-        // Two processes meet here during an upgrade: each has a file of its own until the rename.
-        let temporary = self.folder.join(format!(".{FILE}.{}", std::process::id()));
-        let written = write(&temporary, overrides).and_then(|()| fs::rename(&temporary, &path));
-        if let Err(source) = written {
-            // What is half written helps nobody; if it cannot be removed, the next save takes it.
-            let _ = fs::remove_file(&temporary);
-            return Err(SaveError::Write { path, source });
-        }
-        match File::open(&self.folder).and_then(|folder| folder.sync_all()) {
+        let written = text(overrides).map_err(Unsaved::Written);
+        match written.and_then(|text| file::replace(&path, &text)) {
             Ok(()) => Ok(()),
-            // Some file systems cannot flush folders: fsync(2).
-            Err(e) if e.kind() == ErrorKind::InvalidInput => Ok(()),
-            Err(source) => Err(SaveError::Flush { path, source }),
+            Err(Unsaved::Written(source)) => Err(SaveError::Write { path, source }),
+            Err(Unsaved::Flushed(source)) => Err(SaveError::Flush { path, source }),
         }
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    // One more than is accepted: so that `parse` sees that there was more.
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_end(&mut text)?;
-    Ok(text)
-}
-
-fn write(path: &Path, overrides: &Overrides) -> io::Result<()> {
+fn text(overrides: &Overrides) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(&Saved::from(overrides))?;
     text.push(b'\n');
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(&text)?;
-    file.sync_all()
-}
-
-/// Renames to the first free of `overrides.json.bad`, `overrides.json.bad.2`, …
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    // A hundred damaged files that nobody looked at: more would hide the first.
-    for n in 1..=100 {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".bad");
-        if n > 1 {
-            name.push(format!(".{n}"));
-        }
-        // Only this process, in its start, puts files here: the name cannot be taken in between.
-        match fs::symlink_metadata(&name) {
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                fs::rename(path, &name)?;
-                return Ok(name.into());
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Err(io::Error::new(
-        ErrorKind::AlreadyExists,
-        "there are a hundred files set aside already",
-    ))
+    Ok(text)
 }
 
 fn parse(text: &[u8]) -> Result<Overrides, Why> {
@@ -278,10 +227,10 @@ impl Saved {
                 {
                     return Err(wrong(&format!("a weight above {MAX_WEIGHT}")));
                 }
-                let Some(entry) = layer.into_entry() else {
+                let Some(parts) = layer.into_parts() else {
                     return Err(wrong("says nothing, or contradicts itself"));
                 };
-                if let Some((part, _)) = entry.parts().find(|(_, by)| !is_bounded(by)) {
+                if let Some((part, _)) = parts.said().find(|(_, by)| by.check().is_err()) {
                     return Err(wrong(match part {
                         Part::Added => "`added` has an owner or reason that cannot be",
                         Part::Removed => "`removed` has an owner or reason that cannot be",
@@ -289,7 +238,7 @@ impl Saved {
                         Part::Weight => "`weight` has an owner or reason that cannot be",
                     }));
                 }
-                overrides.put(&name, &addr, Some(entry));
+                overrides.put(&name, &addr, parts);
             }
         }
         Ok(overrides)
@@ -300,7 +249,7 @@ impl From<&Overrides> for Saved {
     fn from(overrides: &Overrides) -> Self {
         let upstreams = overrides.upstreams.iter().map(|(name, endpoints)| {
             let endpoints = endpoints.iter();
-            let endpoints = endpoints.map(|(addr, entry)| (addr.to_string(), entry.layer()));
+            let endpoints = endpoints.map(|(addr, parts)| (addr.to_string(), parts.layer()));
             (name.to_string(), endpoints.collect())
         });
         Self {
@@ -308,9 +257,4 @@ impl From<&Overrides> for Saved {
             upstreams: upstreams.collect(),
         }
     }
-}
-
-fn is_bounded(by: &By) -> bool {
-    let is_text = |text: &str, max| text.len() <= max && !text.contains(char::is_control);
-    !by.owner.is_empty() && is_text(&by.owner, MAX_OWNER) && is_text(&by.reason, MAX_REASON)
 }

@@ -12,6 +12,10 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let again = said.to_string();
     assert_eq!(Said::default().with(&parse(again.as_bytes()).words), said);
     if let Some(first) = first(data) {
-        assert_eq!(parse(first), line, "what follows the first line changes nothing");
+        assert_eq!(
+            parse(first),
+            line,
+            "what follows the first line changes nothing"
+        );
     }
 });

@@ -22,6 +22,9 @@ pub(super) enum Call {
     Config(ConfigFormat),
     Drain,
     Endpoint(String, EndpointAddr),
+    Fleet,
+    FleetDiff(String),
+    FleetMembers,
     History { since: Option<u64>, limit: usize },
     Index,
     OpenApi,
@@ -155,6 +158,16 @@ impl Call {
             Operation::Config => Self::Config(wanted_format(given.headers)),
             Operation::Drain => optional(given).map(|NoBody {}| Self::Drain)?,
             Operation::Endpoint => Self::Endpoint(part(), endpoint(&part())?),
+            Operation::Fleet => Self::Fleet,
+            Operation::FleetDiff => {
+                known(given.query, &["peer"])?;
+                let peer = query_value(given.query, "peer").filter(|peer| !peer.is_empty());
+                Self::FleetDiff(peer.ok_or_else(|| {
+                    let detail = "`peer` says whom to compare with: its id or its address";
+                    Problem::new(StatusCode::BAD_REQUEST, "query", detail)
+                })?)
+            }
+            Operation::FleetMembers => Self::FleetMembers,
             Operation::History => {
                 known(given.query, &["limit", "since"])?;
                 let limit: Option<usize> = number(given.query, "limit")?;
@@ -199,6 +212,9 @@ impl Call {
             Self::Change(_) | Self::Drain | Self::Reload | Self::Upgrade => true,
             Self::Config(_)
             | Self::Endpoint(..)
+            | Self::Fleet
+            | Self::FleetDiff(_)
+            | Self::FleetMembers
             | Self::History { .. }
             | Self::Index
             | Self::OpenApi

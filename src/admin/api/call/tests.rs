@@ -222,6 +222,20 @@ fn queries_are_checked() {
 }
 
 #[test]
+fn a_comparison_needs_to_know_with_whom() {
+    let of = |query: &str| read(&Method::GET, &format!("/v1/fleet/diff{query}"), "");
+    let with = |peer: &str| Ok(Call::FleetDiff(peer.to_owned()));
+    assert_eq!(of("?peer=10.0.0.6:7946"), with("10.0.0.6:7946"));
+    assert_eq!(of("?peer=%5B::1%5D:7946"), with("[::1]:7946"));
+    for query in ["", "?peer", "?peer=", "?pear=1"] {
+        assert_eq!(of(query), Err((400, "query")), "{query}");
+    }
+    assert_eq!(read(&Method::GET, "/v1/fleet", ""), Ok(Call::Fleet));
+    let members = read(&Method::GET, "/v1/fleet/members", "");
+    assert_eq!(members, Ok(Call::FleetMembers));
+}
+
+#[test]
 fn configuration_is_toml_unless_json_is_asked_for() {
     let format = |accept: Option<&'static str>| {
         let mut headers = HeaderMap::new();

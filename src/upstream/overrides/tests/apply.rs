@@ -378,13 +378,9 @@ fn set_is_bounded() {
     // Through the map: `apply` tells the state of the whole upstream each time.
     for n in 0..MAX_ENTRIES as u32 {
         let text = format!("10.1.{}.{}:80", n / 250, n % 250 + 1);
-        let entry = Entry::Removed(By {
-            owner: "uid:0".to_owned(),
-            reason: String::new(),
-            since_unix_ms: NOW,
-            expires_unix_ms: None,
-        });
-        overrides.put(&"pool".into(), &addr(&text), Some(entry));
+        let mut parts = Parts::default();
+        parts.say(Word::Leaves, by("uid:0"));
+        overrides.put(&"pool".into(), &addr(&text), parts);
     }
     assert_eq!(overrides.len(), MAX_ENTRIES);
     let full = overrides.apply(wish("app", A, Verb::Drain), &config, NOW);
@@ -393,7 +389,7 @@ fn set_is_bounded() {
         "there are overrides for 10000 endpoints, the most there can be; clear some, or write them into the file"
     );
     // What is there may be said anew, and one that goes makes room.
-    overrides.put(&"pool".into(), &addr("10.1.0.1:80"), None);
+    overrides.put(&"pool".into(), &addr("10.1.0.1:80"), Parts::default());
     overrides
         .apply(wish("app", A, Verb::Drain), &config, NOW)
         .unwrap();

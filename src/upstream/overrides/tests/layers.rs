@@ -136,6 +136,7 @@ fn views_agree() {
                 weight,
                 state,
                 origin: l.origin,
+                zone: None,
             })
         });
         let told: Vec<Member> = told.collect();

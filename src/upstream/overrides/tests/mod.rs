@@ -1,6 +1,7 @@
 //! What the tests of overrides share; one file for each thing that overrides do.
 
 mod apply;
+mod heed;
 mod layers;
 mod reconcile;
 mod store;
@@ -36,6 +37,16 @@ pub(super) fn written(upstreams: &str) -> Config {
 
 pub(super) fn addr(text: &str) -> EndpointAddr {
     address(text).unwrap()
+}
+
+/// Somebody who says something now, without a reason and for good.
+pub(super) fn by(owner: &str) -> By {
+    By {
+        owner: owner.to_owned(),
+        reason: String::new(),
+        since_unix_ms: NOW,
+        expires_unix_ms: None,
+    }
 }
 
 /// A wish of `uid:0` without reason and expiry.
@@ -75,6 +86,7 @@ pub(super) fn members(upstream: &str, overrides: &Overrides, config: &Config) ->
             let origin = match m.origin {
                 Origin::File => "file",
                 Origin::Operator => "operator",
+                Origin::Registered => "registered",
             };
             format!(
                 "{} {} {} {origin}",

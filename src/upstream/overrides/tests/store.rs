@@ -135,16 +135,14 @@ fn longest_entry_takes_less_than_3200_bytes() {
         Said { value, by }
     }
     let mut overrides = Overrides::default();
-    let entry = Entry::Added {
-        weight: said(MAX_WEIGHT),
-        over: Override {
-            state: Some(said(AdminState::Disable)),
-            weight: Some(said(MAX_WEIGHT)),
-        },
+    let parts = Parts {
+        member: Some(said(Membership::Joins(MAX_WEIGHT))),
+        state: Some(said(AdminState::Disable)),
+        weight: Some(said(MAX_WEIGHT)),
     };
     let endpoint = addr(&format!("unix:/{}", "\"".repeat(106)));
     // 128: the longest name of an upstream.
-    overrides.put(&"u".repeat(128).into(), &endpoint, Some(entry));
+    overrides.put(&"u".repeat(128).into(), &endpoint, parts);
     let folder = folder();
     let store = Store::open(folder.path()).unwrap().store;
     store.save(&overrides).unwrap();
@@ -234,7 +232,7 @@ fn what_no_operator_could_have_said_is_set_aside() {
             wrap(
                 A,
                 &format!(
-                    r#"{{"removed": {{"owner": "a", "reason": "", "since_unix_ms": 1}}, "weight": {{"value": 1, {by}}}}}"#
+                    r#"{{"removed": {{"owner": "a", "reason": "", "since_unix_ms": 1}}, "added": {{"value": 1, {by}}}}}"#
                 ),
             ),
             "says nothing, or contradicts itself",
@@ -411,7 +409,7 @@ proptest! {
         // All is told of all, and only what is dropped goes.
         let mut settled = overrides.clone();
         let told = settled.reconcile(None, &config);
-        let parts = |o: &Overrides| o.upstreams.values().flatten().map(|(_, e)| e.parts().count()).sum::<usize>();
+        let parts = |o: &Overrides| o.upstreams.values().flatten().map(|(_, e)| e.said().count()).sum::<usize>();
         prop_assert_eq!(told.len(), parts(&overrides));
         prop_assert_eq!(told.iter().filter(|r| r.fate.is_kept()).count(), parts(&settled));
 
@@ -419,7 +417,7 @@ proptest! {
         let mut late = overrides.clone();
         late.expire(u64::MAX - 1);
         prop_assert_eq!(late.next_expiry(), None);
-        let lasting = |e: &Entry| e.parts().all(|(_, by)| by.expires_unix_ms.is_none());
+        let lasting = |e: &Parts| e.said().all(|(_, by)| by.expires_unix_ms.is_none());
         let entries = late.upstreams.values().flat_map(BTreeMap::values);
         prop_assert!(entries.into_iter().all(lasting));
     }

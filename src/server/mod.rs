@@ -13,6 +13,8 @@
 //! With a policy of your own: [`Server::builder`] and `examples/custom_balancer.rs`; whole programs
 //! are `examples/embed.rs` and that one.
 
+mod peering;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +39,8 @@ use crate::proxy::snapshot::{Published, Snapshot};
 use crate::runtime::access::{self, Access};
 use crate::runtime::certificates;
 use crate::runtime::compile::{Compiler, FromFiles, Known};
+use crate::runtime::control::Peering;
+use crate::runtime::fleet::FleetError;
 pub use crate::runtime::live::ReloadError;
 use crate::runtime::live::{Live, Parts, wanted};
 pub use crate::runtime::operate::{Operations, Order};
@@ -72,6 +76,8 @@ pub struct Server {
     control_handle: Option<api::Handle>,
     /// Ends what serves operators; a child of `stop`.
     stop_serving: CancellationToken,
+    /// Ends the part in the fleet; a child of `stop`.
+    stop_fleet: CancellationToken,
     /// How many processes handed these sockets on before.
     generation: u64,
 }
@@ -113,6 +119,9 @@ pub enum StartError {
     /// What sticky cookies are signed with cannot be read, or made.
     #[error(transparent)]
     StickyKey(StickyKeyError),
+    /// It cannot be a peer of its fleet.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     /// A thread or its runtime cannot be started.
     #[error("a thread cannot be started")]
     Thread(#[source] io::Error),
@@ -224,6 +233,7 @@ impl Server {
         let mut compiler = Compiler::new(balancers.clone(), registry.clone(), signals, seed);
         let known = Known::new();
         let (store, mut overrides) = stored(config)?;
+        let peer = peering::begin_with(config, generation, &registry, &mut overrides)?;
         let told = overrides.reconcile(None, config);
         let mut sticky_keys = StickyKeys::new(config.process.state_dir.as_deref());
         let keyrings = sticky_keys.read(config).map_err(StartError::StickyKey)?;
@@ -276,6 +286,7 @@ impl Server {
             access,
             overrides,
             store,
+            fleet: peer.as_ref().map(|peer| peer.begun.fleet.clone()),
             timeline: timeline.clone(),
         });
         let live = Arc::new(Mutex::new(live));
@@ -295,7 +306,7 @@ impl Server {
         record_start(&operations, &timeline, &cause, told);
         let mut server = Self {
             live: live.clone(),
-            published,
+            published: published.clone(),
             admin: admin.as_ref().and_then(Bound::addr),
             readiness: readiness.clone(),
             registry: registry.clone(),
@@ -307,6 +318,7 @@ impl Server {
             admin_handle: None,
             control_handle: None,
             stop_serving: stop.child_token(),
+            stop_fleet: stop.child_token(),
             generation,
         };
         let admin = admin.and_then(|bound| bound.into_parts().0.into_iter().next());
@@ -333,7 +345,35 @@ impl Server {
             operations,
             server.stop_serving.clone(),
         );
-        let control = control::start(serving, live, signalled, readiness.clone(), seed, stop);
+        let mut counter = None;
+        let peering = peer.map(|peer| {
+            let fleet = peer.begun.fleet;
+            counter = peer.counter.map(|counter| (counter, fleet.clone()));
+            Peering {
+                fleet,
+                sockets: peer.sockets,
+                orders: peer.begun.orders,
+                stop: server.stop_fleet.clone(),
+            }
+        });
+        let stop_fleet = server.stop_fleet.clone();
+        let serving = async move {
+            let registering = async {
+                if let Some((counter, fleet)) = counter {
+                    counter.serve(fleet, published, stop_fleet).await;
+                }
+            };
+            tokio::join!(serving, registering);
+        };
+        let control = control::start(
+            serving,
+            live,
+            signalled,
+            readiness.clone(),
+            peering,
+            seed,
+            stop,
+        );
         server.control = Some(control.map_err(StartError::Thread)?);
         // A successor has the traffic already, and nobody else would answer.
         if generation > 0 || server.live().targets().borrow().is_empty() {
@@ -421,6 +461,8 @@ impl Server {
     fn drain_for(&self, heir: Heir) {
         self.readiness.set(Ready::Draining);
         self.live().drain(heir);
+        // Others take over what it did for them, or a successor does.
+        self.stop_fleet.cancel();
     }
 
     /// What a successor needs to listen in this one's place: copies of every listening descriptor,

@@ -4,6 +4,8 @@
 //! addresses bound, tables built) before anything of it is seen; then one store publishes it. What
 //! fails before that leaves everything as it was.
 
+mod fleet;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -20,14 +22,14 @@ use crate::config::{self, Config, Name, OnDown};
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
-use crate::health::checker::{Ask, Target, Targets, Verdict};
+use crate::health::checker::{Ask, Found, Target, Targets, Verdict};
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::telemetry::history::{Cause, Timeline, What};
 use crate::telemetry::metrics::registry::{Object, Registry};
 use crate::upstream::overrides::{
-    AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store,
+    AdminState, Applied, Change, Overrides, Reconciled, Refused, SaveError, Store, changed_parts,
     effective_members,
 };
 use crate::upstream::{Admits, Endpoint, Health, Signal, Since, Upstream};
@@ -36,6 +38,8 @@ use super::access::{self, Access};
 use super::certificates::{self, CertificateWatch};
 use super::compile::{Compiler, FromFiles, Known, UNROUTED, Wanted};
 use super::ejections::{Ejections, Verdict as Sentenced};
+use super::fleet::Fleet;
+use super::fleet_keys::{self, FleetKeyError};
 use super::leaving::Leaving;
 use super::sockets::Sockets;
 use super::sticky_keys::{StickyKeyError, StickyKeys};
@@ -61,6 +65,8 @@ pub struct Live {
     /// What operators say of endpoints, and where that is kept over a restart.
     overrides: Overrides,
     store: Option<Store>,
+    /// The peers that this process acts as one with.
+    fleet: Option<Fleet>,
     timeline: Timeline,
     /// Whom to check.
     targets: watch::Sender<Targets>,
@@ -79,6 +85,9 @@ pub enum ReloadError {
     /// The access log cannot be written.
     #[error("the access log cannot be opened: {0}")]
     AccessLog(#[source] io::Error),
+    /// The secret of the fleet cannot be read.
+    #[error(transparent)]
+    Fleet(#[from] FleetKeyError),
     /// An address cannot be bound.
     #[error("listener `{name}`: {source}")]
     Listener {
@@ -147,6 +156,8 @@ pub struct Parts {
     pub overrides: Overrides,
     /// Where that is kept.
     pub store: Option<Store>,
+    /// The peers that this process acts as one with.
+    pub fleet: Option<Fleet>,
     /// What happened.
     pub timeline: Timeline,
 }
@@ -171,8 +182,8 @@ impl Live {
     /// What was started.
     pub fn new(parts: Parts) -> Self {
         let targets = checked(&parts.published.snapshot.load());
-        Self {
-            targets: watch::Sender::new(targets),
+        let mut live = Self {
+            targets: watch::Sender::new(targets.clone()),
             config: parts.config,
             published: parts.published,
             registry: parts.registry,
@@ -185,6 +196,7 @@ impl Live {
             access: parts.access,
             overrides: parts.overrides,
             store: parts.store,
+            fleet: parts.fleet,
             timeline: parts.timeline,
             leaving: Leaving::default(),
             ejections: Ejections::default(),
@@ -192,7 +204,9 @@ impl Live {
             clock: Clock::start(),
             is_stopping: false,
             is_frozen: false,
-        }
+        };
+        live.share(&targets);
+        live
     }
 
     /// The configuration that is served.
@@ -203,6 +217,11 @@ impl Live {
     /// What operators say of endpoints.
     pub fn overrides(&self) -> &Overrides {
         &self.overrides
+    }
+
+    /// The peers that this process acts as one with.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
     }
 
     /// What was removed and still runs.
@@ -241,6 +260,10 @@ impl Live {
         }
         // 1 all that can fail
         let old = self.published.snapshot.load_full();
+        let keyring = match (&self.fleet, &config.fleet) {
+            (Some(_), Some(spec)) => Some(fleet_keys::keyring(spec)?),
+            (None, _) | (_, None) => None,
+        };
         let keyrings = self.sticky_keys.read(&config)?;
         let ticket_keys = self.ticket_keys.read(&config)?;
         let tls = certificates::prepare(&config, Some(&old), &ticket_keys)
@@ -318,6 +341,10 @@ impl Live {
             self.overrides = overrides;
             self.save();
         }
+        if let (Some(fleet), Some(keyring)) = (&self.fleet, keyring) {
+            fleet.set_keyring(keyring);
+        }
+        self.heed_all();
         Ok(reconciled)
     }
 
@@ -339,8 +366,13 @@ impl Live {
         if let Some(store) = &self.store {
             store.save(&next)?;
         }
-        self.overrides = next;
+        let before = std::mem::replace(&mut self.overrides, next);
         self.republish(&applied.upstream);
+        if let Some(fleet) = &self.fleet {
+            let (upstream, endpoint) = (&applied.upstream, &applied.endpoint);
+            let parts = changed_parts(&before, &self.overrides, upstream, endpoint);
+            fleet.say(upstream, endpoint, parts);
+        }
         let what = What::of_override(&applied.upstream, &applied.endpoint);
         tracing::info!("{}", applied.text);
         self.timeline.record(now, cause, what, applied.text.clone());
@@ -453,6 +485,9 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
+            if changes.iter().any(|change| change.health == Health::Down) {
+                self.heed_held(&upstream.spec.name);
+            }
         }
     }
 
@@ -463,19 +498,26 @@ impl Live {
             return false;
         }
         verdict.endpoint.set_health(verdict.health);
-        verdict.endpoint.set_since(Since {
-            at_unix_ms: now,
-            why: verdict.why.clone(),
-        });
+        let why = verdict.told();
+        let cause = match &verdict.by {
+            Found::Fleet(peers) => Cause::Fleet {
+                peers: peers.clone(),
+            },
+            Found::Here => Cause::Probe,
+        };
         if verdict.health == Health::Up {
             // What checks find is newer than what requests said.
             self.ejections.pardon(&verdict.endpoint, self.clock.now());
         }
         let (from, to) = (before.as_str(), verdict.health.as_str());
         let text = format!(
-            "endpoint {} of upstream `{}`: {from} -> {to}: {}",
-            verdict.endpoint.name, verdict.upstream, verdict.why
+            "endpoint {} of upstream `{}`: {from} -> {to}: {why}",
+            verdict.endpoint.name, verdict.upstream
         );
+        verdict.endpoint.set_since(Since {
+            at_unix_ms: now,
+            why,
+        });
         match verdict.health {
             Health::Down => tracing::warn!("{text}"),
             Health::Unchecked | Health::Up => tracing::info!("{text}"),
@@ -486,7 +528,7 @@ impl Live {
             from: from.to_owned(),
             to: to.to_owned(),
         };
-        self.timeline.record(now, Cause::Probe, what, text);
+        self.timeline.record(now, cause, what, text);
         true
     }
 
@@ -699,8 +741,10 @@ impl Live {
     }
 
     /// Says whom to check from now on.
-    fn tell_checker(&self) {
+    fn tell_checker(&mut self) {
         let targets = checked(&self.published.snapshot.load());
+        // First, so that the checker knows of new ones whether it asks them.
+        self.share(&targets);
         self.targets.send_if_modified(|before| {
             // Most servers check nobody.
             let is_news = !(before.is_empty() && targets.is_empty());
@@ -773,6 +817,9 @@ impl Live {
     /// Whether nothing may change for now: a successor is starting with what is.
     pub fn freeze(&mut self, is_frozen: bool) {
         self.is_frozen = is_frozen;
+        if let Some(fleet) = &self.fleet {
+            fleet.freeze(is_frozen);
+        }
     }
 
     /// Stops accepting and lets what is in flight end; see [`crate::server::Server::drain`].
@@ -921,6 +968,7 @@ pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
         .map(|member| Wanted {
             addr: member.addr,
             weight: member.weight,
+            zone: member.zone,
             admits: match member.state {
                 None => Admits::All,
                 Some(AdminState::Disable) => Admits::Nobody,

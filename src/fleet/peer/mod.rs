@@ -1,0 +1,701 @@
+//! One peer, whole, as a machine: datagrams, messages of streams and the time go in, datagrams and messages come
+//! out, and what it knows can be asked. It has no sockets and reads no clock, so a thousand of them run in one
+//! test; `runtime::fleet` gives one of them a socket.
+//!
+//! ```text
+//! datagram -> seal::Opener -> Membership                      -> who is there
+//!                          -> facts -> clock -> merge -> push  -> news: which upstreams say something else now
+//! every 10 s: compare with a peer over a stream -> merge -> push
+//! ```
+
+mod health;
+mod standing;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::clock::{Nanos, nanos};
+use crate::base::rng::Rng;
+use crate::config::Name;
+
+use super::Now;
+use super::duty::Duties;
+use super::fact::{About, Fact, GC_AFTER, Key, Value};
+use super::facts::{Facts, Flaw, Merged, Quarantine};
+use super::id::PeerId;
+use super::membership::{self, Identity, Membership};
+use super::push::{self, Push};
+use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opener, Refusal, Sealer};
+use super::stamp::HybridClock;
+use super::standing::{Brake, Leases, Orphans};
+
+pub use standing::NotRegistered;
+use streams::Streams;
+pub use streams::{StreamId, Synced};
+
+/// What makes a peer.
+#[derive(Debug)]
+pub struct Settings {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Where others reach it.
+    pub addr: SocketAddr,
+    /// What the fleet's secrets are.
+    pub keyring: Keyring,
+    /// Random, drawn anew at each start.
+    pub session: [u8; 8],
+    /// What it says of itself.
+    pub about: About,
+    /// How far clocks may differ.
+    pub max_clock_skew: Duration,
+    /// What it knew when it last ran.
+    pub facts: Facts,
+    /// How many peers check each endpoint.
+    pub probers: usize,
+    /// The share of an upstream's endpoints that one peer may take away.
+    pub max_remove: f64,
+    /// Decides whom it speaks to.
+    pub seed: u64,
+}
+
+/// What a peer wants done.
+#[derive(Debug)]
+pub enum Out {
+    /// Send this.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Connect to a peer; [`Peer::opened`] when that is done, [`Peer::closed`] when it cannot be.
+    Dial {
+        /// What it is to be called.
+        stream: StreamId,
+        /// Whom.
+        peer: PeerId,
+        /// Where.
+        to: SocketAddr,
+    },
+    /// Send this, as one record.
+    Message {
+        /// On which stream.
+        stream: StreamId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// End a stream, once what was sent on it has gone.
+    Close {
+        /// Which.
+        stream: StreamId,
+    },
+}
+
+/// What is new since it was last asked.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Upstreams of which something else is said.
+    pub upstreams: BTreeSet<Name>,
+}
+
+/// What a peer knows of another.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// When it was last heard of directly.
+    pub at: Nanos,
+    /// Its clock minus ours, in milliseconds, at that time.
+    pub skew_ms: i64,
+}
+
+/// What it has counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// What was sent, without headers of IP, UDP and TCP: membership, facts, streams.
+    pub sent: [Count; 3],
+    /// What was received and understood, likewise.
+    pub received: [Count; 3],
+    /// Datagrams refused, by why.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Facts refused, by why.
+    pub flaws: BTreeMap<&'static str, u64>,
+    /// Facts that were news.
+    pub merged: u64,
+    /// Comparisons that found something different.
+    pub synced: u64,
+    /// Comparisons that found nothing.
+    pub equal: u64,
+    /// Comparisons that did not.
+    pub unsynced: u64,
+    /// How long this process stood still, in all.
+    pub stalled: Nanos,
+    /// How old the last fact was when it came here, in milliseconds; `None` = none has come.
+    pub lag_ms: Option<u64>,
+}
+
+/// What went one way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    /// Bytes.
+    pub bytes: u64,
+    /// Datagrams, or messages of streams.
+    pub messages: u64,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub struct Peer {
+    me: PeerId,
+    addr: SocketAddr,
+    sealer: Sealer,
+    opener: Opener,
+    membership: Membership,
+    facts: Facts,
+    quarantine: Quarantine,
+    duties: Duties,
+    leases: Leases,
+    orphans: Orphans,
+    brake: Brake,
+    /// When which upstream is to be looked at again though nothing is said.
+    again: BTreeMap<Name, Nanos>,
+    clock: HybridClock,
+    push: Push,
+    streams: Streams,
+    rng: Rng,
+    max_clock_skew: Duration,
+    contacts: HashMap<PeerId, Contact>,
+    /// Those who are there, and since when; without this peer.
+    live: BTreeMap<PeerId, (Identity, Nanos)>,
+    /// Those who are not, and since when this peer knows.
+    gone: BTreeMap<PeerId, (Identity, Nanos)>,
+    next_push: Nanos,
+    next_sync: Nanos,
+    /// Whom to compare with then.
+    sync_with: Option<PeerId>,
+    next_chores: Nanos,
+    next_refresh: Nanos,
+    news: News,
+    /// Somebody came, went, or says something else of himself.
+    has_moved: bool,
+    counts: Counts,
+    out: VecDeque<Out>,
+}
+
+/// Between comparisons, ± 20 %.
+const SYNC_EVERY: Duration = Duration::from_secs(10);
+
+/// How soon after somebody came (back): what a partition kept apart is equal again at once.
+const SYNC_SOON: Duration = Duration::from_secs(1);
+
+/// Collecting, and looking whose registrations have ended.
+const CHORES_EVERY: Duration = Duration::from_secs(10);
+
+/// What only this peer may say is said again so often: others forget it when its stamp is older than
+/// [`GC_AFTER`] and this peer is not there.
+const REFRESH_EVERY: Duration = Duration::from_secs(GC_AFTER.as_secs() / 4);
+
+/// A timer that comes later than this was held up by something: this process stood still.
+const STALL: Duration = Duration::from_secs(1);
+
+/// Contacts remembered beside those of members.
+const MAX_CONTACTS: usize = 4096;
+
+/// Where the traffic of streams is counted.
+const STREAMS: usize = 2;
+
+// === impl Count ===
+
+impl Count {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.messages += 1;
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// A peer that begins now, with what it knew.
+    pub fn new(settings: Settings, now: Now) -> Self {
+        let mut rng = Rng::new(settings.seed);
+        let me = settings.peer;
+        let identity = Identity {
+            peer: me,
+            addr: settings.addr,
+            incarnation: settings.about.started_unix_ms,
+        };
+        let membership = Membership::new(identity, rng.next_u64(), MAX_PAYLOAD, now.now);
+        let mut peer = Self {
+            me,
+            addr: settings.addr,
+            sealer: Sealer::new(&settings.keyring, me, settings.session),
+            opener: Opener::new(settings.keyring, me),
+            membership,
+            facts: settings.facts,
+            quarantine: Quarantine::default(),
+            duties: Duties::new(me, settings.probers),
+            leases: Leases::default(),
+            orphans: Orphans::default(),
+            brake: Brake::new(settings.max_remove),
+            again: BTreeMap::new(),
+            clock: HybridClock::default(),
+            push: Push::default(),
+            streams: Streams::default(),
+            rng,
+            max_clock_skew: settings.max_clock_skew,
+            contacts: HashMap::new(),
+            live: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            next_push: now.now,
+            next_sync: now.now,
+            sync_with: None,
+            next_chores: now.now.saturating_add(nanos(CHORES_EVERY)),
+            next_refresh: now.now.saturating_add(nanos(REFRESH_EVERY)),
+            news: News::default(),
+            has_moved: false,
+            counts: Counts::default(),
+            out: VecDeque::new(),
+        };
+        // What was said before was said before: the clock of this machine may have been set back since.
+        if let Some(last) = peer.facts.iter().map(|fact| fact.stamp).max() {
+            let _ = peer.clock.hear(last, now.unix_ms, peer.max_clock_skew);
+        }
+        // What a process says of itself is in order.
+        let _ = peer.say(Key::Peer(me), Value::Peer(settings.about), now);
+        peer.news.upstreams = peer.facts.upstreams().cloned().collect();
+        let own: Vec<_> = peer
+            .facts
+            .iter()
+            .filter(|fact| fact.key.writer() == Some(me))
+            .cloned()
+            .collect();
+        for fact in &own {
+            peer.lease(fact, now.now);
+        }
+        peer.place_peers();
+        peer
+    }
+
+    /// Whom it may ask for the others.
+    pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Now) {
+        self.membership.set_seeds(seeds, now.now);
+        self.after_membership(now);
+    }
+
+    /// Goes on with other secrets.
+    pub fn set_keyring(&mut self, keyring: Keyring) {
+        self.sealer.set_keyring(&keyring);
+        self.opener.set_keyring(keyring);
+    }
+
+    /// Says which configuration is served here: a hash.
+    pub fn serves(&mut self, config: u64, now: Now) {
+        let key = Key::Peer(self.me);
+        if let Some(Value::Peer(about)) = self.facts.get(&key).map(|fact| &fact.value) {
+            let about = About {
+                config,
+                ..about.clone()
+            };
+            let _ = self.say_once(key, Value::Peer(about), now);
+        }
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> PeerId {
+        self.me
+    }
+
+    /// Where others reach it.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// All that it knows.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Who is there beside it.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The other peers that are there, and since when.
+    pub fn live(&self) -> &BTreeMap<PeerId, (Identity, Nanos)> {
+        &self.live
+    }
+
+    /// Those that are not there, and since when it knows.
+    pub fn gone(&self) -> &BTreeMap<PeerId, (Identity, Nanos)> {
+        &self.gone
+    }
+
+    /// When others were last heard of.
+    pub fn contacts(&self) -> &HashMap<PeerId, Contact> {
+        &self.contacts
+    }
+
+    /// What it has counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many facts have still to be told.
+    pub fn untold(&self) -> usize {
+        self.push.len()
+    }
+
+    /// How the last comparison went.
+    pub fn synced(&self) -> Option<&Synced> {
+        self.streams.synced.as_ref()
+    }
+
+    /// Whether there is something new to be asked for, here or in [`duty_changes`](Self::duty_changes).
+    pub fn has_news(&self) -> bool {
+        !self.news.upstreams.is_empty() || self.has_moved || self.duties.is_due()
+    }
+
+    /// What is new since it was last asked.
+    pub fn news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    /// The facts that could not be so.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// The next of what it wants done.
+    pub fn poll(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// Says something: here at once, and to the others.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn say(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
+        let fact = Fact {
+            stamp: self.clock.next(now.unix_ms),
+            origin: self.me,
+            key,
+            value,
+        };
+        match self.facts.merge(fact.clone(), now.unix_ms) {
+            Merged::New { .. } => self.note_news(&fact, now.now),
+            Merged::Known | Merged::Older => {}
+            Merged::Refused(flaw) => return Err(flaw),
+        }
+        Ok(())
+    }
+
+    /// As [`say`](Self::say), unless it is what is said already.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn say_once(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
+        match self.facts.get(&key) {
+            Some(fact) if fact.value == value => Ok(()),
+            None if value == Value::Gone => Ok(()),
+            _ => self.say(key, value, now),
+        }
+    }
+
+    /// Tells a fact to some peers at once, beside what is pushed to all.
+    pub fn tell(&mut self, key: &Key, peers: impl IntoIterator<Item = PeerId>, now: Now) {
+        let Some(fact) = self.facts.get(key) else {
+            return;
+        };
+        let mut message = Vec::new();
+        if !push::pack(fact, MAX_PAYLOAD, &mut message) {
+            return;
+        }
+        for peer in peers {
+            if let Some((identity, _)) = self.live.get(&peer) {
+                let to = identity.addr;
+                self.send(Kind::Facts, to, &message, now.unix_ms);
+            }
+        }
+    }
+
+    /// Takes a datagram.
+    pub fn datagram(&mut self, bytes: &[u8], now: Now) {
+        let opened = match self.opener.open(bytes, now.now) {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let skew_ms = self.hear_from(opened.sender, opened.unix_ms, now);
+        let kind = opened.kind as usize - 1;
+        self.counts.received[kind].add(bytes.len());
+        match opened.kind {
+            Kind::Membership => {
+                if self.membership.datagram(&opened.payload, now.now).is_err() {
+                    *self.counts.refused.entry("membership").or_default() += 1;
+                }
+                self.after_membership(now);
+            }
+            Kind::Facts => {
+                if self.is_skewed(skew_ms) {
+                    *self.counts.refused.entry("clock").or_default() += 1;
+                    return;
+                }
+                for fact in push::unpack(&opened.payload) {
+                    match fact {
+                        Some(fact) => self.take(fact, opened.sender, now),
+                        None => self.flaw("encoding"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`wake`](Self::wake) is to be called next.
+    pub fn wake_at(&self) -> Nanos {
+        let mut at = self.next_chores.min(self.next_refresh);
+        let again = self.again.values().copied().min();
+        let others = [self.duties.next_due(), self.leases.next_end(), again];
+        at = others.into_iter().flatten().fold(at, Nanos::min);
+        if !self.live.is_empty() {
+            at = at.min(self.next_sync);
+            if !self.push.is_empty() {
+                at = at.min(self.next_push);
+            }
+        }
+        let streams = self.streams.wake_at().into_iter();
+        streams
+            .chain(self.membership.wake_at())
+            .fold(at, Nanos::min)
+    }
+
+    /// Does what is due. Whoever drives it has handed it the datagrams first that wait in its socket.
+    pub fn wake(&mut self, now: Now) {
+        let late = now.now.saturating_sub(self.wake_at());
+        if late > nanos(STALL) {
+            self.counts.stalled += late;
+            self.leases.stalled(Duration::from_nanos(late));
+        }
+        self.membership.wake(now.now);
+        self.after_membership(now);
+        if now.now >= self.next_push && !self.push.is_empty() {
+            self.push_round(now);
+        }
+        if now.now >= self.next_sync {
+            self.sync(now);
+        }
+        self.expire_streams(now.now);
+        self.end_leases(now);
+        self.look_again(now.now);
+        if now.now >= self.next_chores {
+            self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
+            let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
+            self.gone.retain(|_, (_, since)| *since >= forgotten);
+            let (me, live) = (self.me, &self.live);
+            self.facts
+                .collect(now.unix_ms, |peer| peer == me || live.contains_key(&peer));
+        }
+        if now.now >= self.next_refresh {
+            self.next_refresh = now.now.saturating_add(nanos(REFRESH_EVERY));
+            self.refresh(now);
+        }
+    }
+
+    /// Tells the others that this peer goes; what is left to be sent then is the last of it.
+    pub fn leave(&mut self, now: Now) {
+        if !self.push.is_empty() {
+            self.push_round(now);
+        }
+        self.membership.leave(now.now);
+        self.after_membership(now);
+    }
+
+    /// Says again what only this peer may say and what it decided, so that nobody takes it for forgotten.
+    fn refresh(&mut self, now: Now) {
+        let own = self
+            .facts
+            .iter()
+            .filter(|fact| fact.key.writer() == Some(self.me) && fact.value != Value::Gone);
+        let own: Vec<_> = own
+            .map(|fact| (fact.key.clone(), fact.value.clone()))
+            .collect();
+        for (key, value) in own {
+            // It was right before.
+            let _ = self.say(key, value, now);
+        }
+    }
+
+    /// Notes from whom something came and how far its clock is off.
+    fn hear_from(&mut self, sender: PeerId, unix_ms: u64, now: Now) -> i64 {
+        let skew_ms = (i128::from(unix_ms) - i128::from(now.unix_ms))
+            .clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+        if self.contacts.len() < MAX_CONTACTS || self.contacts.contains_key(&sender) {
+            let at = now.now;
+            self.contacts.insert(sender, Contact { at, skew_ms });
+        }
+        skew_ms
+    }
+
+    fn is_skewed(&self, skew_ms: i64) -> bool {
+        u128::from(skew_ms.unsigned_abs()) > self.max_clock_skew.as_millis()
+    }
+
+    /// Takes a fact that `from` sent.
+    fn take(&mut self, fact: Fact, from: PeerId, now: Now) {
+        if self
+            .facts
+            .get(&fact.key)
+            .is_some_and(|known| *known == fact)
+        {
+            return;
+        }
+        let stamp = fact.stamp;
+        if self
+            .clock
+            .hear(stamp, now.unix_ms, self.max_clock_skew)
+            .is_err()
+        {
+            return self.flaw("clock");
+        }
+        match self.facts.merge(fact.clone(), now.unix_ms) {
+            Merged::New { .. } => {
+                self.counts.merged += 1;
+                self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
+                self.lease(&fact, now.now);
+                self.note_news(&fact, now.now);
+            }
+            Merged::Known | Merged::Older => {}
+            Merged::Refused(flaw) => {
+                self.flaw(flaw.as_str());
+                self.quarantine.note(&fact, flaw, from, now.unix_ms);
+            }
+        }
+    }
+
+    /// Something else is so: others are to know, and whoever asks for news.
+    fn note_news(&mut self, fact: &Fact, now: Nanos) {
+        if self.push.is_empty() {
+            self.next_push = self.next_push.max(now);
+        }
+        self.push
+            .add(fact.key.clone(), push::tellings(self.live.len()));
+        match &fact.key {
+            Key::Peer(_) => self.has_moved = true,
+            Key::Vote {
+                upstream, endpoint, ..
+            } => self.duties.heard(upstream, endpoint),
+            Key::Registration { upstream, .. } | Key::Override { upstream, .. } => {
+                self.news.upstreams.insert(upstream.clone());
+            }
+        }
+    }
+
+    fn push_round(&mut self, now: Now) {
+        self.next_push = Push::next_round(now.now);
+        let peers = self.some_peers(push::FANOUT);
+        if peers.is_empty() {
+            return;
+        }
+        let facts = &self.facts;
+        let messages = self
+            .push
+            .round(|key| facts.get(key), peers.len(), MAX_PAYLOAD, now.now);
+        for message in messages {
+            for to in &peers {
+                self.send(Kind::Facts, *to, &message, now.unix_ms);
+            }
+        }
+    }
+
+    /// The addresses of at most `count` peers, drawn by lot.
+    fn some_peers(&mut self, count: usize) -> Vec<SocketAddr> {
+        let mut peers: Vec<_> = self
+            .live
+            .values()
+            .map(|(identity, _)| identity.addr)
+            .collect();
+        let count = count.min(peers.len());
+        for i in 0..count {
+            let j = i + self.rng.below(peers.len() - i);
+            peers.swap(i, j);
+        }
+        peers.truncate(count);
+        peers
+    }
+
+    fn send(&mut self, kind: Kind, to: SocketAddr, payload: &[u8], unix_ms: u64) {
+        let mut bytes = Vec::new();
+        // It is short enough; a session that is used up after 2^64 datagrams has no more to say.
+        if self.sealer.seal(kind, unix_ms, payload, &mut bytes).is_ok() {
+            self.counts.sent[kind as usize - 1].add(bytes.len());
+            self.out.push_back(Out::Datagram { to, bytes });
+        }
+    }
+
+    /// Does what membership wants, and takes in what changed.
+    fn after_membership(&mut self, now: Now) {
+        let had_moved = std::mem::take(&mut self.has_moved);
+        while let Some(out) = self.membership.poll() {
+            match out {
+                membership::Out::Send { to, payload } => {
+                    self.send(Kind::Membership, to, &payload, now.unix_ms);
+                }
+                membership::Out::Up(identity) => self.came(identity, now.now),
+                membership::Out::Renewed { to, .. } => {
+                    // Another life may know less: it starts from what it saved.
+                    self.live.insert(to.peer, (to, now.now));
+                    self.sync_soon(to.peer, now.now);
+                    self.has_moved = true;
+                }
+                membership::Out::Down { peer, .. } => {
+                    self.live.remove(&peer.peer);
+                    self.gone.insert(peer.peer, (peer, now.now));
+                    self.has_moved = true;
+                }
+                membership::Out::Rejoined(_) => {
+                    // Others went on without this peer: it may have missed something.
+                    if let Some(peer) = self.any_peer() {
+                        self.sync_soon(peer, now.now);
+                    }
+                }
+                membership::Out::Twin(twin) => {
+                    *self.counts.refused.entry("twin").or_default() += 1;
+                    tracing::error!(
+                        "another peer at {} has this peer's identity {}: its `state_dir` was copied; \
+                         remove the copy's fleet.facts",
+                        twin.addr,
+                        self.me
+                    );
+                }
+            }
+        }
+        if self.has_moved {
+            self.see_registrars(now.now);
+        }
+        self.has_moved |= had_moved;
+    }
+
+    fn came(&mut self, identity: Identity, now: Nanos) {
+        let is_first = self.live.is_empty();
+        self.live.insert(identity.peer, (identity, now));
+        let was_gone = self.gone.remove(&identity.peer).is_some();
+        self.has_moved = true;
+        if is_first || was_gone {
+            self.sync_soon(identity.peer, now);
+        }
+    }
+
+    fn any_peer(&mut self) -> Option<PeerId> {
+        let nth = self.rng.below(self.live.len());
+        self.live.keys().nth(nth).copied()
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        *self.counts.refused.entry(refusal.as_str()).or_default() += 1;
+    }
+
+    fn flaw(&mut self, why: &'static str) {
+        *self.counts.flaws.entry(why).or_default() += 1;
+    }
+}

@@ -1,0 +1,244 @@
+//! How a peer begins: its secret, what it knew, its sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::sync::{Arc, Mutex};
+
+use thiserror::Error;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::base::clock::Clock;
+use crate::base::hash::hash;
+use crate::config::{self, Seed};
+use crate::fleet::Now;
+use crate::fleet::fact::About;
+use crate::fleet::facts::Facts;
+use crate::fleet::facts::snapshot::{self, LoadError, Loaded};
+use crate::fleet::id::PeerId;
+use crate::fleet::peer::{Peer, Settings};
+use crate::health::duty::Duty;
+use crate::telemetry::metrics::registry::Registry;
+
+use super::super::fleet_keys::{FleetKeyError, keyring};
+use super::{AT_ONCE, Fleet, Orders, Shared, State, random};
+
+/// The sockets of a peer, bound.
+#[derive(Debug)]
+pub struct Sockets {
+    udp: StdUdpSocket,
+    tcp: StdTcpListener,
+}
+
+/// Why this process cannot be a peer.
+#[derive(Debug, Error)]
+pub enum FleetError {
+    /// Its address cannot be bound.
+    #[error("fleet: {addr} cannot be bound for {what}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// `UDP` or `TCP`.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// What it knew cannot be read, and is in the way.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// There is no randomness to be had.
+    #[error("fleet: the system gives no random bytes")]
+    Random,
+    /// Nobody can be told where it is.
+    #[error(
+        "fleet: no address of this machine leads to a seed: write `advertise`, the address at which the others \
+         reach this peer"
+    )]
+    Nowhere,
+    /// What endpoints show to register cannot be read.
+    #[error("fleet: {0}")]
+    Tokens(String),
+    /// The secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] FleetKeyError),
+}
+
+/// What a peer begins with.
+#[derive(Debug)]
+pub struct Begun {
+    /// It.
+    pub fleet: Fleet,
+    /// What tells the checker.
+    pub orders: Orders,
+    /// It knows nothing of before, and nothing was lost: what operators said until now is the fleet's too.
+    pub is_fresh: bool,
+}
+
+/// A peer as `spec` says, with what it knew when it last ran. Blocks for its files.
+///
+/// # Errors
+/// [`FleetError`]; nothing has changed on disk, but for a damaged file that was set aside.
+pub fn begin(
+    spec: Arc<config::Fleet>,
+    addr: SocketAddr,
+    registry: &Registry,
+) -> Result<Begun, FleetError> {
+    let clock = Clock::start();
+    let now = Now {
+        now: clock.now(),
+        unix_ms: clock.unix_ms(),
+    };
+    let keyring = keyring(&spec)?;
+    let [chance @ .., _] = random().ok_or(FleetError::Random)?;
+    let word = |at: usize| hash(&chance[at..at + 8]);
+    let mut is_fresh = true;
+    let mut facts = Facts::default();
+    let mut peer = PeerId(word(0));
+    if let Some(folder) = &spec.state_dir {
+        match snapshot::load(folder, &spec.name, now.unix_ms)? {
+            Loaded::Fresh => {}
+            Loaded::SetAside(aside) => {
+                is_fresh = false;
+                tracing::warn!("{aside}");
+            }
+            Loaded::Known(known) => {
+                is_fresh = false;
+                peer = known.peer;
+                for fact in known.facts {
+                    // What cannot be so is not.
+                    let _ = facts.merge(fact, now.unix_ms);
+                }
+            }
+            Loaded::Past(known) => {
+                is_fresh = false;
+                peer = known.peer;
+                tracing::warn!(
+                    "fleet: this peer was away for too long to trust what it knew; it asks the others for all"
+                );
+            }
+        }
+    }
+    let settings = Settings {
+        peer,
+        addr,
+        keyring: keyring.clone(),
+        session: word(8).to_be_bytes(),
+        about: About {
+            zone: spec.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config: 0,
+            started_unix_ms: now.unix_ms,
+        },
+        max_clock_skew: spec.max_clock_skew,
+        facts,
+        probers: spec.probers as usize,
+        max_remove: spec.max_remove,
+        seed: word(16),
+    };
+    let (duty, duty_of) = watch::channel(Arc::new(Duty::default()));
+    let (at_once, at_once_of) = mpsc::channel(AT_ONCE);
+    let peer = Peer::new(settings, now);
+    let state = State {
+        peer,
+        keyring,
+        saved: (0, 0),
+        looks: Vec::new(),
+        is_frozen: false,
+    };
+    let shared = Shared {
+        spec,
+        clock,
+        state: Mutex::new(state),
+        wake: Notify::new(),
+        duty,
+        at_once,
+        cells: registry.fleet(),
+    };
+    Ok(Begun {
+        fleet: Fleet(Arc::new(shared)),
+        orders: Orders {
+            duty: duty_of,
+            at_once: at_once_of,
+        },
+        is_fresh,
+    })
+}
+
+// === impl Sockets ===
+
+impl Sockets {
+    /// Binds UDP and TCP on one port.
+    ///
+    /// # Errors
+    /// [`FleetError::Bind`].
+    pub fn bind(addr: SocketAddr) -> Result<Self, FleetError> {
+        let failed = |what| move |source| FleetError::Bind { addr, what, source };
+        let tcp = StdTcpListener::bind(addr).map_err(failed("TCP"))?;
+        // With port 0, the port that TCP got.
+        let bound = tcp.local_addr().map_err(failed("TCP"))?;
+        let udp = StdUdpSocket::bind(bound).map_err(failed("UDP"))?;
+        Ok(Self { udp, tcp })
+    }
+
+    /// The address that both are bound to.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.tcp.local_addr().ok()
+    }
+
+    pub(super) fn into_tokio(self) -> io::Result<(UdpSocket, TcpListener)> {
+        self.udp.set_nonblocking(true)?;
+        self.tcp.set_nonblocking(true)?;
+        Ok((
+            UdpSocket::from_std(self.udp)?,
+            TcpListener::from_std(self.tcp)?,
+        ))
+    }
+}
+
+/// Where others reach a peer that is bound to `bound`: what `spec` says, or that address, or that of the interface
+/// towards a seed.
+///
+/// # Errors
+/// [`FleetError::Nowhere`].
+pub fn advertised(spec: &config::Fleet, bound: SocketAddr) -> Result<SocketAddr, FleetError> {
+    if let Some(addr) = spec.advertise {
+        let port = if addr.port() == 0 {
+            bound.port()
+        } else {
+            addr.port()
+        };
+        return Ok(SocketAddr::new(addr.ip(), port));
+    }
+    if !bound.ip().is_unspecified() {
+        return Ok(bound);
+    }
+    let towards = |seed: SocketAddr| {
+        let any = if seed.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
+        let socket = StdUdpSocket::bind(any).ok()?;
+        // Nothing is sent: the kernel says by which address it would be.
+        socket.connect(seed).ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, bound.port()))
+    };
+    let seeds = spec.seeds.iter().flat_map(addresses);
+    seeds
+        .into_iter()
+        .find_map(towards)
+        .ok_or(FleetError::Nowhere)
+}
+
+/// The addresses of a seed; none if its name cannot be resolved now.
+fn addresses(seed: &Seed) -> Vec<SocketAddr> {
+    match seed {
+        Seed::Addr(addr) => vec![*addr],
+        Seed::Dns { name, port } => {
+            use std::net::ToSocketAddrs as _;
+            let found = (name.as_str(), *port).to_socket_addrs();
+            found.map(Iterator::collect).unwrap_or_default()
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the fleet says, and what follows from it here.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::base::addr::EndpointAddr;
+use crate::config::Name;
+use crate::fleet::duty::{Changes, Subject};
+use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
+use crate::runtime::fleet::Fleet;
+use crate::telemetry::history::{Cause, What};
+use crate::upstream::Health;
+
+use super::Live;
+
+// === impl Live ===
+
+impl Live {
+    /// Takes in what the fleet has said since.
+    pub fn heed_fleet(&mut self) {
+        let Some(fleet) = self.fleet.clone() else {
+            return;
+        };
+        // What is in flight is the successor's concern; it asks for all of it.
+        if self.is_stopping || self.is_frozen {
+            let _ = (fleet.news(), fleet.duty_changes());
+            return;
+        }
+        let upstreams = fleet.news();
+        self.heed_upstreams(&upstreams);
+        let changes = fleet.duty_changes();
+        self.rule(changes);
+    }
+
+    /// Takes in all that the fleet says of every upstream: the configuration is another one.
+    pub(super) fn heed_all(&mut self) {
+        let names = self.config.upstreams.iter().map(|u| u.name.clone());
+        let names = names.collect();
+        self.heed_upstreams(&names);
+    }
+
+    /// Checks found an endpoint down: what is held back since one peer alone may not take it away, may be so now.
+    pub(super) fn heed_held(&mut self, upstream: &Name) {
+        let holds = |fleet: &Fleet| fleet.holds(upstream);
+        if self.fleet.as_ref().is_some_and(holds) {
+            self.heed_upstreams(&BTreeSet::from([upstream.clone()]));
+        }
+    }
+
+    fn heed_upstreams(&mut self, upstreams: &BTreeSet<Name>) {
+        let Some(fleet) = self.fleet.clone() else {
+            return;
+        };
+        let config = self.config.clone();
+        let snapshot = self.published.snapshot.load_full();
+        let now = self.clock.unix_ms();
+        let mut has_changed = false;
+        for spec in config
+            .upstreams
+            .iter()
+            .filter(|u| upstreams.contains(&u.name))
+        {
+            let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
+            let members = members.map(|u| u.members.load_full());
+            let is_down = |addr: &_| {
+                let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
+                endpoints
+                    .filter(|e| e.addr == *addr)
+                    .any(|e| e.health() == Health::Down)
+            };
+            let told = fleet.told(spec, &is_down);
+            let heeded = self.overrides.heed(told, spec);
+            if heeded.effects.is_empty() {
+                continue;
+            }
+            has_changed = true;
+            self.republish(&spec.name);
+            for effect in heeded.effects {
+                tracing::info!("{}", effect.text);
+                let what = What::of_override(&effect.upstream, &effect.endpoint);
+                let peers = effect.peer.unwrap_or_default();
+                self.timeline
+                    .record(now, Cause::Fleet { peers }, what, effect.text);
+            }
+        }
+        if has_changed {
+            self.save();
+        }
+    }
+
+    /// What the checks find here is said to the fleet.
+    pub fn vote(&mut self, votes: Vec<Vote>) {
+        if let Some(fleet) = &self.fleet {
+            fleet.vote(votes);
+        }
+    }
+
+    /// Whom this process checks for the fleet, now that these are checked at all.
+    pub(super) fn share(&mut self, targets: &Targets) {
+        let Some(fleet) = &self.fleet else {
+            return;
+        };
+        let mut zones: HashMap<(&Name, &EndpointAddr), &Name> = HashMap::new();
+        for upstream in &self.config.upstreams {
+            for endpoint in &upstream.endpoints {
+                if let Some(zone) = &endpoint.zone {
+                    zones.insert((&upstream.name, &endpoint.addr), zone);
+                }
+            }
+        }
+        let subjects = targets.iter().filter_map(|target| {
+            let Ask::Check(spec) = &target.ask else {
+                return None;
+            };
+            let (upstream, endpoint) = (&target.upstream, &target.endpoint.addr);
+            let registered = self.overrides.registered(upstream, endpoint);
+            let own = registered.and_then(|registered| registered.zone.as_ref());
+            let zone = zones.get(&(upstream, endpoint)).copied().or(own).cloned();
+            Some(Subject::new(upstream.clone(), endpoint.clone(), zone, spec))
+        });
+        let changes = fleet.subjects(subjects.collect());
+        self.rule(changes);
+    }
+
+    /// What the votes of peers say holds here; only then the checker is told that it need not ask.
+    fn rule(&mut self, changes: Changes) {
+        let snapshot = self.published.snapshot.load_full();
+        let verdicts = changes.rulings.iter().filter_map(|ruled| {
+            let upstream = snapshot
+                .upstreams
+                .iter()
+                .find(|u| u.spec.name == ruled.upstream)?;
+            let members = upstream.members.load();
+            let endpoint = members
+                .endpoints
+                .iter()
+                .find(|e| e.addr == ruled.endpoint)?;
+            Some(Verdict {
+                upstream: ruled.upstream.clone(),
+                endpoint: endpoint.clone(),
+                health: ruled.ruling.health()?,
+                why: ruled.why.clone(),
+                by: Found::Fleet(ruled.peers()),
+            })
+        });
+        let verdicts: Vec<_> = verdicts.collect();
+        if !verdicts.is_empty() {
+            self.judge(verdicts);
+        }
+        if let Some(fleet) = &self.fleet {
+            fleet.order(&changes);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! This process as a peer of its fleet: how it begins, and where endpoints register themselves.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::register::{
+    self, Desk, MemberView, RegisterError, Registrar, Registration, Rules, TokenError, Wish,
+};
+use crate::base::addr::EndpointAddr;
+use crate::config::{self, Config};
+use crate::fleet::peer::NotRegistered;
+use crate::fleet::standing::Terms;
+use crate::proxy::snapshot::Published;
+use crate::runtime::fleet::{Begun, Fleet, FleetError, Sockets, advertised, begin};
+use crate::telemetry::metrics::registry::Registry;
+use crate::upstream::overrides::{Overrides, changed_parts};
+use crate::upstream::{Admits, Upstream};
+
+/// A peer that is about to run.
+#[derive(Debug)]
+pub(super) struct Peering {
+    pub(super) begun: Begun,
+    /// `None` = the process before holds them yet.
+    pub(super) sockets: Option<Sockets>,
+    pub(super) counter: Option<Counter>,
+}
+
+/// Where endpoints register themselves.
+#[derive(Debug)]
+pub(super) struct Counter {
+    spec: config::Register,
+    /// `None` = the process before holds it yet.
+    listener: Option<TcpListener>,
+    rules: Rules,
+}
+
+/// How often a successor tries to bind what the process before it still holds.
+const SUCCEED_EVERY: Duration = Duration::from_millis(20);
+
+/// How often it is looked whether the file of tokens is another one.
+const TOKENS_EVERY: Duration = Duration::from_secs(2);
+
+/// What this process is in its fleet, if it has one. What the fleet knew when it was last here is in `overrides` then.
+/// `generation` counts the processes before it, who may hold its sockets.
+///
+/// # Errors
+/// What cannot be had; nothing is bound then.
+pub(super) fn begin_with(
+    config: &Config,
+    generation: u64,
+    registry: &Registry,
+    overrides: &mut Overrides,
+) -> Result<Option<Peering>, FleetError> {
+    let Some(spec) = &config.fleet else {
+        return Ok(None);
+    };
+    let sockets = match Sockets::bind(spec.bind) {
+        Ok(sockets) => Some(sockets),
+        Err(_) if generation > 0 => None,
+        Err(error) => return Err(error),
+    };
+    let counter = match &spec.register {
+        Some(register) => Some(Counter::new(register, generation)?),
+        None => None,
+    };
+    let bound = sockets.as_ref().and_then(Sockets::addr);
+    let addr = advertised(spec, bound.unwrap_or(spec.bind))?;
+    let begun = begin(spec.clone(), addr, registry)?;
+    if begun.is_fresh {
+        // What operators said here before there was a fleet is the fleet's now.
+        let before = Overrides::default();
+        for (upstream, endpoint) in overrides.endpoints() {
+            let parts = changed_parts(&before, overrides, upstream, endpoint);
+            begun.fleet.say(upstream, endpoint, parts);
+        }
+    }
+    for upstream in &config.upstreams {
+        let told = begun.fleet.told(upstream, &|_| false);
+        overrides.heed(told, upstream);
+    }
+    Ok(Some(Peering {
+        begun,
+        sockets,
+        counter,
+    }))
+}
+
+// === impl Counter ===
+
+impl Counter {
+    fn new(spec: &config::Register, generation: u64) -> Result<Self, FleetError> {
+        let rules = Rules::read(spec).map_err(tokens)?;
+        let listener = match TcpListener::bind(spec.bind) {
+            Ok(listener) => Some(listener),
+            Err(_) if generation > 0 => None,
+            Err(source) => {
+                return Err(FleetError::Bind {
+                    addr: spec.bind,
+                    what: "registrations",
+                    source,
+                });
+            }
+        };
+        Ok(Self {
+            spec: spec.clone(),
+            listener,
+            rules,
+        })
+    }
+
+    /// Serves until `stop`. Cancel safe: dropping it closes every connection.
+    pub(super) async fn serve(
+        self,
+        fleet: Fleet,
+        published: Arc<Published>,
+        stop: CancellationToken,
+    ) {
+        let Self {
+            spec,
+            listener,
+            rules,
+        } = self;
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let desk = Desk {
+            registrar: Arc::new(Window { fleet, published }),
+            rules: rules.clone(),
+        };
+        let serving = async {
+            let listener = match listener {
+                Some(listener) => listener,
+                None => succeed(&spec).await,
+            };
+            if let Err(error) = register::serve(listener, desk, stop.clone()).await {
+                tracing::error!(%error, "fleet: registrations are not served");
+            }
+        };
+        // The second never ends.
+        tokio::select! {
+            () = serving => {}
+            () = follow_tokens(&spec, &rules) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+fn tokens(error: TokenError) -> FleetError {
+    FleetError::Tokens(error.to_string())
+}
+
+/// Binds when the process before has let go. Cancel safe.
+async fn succeed(spec: &config::Register) -> TcpListener {
+    loop {
+        match TcpListener::bind(spec.bind) {
+            Ok(listener) => return listener,
+            Err(_in_use) => sleep(SUCCEED_EVERY).await,
+        }
+    }
+}
+
+/// Takes over the tokens of a file that has changed; one that cannot be used leaves those that were. Cancel safe.
+async fn follow_tokens(spec: &config::Register, rules: &ArcSwap<Rules>) {
+    let mut before = version(&spec.token_file);
+    loop {
+        sleep(TOKENS_EVERY).await;
+        let path = spec.token_file.clone();
+        let now = tokio::task::spawn_blocking(move || version(&path)).await;
+        let Ok(now) = now else { continue };
+        if now == before {
+            continue;
+        }
+        before = now;
+        let register = spec.clone();
+        match tokio::task::spawn_blocking(move || Rules::read(&register)).await {
+            Ok(Ok(next)) => {
+                rules.store(Arc::new(next));
+                tracing::info!(
+                    "fleet: the tokens of registrations are those of the file as it is now"
+                );
+            }
+            Ok(Err(error)) => tracing::error!("fleet: {error}; those from before hold"),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What tells one content of a file from another.
+fn version(path: &Path) -> Option<(SystemTime, u64)> {
+    let about =
+        std::fs::metadata(path).and_then(|about| io::Result::Ok((about.modified()?, about.len())));
+    about.ok()
+}
+
+/// Takes registrations for the fleet.
+#[derive(Debug)]
+struct Window {
+    fleet: Fleet,
+    published: Arc<Published>,
+}
+
+// === impl Window ===
+
+impl Window {
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, RegisterError> {
+        let snapshot = self.published.snapshot.load();
+        let found = snapshot.upstreams.iter().find(|u| &*u.spec.name == name);
+        found
+            .cloned()
+            .ok_or_else(|| RegisterError::UnknownUpstream {
+                upstream: name.into(),
+            })
+    }
+
+    fn dynamic(&self, name: &str) -> Result<Arc<Upstream>, RegisterError> {
+        let upstream = self.upstream(name)?;
+        if !upstream.spec.dynamic {
+            return Err(RegisterError::NotDynamic {
+                upstream: upstream.spec.name.clone(),
+            });
+        }
+        if self.fleet.is_frozen() {
+            let why = "its successor is starting";
+            return Err(RegisterError::Unready { why });
+        }
+        Ok(upstream)
+    }
+}
+
+impl Registrar for Window {
+    fn register(&self, wish: Wish) -> Result<Registration, RegisterError> {
+        let upstream = self.dynamic(&wish.upstream)?;
+        let is_new = !self.is_registered(&wish.upstream, &wish.endpoint);
+        let terms = Terms {
+            weight: wish.weight,
+            zone: wish.zone,
+            ttl: wish.ttl,
+        };
+        let name = &upstream.spec.name;
+        match self.fleet.register(name, &wish.endpoint, terms) {
+            Ok(registrar) => Ok(Registration {
+                registrar: registrar.to_string(),
+                is_new,
+            }),
+            Err(NotRegistered::Full(full)) => Err(RegisterError::Full(full.to_string())),
+            Err(NotRegistered::Flaw(flaw)) => Err(RegisterError::Full(flaw.to_string())),
+        }
+    }
+
+    fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        self.fleet.is_registered(upstream, endpoint)
+    }
+
+    fn deregister(&self, upstream: &str, endpoint: &EndpointAddr) -> Result<bool, RegisterError> {
+        let upstream = self.dynamic(upstream)?;
+        Ok(self.fleet.deregister(&upstream.spec.name, endpoint))
+    }
+
+    fn members(&self, upstream: &str) -> Result<Vec<MemberView>, RegisterError> {
+        let upstream = self.upstream(upstream)?;
+        let members = upstream.members.load();
+        let view = |at: usize| {
+            let endpoint = &members.endpoints[at];
+            let is_listed = upstream
+                .spec
+                .endpoints
+                .iter()
+                .any(|e| e.addr == endpoint.addr);
+            let origin = if is_listed {
+                "file"
+            } else if self
+                .fleet
+                .has_registration(&upstream.spec.name, &endpoint.addr)
+            {
+                "registered"
+            } else {
+                "operator"
+            };
+            let state = match members.admits[at] {
+                Admits::All => "active",
+                Admits::Sticky => "drain",
+                Admits::Nobody => "disable",
+            };
+            MemberView {
+                endpoint: endpoint.name.to_string(),
+                weight: members.members[at].weight,
+                state: state.to_owned(),
+                origin: origin.to_owned(),
+            }
+        };
+        Ok((0..members.endpoints.len()).map(view).collect())
+    }
+}
