@@ -162,7 +162,7 @@ fn all_that_begin_at_once_know_each_other_soon() {
 fn a_crash_is_known_to_all() {
     let sizes: &[(usize, u64)] = &[(5, 15), (50, 17), (1000, 20)];
     for &(n, limit) in if is_long() { sizes } else { &sizes[..2] } {
-        each_seed(2, if n < 1000 { 20 } else { 4 }, |seed| {
+        each_seed(2, if n < 1000 { 20 } else { 2 }, |seed| {
             let mut net = old_fleet(n, seed);
             net.run(secs(60));
             let sum = (0..n).fold((0, 0), |sum, index| {
@@ -192,7 +192,7 @@ fn a_crash_is_known_to_all() {
 #[test]
 fn nobody_who_lives_is_held_to_be_down_for_lost_datagrams() {
     for loss in [0.01, 0.05] {
-        each_seed(2, 40, |seed| {
+        each_seed(2, 25, |seed| {
             let mut net = old_fleet(50, seed);
             net.weather = Weather::foul(loss);
             net.run(secs(60));
@@ -239,7 +239,7 @@ fn halves_that_never_met_find_each_other_by_their_seeds() {
 #[test]
 fn who_stands_still_is_down_and_comes_back_and_nobody_else_is() {
     for timers_first in [false, true] {
-        each_seed(2, 40, |seed| {
+        each_seed(2, 25, |seed| {
             let mut net = old_fleet(50, seed);
             net.timers_first = timers_first;
             let still = [3, 4, 5];
