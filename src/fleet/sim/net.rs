@@ -92,14 +92,6 @@ impl Weather {
         late_by: Duration::ZERO,
     };
 
-    /// As fair, but `share` of the datagrams are lost.
-    pub(crate) const fn losing(share: f64) -> Self {
-        Self {
-            loss: share,
-            ..Self::FAIR
-        }
-    }
-
     /// A share each is lost, comes twice, or up to 50 ms late and so after others.
     pub(crate) const fn foul(share: f64) -> Self {
         Self {
@@ -285,9 +277,9 @@ impl<M: Machine> Net<M> {
         limit: Duration,
         is_so: impl Fn(&Self) -> bool,
     ) -> Option<Duration> {
-        let began = self.elapsed();
+        let began = self.now;
         loop {
-            let took = self.elapsed().saturating_sub(began);
+            let took = Duration::from_nanos(self.now - began);
             if is_so(self) {
                 return Some(took);
             }
@@ -339,7 +331,7 @@ impl<M: Machine> Net<M> {
             .wake_at()
             .is_some_and(|at| at <= self.now + host.epoch)
         {
-            self.with(index, Machine::wake);
+            self.with(index, M::wake);
         } else {
             self.schedule(index);
         }
