@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -83,10 +83,7 @@ impl Rules {
     /// Whether one more may register that was not, or how long until it may.
     pub(super) fn admit(&self, shown: Shown, now: Nanos) -> Result<(), Duration> {
         // Poisoned by nobody: nothing in here panics while it is held.
-        let mut arrivals = self
-            .arrivals
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         let arrival = arrivals.entry(shown.0).or_default();
         match self.rate.decide(*arrival, now) {
             Ok(next) => {

@@ -18,6 +18,7 @@ use crate::admin::api::problem::Problem;
 use crate::admin::api::read_body;
 use crate::admin::api::route::matched;
 use crate::admin::connections::{self, Door, HEADER_TIMEOUT, Standing};
+use crate::base::addr::EndpointAddr;
 use crate::base::clock::Clock;
 
 use super::registrar::{RegisterError, Registrar, Wish};
@@ -176,9 +177,10 @@ impl Tcp {
         let (upstream, endpoint) = (wish.upstream.clone(), wish.endpoint.to_string());
         let ttl = wish.ttl;
         let registration = registrar.register(wish)?;
-        let status = match registration.is_new {
-            true => StatusCode::CREATED,
-            false => StatusCode::OK,
+        let status = if registration.is_new {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
         };
         let body = json!({
             "upstream": &*upstream,
@@ -190,7 +192,7 @@ impl Tcp {
         Ok((status, body))
     }
 
-    fn deregister(&self, upstream: &str, endpoint: &crate::base::addr::EndpointAddr) -> Outcome {
+    fn deregister(&self, upstream: &str, endpoint: &EndpointAddr) -> Outcome {
         let was_there = self.desk.registrar.deregister(upstream, endpoint)?;
         if !was_there {
             let detail = format!(

@@ -101,7 +101,20 @@ impl Codec<Identity> for Wire {
         if header.message == Message::Announce && header.dst.peer == SOMEBODY {
             header.dst.addr = self.here;
         }
-        if !header.src.is_reachable() {
+        let third = match &header.message {
+            Message::PingReq { target, .. } | Message::IndirectAck { target, .. } => Some(target),
+            Message::IndirectPing { origin, .. } | Message::ForwardedAck { origin, .. } => {
+                Some(origin)
+            }
+            Message::Ping(_)
+            | Message::Ack(_)
+            | Message::Announce
+            | Message::Feed
+            | Message::Gossip
+            | Message::Broadcast
+            | Message::TurnUndead => None,
+        };
+        if !header.src.is_reachable() || third.is_some_and(|third| !third.is_reachable()) {
             return Err(postcard::Error::DeserializeBadEncoding);
         }
         Ok(header)

@@ -13,22 +13,29 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use foca::{Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, State, Timer};
-use thiserror::Error;
+use foca::{Foca, NoCustomBroadcast, OwnedNotification, State, Timer};
 
 mod effects;
 mod identity;
+mod out;
+mod seek;
+mod settings;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod view;
 
 pub use self::identity::Identity;
+pub use self::out::{Counts, Liveness, Out, Refused};
 pub use self::timers::Stalls;
 
 use self::effects::{Chance, Effects};
 use self::identity::{LEFT, Wire};
+use self::seek::Seek;
+use self::settings::{DOWN_FOR, MAX_DOWN, SHORTEST, SMALLEST, config};
 use self::timers::{Due, Timers};
 use self::view::{Change, View};
 use crate::base::clock::{Nanos, nanos};
@@ -48,14 +55,7 @@ pub struct Membership {
     /// How many peers foca's settings are made for.
     size: u32,
     seeds: Vec<SocketAddr>,
-    /// The number of the last [`Due::Seek`], and how many in a row found nobody.
-    seek: u64,
-    in_vain: u32,
-    /// Until when it asks around who else is there, as long as that brings news; how many it knew when it last
-    /// asked, and how many times in a row there was no news.
-    curious_until: Nanos,
-    knew: usize,
-    no_news: usize,
+    seek: Seek,
     /// Who is down and when that is forgotten, the oldest first.
     downs: VecDeque<(Nanos, Identity)>,
     /// When this peer last took a new identity, and how many times in quick succession.
@@ -64,105 +64,6 @@ pub struct Membership {
     has_left: bool,
     counts: Counts,
 }
-
-/// What is to be done, and what has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Out {
-    /// A peer is there that was not.
-    Up(Identity),
-    /// A peer is not there any more.
-    Down {
-        /// Its last life.
-        peer: Identity,
-        /// It said so itself.
-        left: bool,
-    },
-    /// A peer is there as it was, in another life: it started again, moved, or was wrongly held to be down.
-    Renewed {
-        /// Before.
-        from: Identity,
-        /// Now.
-        to: Identity,
-    },
-    /// Others held *this* peer to be down. It is back as this.
-    Rejoined(Identity),
-    /// To be sent.
-    Send {
-        /// Where.
-        to: SocketAddr,
-        /// No longer than was asked for.
-        payload: Vec<u8>,
-    },
-    /// Another one goes by the name of this peer: its `state_dir` was copied, most likely.
-    Twin(Identity),
-}
-
-/// What is known of a peer that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Liveness {
-    /// It answers.
-    Alive,
-    /// It did not answer, and may yet say that it lives.
-    Suspect,
-}
-
-/// What went wrong, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Datagrams that were refused.
-    pub refused: u64,
-    /// Calls that foca failed at, of those that cannot fail.
-    pub faults: u64,
-    /// New identities of this peer, since others held it to be down.
-    pub rejoined: u64,
-    /// The loop that drives it stood still.
-    pub stalls: Stalls,
-}
-
-/// A datagram changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// This peer has left.
-    #[error("this peer has left the fleet")]
-    Left,
-    /// Not what foca says.
-    #[error("the datagram cannot be read")]
-    Malformed,
-    /// Its sender says that it is at this very address.
-    #[error("the sender claims this peer's own address")]
-    OwnAddress,
-    /// Longer than any peer sends.
-    #[error("the datagram is too long")]
-    TooLong,
-}
-
-/// One in two that are gone comes back within this time after it is reachable: with foca's 65 s a split of half
-/// an hour would heal in minutes.
-const KNOCK_EVERY: Duration = Duration::from_secs(5);
-
-/// How often somebody at a seed's address is asked who is not known from there: two halves of a fleet that
-/// never knew each other meet by this.
-const SEEK_EVERY: Duration = Duration::from_secs(30);
-
-/// How often a peer that is alone looks for others, at first and after [`EAGER`] times in vain.
-const SEEK_AT_FIRST: Duration = Duration::from_secs(1);
-const SEEK_ALONE: Duration = Duration::from_secs(5);
-const EAGER: u32 = 10;
-
-/// An answer names some [`NAMED`] others, drawn at random. A peer of a large fleet asks one after the other, for a
-/// minute at most, until as many as name everybody once, and four more, brought no news.
-const ASK_EVERY: Duration = Duration::from_millis(500);
-const CURIOUS_FOR: Duration = Duration::from_secs(60);
-const NO_NEWS: usize = 4;
-const NAMED: usize = 48;
-
-/// Seeds that are asked at once.
-const SEEDS_AT_ONCE: usize = 4;
-
-/// How long it is known that a life is over, as facts are (`fact::GC_AFTER`); at most this many, some 400 kB: a
-/// fleet of a thousand that is replaced four times a day.
-const DOWN_FOR: Duration = Duration::from_secs(24 * 3600);
-const MAX_DOWN: usize = 4096;
 
 /// A second new identity within this time was refused as the first was: others remember a life that began
 /// later than this one (a clock that was ahead when it began).
@@ -189,18 +90,14 @@ impl Membership {
             payload,
             size,
             seeds: Vec::new(),
-            seek: 0,
-            in_vain: 0,
-            curious_until: now.saturating_add(nanos(CURIOUS_FOR)),
-            knew: 0,
-            no_news: 0,
+            seek: Seek::default(),
             downs: VecDeque::new(),
             renewed_at: None,
             renewed_in_a_row: 0,
             has_left: false,
             counts: Counts::default(),
         };
-        member.seek_in(Duration::ZERO, now);
+        member.seek_afresh(now);
         member
     }
 
@@ -212,9 +109,8 @@ impl Membership {
     /// Whom to ask for the others; asked at the next [`wake`](Self::wake) if this peer is alone.
     pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>, now: Nanos) {
         self.seeds = seeds;
-        self.in_vain = 0;
         if self.is_alone() && !self.has_left {
-            self.seek_in(Duration::ZERO, now);
+            self.seek_afresh(now);
         }
     }
 
@@ -244,7 +140,8 @@ impl Membership {
         let refused = match result {
             Ok(()) => return Ok(()),
             Err(foca::Error::DataTooBig) => Refused::TooLong,
-            Err(foca::Error::DataFromOurselves) => Refused::OwnAddress,
+            // Not counted: a seed may be this very peer under another name.
+            Err(foca::Error::DataFromOurselves) => return Err(Refused::OwnAddress),
             Err(_) => Refused::Malformed,
         };
         self.counts.refused += 1;
@@ -265,7 +162,7 @@ impl Membership {
                     let result = self.foca.handle_timer(timer, &mut self.effects);
                     self.took(result, now);
                 }
-                Due::Seek(number) if number == self.seek => self.look_around(now),
+                Due::Seek(number) if number == self.seek.number => self.look_around(now),
                 Due::Seek(_) => {}
             }
         }
@@ -325,6 +222,14 @@ impl Membership {
         }
     }
 
+    /// Knows these from now on, as after a while with them.
+    #[cfg(test)]
+    pub(crate) fn meet(&mut self, others: impl Iterator<Item = Identity>, now: Nanos) {
+        let others = others.map(foca::Member::alive);
+        let result = self.foca.apply_many(others, false, &mut self.effects);
+        self.took(result, now);
+    }
+
     /// After a call into foca that cannot fail.
     fn took(&mut self, result: Result<(), foca::Error>, now: Nanos) {
         if result.is_err() {
@@ -358,8 +263,7 @@ impl Membership {
         self.tell();
         self.follow_size();
         if is_idle && !self.has_left {
-            self.in_vain = 0;
-            self.seek_in(Duration::ZERO, now);
+            self.seek_afresh(now);
         }
         if is_active && !self.has_left {
             self.be_curious(now);
@@ -447,71 +351,6 @@ impl Membership {
             self.announce(id.addr, now);
         }
     }
-
-    fn look_around(&mut self, now: Nanos) {
-        while self.downs.front().is_some_and(|(at, _)| *at <= now) {
-            self.forget_down(now);
-        }
-        let me = self.me().addr;
-        let is_there = |addr| self.foca.iter_members().any(|m| m.id().addr == addr);
-        let mut whom: Vec<SocketAddr> = self.seeds.clone();
-        whom.retain(|addr| *addr != me && !is_there(*addr));
-        let after = if self.is_alone() {
-            self.in_vain += 1;
-            shuffle(&mut whom, &mut self.rng);
-            whom.truncate(SEEDS_AT_ONCE);
-            whom.extend(self.some_of(2, State::Down).iter().map(|id| id.addr));
-            if self.in_vain <= EAGER {
-                SEEK_AT_FIRST
-            } else {
-                SEEK_ALONE
-            }
-        } else {
-            self.in_vain = 0;
-            shuffle(&mut whom, &mut self.rng);
-            whom.truncate(1);
-            SEEK_EVERY
-        };
-        for addr in whom {
-            self.announce(addr, now);
-        }
-        let jitter = 0.8 + 0.4 * self.rng.unit();
-        self.seek_in(after.mul_f64(jitter), now);
-    }
-
-    fn is_curious(&mut self, now: Nanos) -> bool {
-        let knew = self.knew;
-        self.knew = self.len();
-        self.no_news = if self.knew > knew {
-            0
-        } else {
-            self.no_news + 1
-        };
-        now < self.curious_until && self.no_news < NO_NEWS + self.knew / NAMED
-    }
-
-    /// Whoever it knows now is not all there are.
-    fn be_curious(&mut self, now: Nanos) {
-        self.curious_until = now.saturating_add(nanos(CURIOUS_FOR));
-        self.no_news = 0;
-        self.seek_in(ASK_EVERY, now);
-    }
-
-    fn seek_in(&mut self, after: Duration, now: Nanos) {
-        self.seek += 1;
-        self.timers.add(Due::Seek(self.seek), after, now);
-    }
-
-    /// Up to `n` at random of those that foca holds to be down, or not to be.
-    fn some_of(&mut self, n: usize, state: State) -> Vec<Identity> {
-        let wants_down = state == State::Down;
-        let all = self.foca.iter_membership_state();
-        let fitting = all.filter(|m| (m.state() == State::Down) == wants_down);
-        let mut ids: Vec<Identity> = fitting.map(|m| *m.id()).collect();
-        shuffle(&mut ids, &mut self.rng);
-        ids.truncate(n);
-        ids
-    }
 }
 
 impl fmt::Debug for Membership {
@@ -521,32 +360,5 @@ impl fmt::Debug for Membership {
             .field("len", &self.len())
             .field("counts", &self.counts())
             .finish_non_exhaustive()
-    }
-}
-
-/// A header names up to three peers, some 40 bytes each.
-const SHORTEST: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-
-const SMALLEST: u32 = 8;
-
-fn config(size: u32, payload: NonZeroUsize) -> Config {
-    let of = |size: u32| Config::new_lan(NonZeroU32::new(size).unwrap_or(NonZeroU32::MIN));
-    Config {
-        max_packet_size: payload,
-        // Who has just begun knows a few of many, and news cost nothing when there are none.
-        max_transmissions: of(size.max(1000)).max_transmissions,
-        remove_down_after: Some(DOWN_FOR),
-        periodic_announce_to_down_members: Some(PeriodicParams {
-            frequency: KNOCK_EVERY,
-            num_members: const { NonZeroUsize::new(2).unwrap() },
-        }),
-        ..of(size)
-    }
-}
-
-/// Fisher and Yates.
-fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, rng.below(last + 1));
     }
 }

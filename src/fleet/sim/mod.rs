@@ -14,8 +14,9 @@ mod members;
 mod net;
 mod peers;
 mod streams;
+mod tests;
 
-pub(crate) use self::net::{Net, Traffic, Weather};
+pub(crate) use self::net::{Net, Weather};
 /// What the clocks of one machine show; no other machine shares the first.
 pub(crate) use crate::fleet::Now;
 

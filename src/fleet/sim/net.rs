@@ -13,6 +13,8 @@ use crate::base::rng::Rng;
 /// Machines and what is between them. A machine is named by the number that [`Net::add`] gave it.
 pub(crate) struct Net<M> {
     pub(crate) weather: Weather,
+    /// Who stood still looks at its timers before it reads what waits; a shell does not, but may be too slow.
+    pub(crate) timers_first: bool,
     pub(super) now: Nanos,
     pub(super) events: Events,
     pub(super) hosts: Vec<Host<M>>,
@@ -118,6 +120,7 @@ impl<M: Machine> Net<M> {
     pub(crate) fn new(seed: u64, overhead: u64) -> Self {
         Self {
             weather: Weather::FAIR,
+            timers_first: false,
             now: 0,
             events: Events::default(),
             hosts: Vec::new(),
@@ -152,6 +155,11 @@ impl<M: Machine> Net<M> {
         );
         self.start(index, make);
         index
+    }
+
+    /// A second address that leads to a machine.
+    pub(crate) fn alias(&mut self, addr: SocketAddr, index: usize) {
+        self.by_addr.insert(addr, index);
     }
 
     /// Starts a machine where one has crashed.
@@ -337,10 +345,12 @@ impl<M: Machine> Net<M> {
         }
     }
 
-    /// A shell reads what waits before it looks at its timers.
     fn thaw(&mut self, index: usize) {
+        self.hosts[index].is_frozen = false;
+        if self.timers_first {
+            self.wake(index);
+        }
         let host = &mut self.hosts[index];
-        host.is_frozen = false;
         for (from, bytes) in std::mem::take(&mut host.socket) {
             self.datagram(from, index, bytes);
         }

@@ -185,8 +185,7 @@ mod tests {
     #[test]
     fn lease_ends_a_ttl_after_the_last_renewal() {
         let (mut leases, app) = (Leases::default(), "app".into());
-        let renew =
-            |leases: &mut Leases, n, terms, now| leases.renew(&app, &addr(n), terms, now);
+        let renew = |leases: &mut Leases, n, terms, now| leases.renew(&app, &addr(n), terms, now);
         assert_eq!(renew(&mut leases, 1, terms(1, 30), 0), Ok(Renewal::New));
         assert_eq!(renew(&mut leases, 2, terms(1, 10), 0), Ok(Renewal::New));
         assert_eq!(leases.next_end(), Some(10 * SECOND));

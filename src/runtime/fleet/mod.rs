@@ -365,7 +365,8 @@ pub async fn run(
     };
     meter::begin(&shell.fleet.0.cells);
     let mut next_meter = 0;
-    let mut next_save = shell.fleet.now().now.saturating_add(nanos(SAVE_EVERY));
+    // At once: who it is, if it is new.
+    let mut next_save = 0;
     let mut next_resolve = 0;
     let mut resolving: JoinSet<Vec<SocketAddr>> = JoinSet::new();
     loop {

@@ -108,7 +108,7 @@ pub(super) struct Elsewhere {
 
 impl Overrides {
     /// Takes in all that a fleet says of an upstream, in place of what was said of it before.
-    pub fn heed(&mut self, told: Told, spec: &config::Upstream) -> Heeded {
+    pub fn heed(&mut self, mut told: Told, spec: &config::Upstream) -> Heeded {
         let name = &spec.name;
         let old = self.upstreams.remove(name).unwrap_or_default();
         let old_elsewhere = self.fleet.remove(name).unwrap_or_default();
@@ -141,7 +141,6 @@ impl Overrides {
             .chain(parts.keys())
             .chain(elsewhere.keys())
             .collect();
-        let nothing = Spoken::default();
         let mut effects = Vec::new();
         for addr in touched {
             let on = |elsewhere: &BTreeMap<EndpointAddr, Elsewhere>, parts| {
@@ -157,10 +156,11 @@ impl Overrides {
             if before == after {
                 continue;
             }
+            let spoken = told.remove(addr).unwrap_or_default();
             let turn = Turn {
                 upstream: name,
                 endpoint: addr,
-                spoken: told.get(addr).unwrap_or(&nothing),
+                spoken: &spoken,
                 is_dynamic: spec.dynamic,
                 old: old.get(addr),
             };
@@ -266,7 +266,7 @@ impl Desk<'_> {
                 self.parts.insert(addr.clone(), parts);
             } else {
                 self.left_out += 1;
-                elsewhere.peers = Default::default();
+                elsewhere.peers = [None, None, None];
             }
         }
         if elsewhere != Elsewhere::default() {

@@ -17,12 +17,14 @@
     reason = "a kit for all test files: not each of them uses each tool"
 )]
 
+pub mod asking;
 pub mod binary;
 pub mod certs;
 pub mod child;
 pub mod client;
 pub mod control;
 pub mod eventually;
+pub mod fleet;
 pub mod gate;
 pub mod grpc;
 pub mod h2;
@@ -33,6 +35,7 @@ pub mod openssl;
 pub mod origin;
 pub mod proxied;
 pub mod proxy;
+pub mod relay;
 pub mod running;
 #[cfg(test)]
 mod selftest;

@@ -101,6 +101,8 @@ fn small_upstreams_lose_one_at_least() {
 fn own_word_is_never_held_and_leaves_less_to_share() {
     let mut brake = Brake::new(0.5);
     assert_eq!(judge(&mut brake, 10, &drains(OWN, 0..10), 0), [0; 0]);
+    // Without a memory of that: said again by another peer it would be said by two.
+    let mut brake = Brake::new(0.5);
     let mut asks = drains(OWN, 0..6);
     asks.extend(drains(LIAR, 6..10));
     assert_eq!(judge(&mut brake, 10, &asks, 0), [8, 9]);

@@ -185,9 +185,10 @@ impl<'f> Heap<'f> {
                 } = &fact.value
                 {
                     let ttl = Duration::from_millis(u64::from(*ttl_ms));
-                    let end = match registrar == sight.own {
-                        true => None,
-                        false => orphans.end(registrar, ttl, sight.now),
+                    let end = if registrar == sight.own {
+                        None
+                    } else {
+                        orphans.end(registrar, ttl, sight.now)
                     };
                     if end.is_some_and(|end| end <= sight.now) {
                         entry.why = Some("the peer has been away for too long".to_owned());
@@ -277,7 +278,7 @@ impl<'f> Heap<'f> {
                 removers.push(Remover {
                     by: By::End,
                     origin,
-                    stamp: fact.map_or(Default::default(), |fact| fact.stamp),
+                    stamp: fact.map(|fact| fact.stamp).unwrap_or_default(),
                     what: "its addition was taken back".to_owned(),
                 });
             }

@@ -1,0 +1,186 @@
+//! Five peers in five network namespaces: a network that falls apart, both sides of which go on, and that is
+//! whole again.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of a test: failing is their report, and its figures are printed"
+)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::support::fleet::{Fleet, Peer, Plan, await_each};
+use crate::support::openssl::Tool;
+use crate::support::{need, not_run};
+
+/// Two switches with a cable between them; peers 0, 1 and 2 are at the first, 3 and 4 at the second. All of it is
+/// in namespaces of its own, which go when this is dropped.
+struct Net {
+    ip: PathBuf,
+    /// Of the switches, then of the peers.
+    names: Vec<String>,
+}
+
+const PEERS: usize = 5;
+const LEFT: usize = 3;
+
+// === impl Net ===
+
+impl Net {
+    /// `None` where this process may not, after having said so.
+    fn build() -> Option<Self> {
+        let ip = need("ip")?;
+        let name = |what: &str| format!("isobar-{}-{what}", std::process::id());
+        let names = (0..PEERS).map(|n| name(&format!("p{n}")));
+        let net = Self {
+            ip,
+            names: [name("hub")].into_iter().chain(names).collect(),
+        };
+        match net.wire() {
+            Ok(()) => Some(net),
+            Err(why) => {
+                not_run(&format!("no network namespaces here: {why}"));
+                None
+            }
+        }
+    }
+
+    fn wire(&self) -> Result<(), String> {
+        for name in &self.names {
+            self.ip(&["netns", "add", name])?;
+            self.ip(&["-n", name, "link", "set", "lo", "up"])?;
+        }
+        let hub = &*self.names[0];
+        self.ip(&[
+            "-n", hub, "link", "add", "ends0", "type", "veth", "peer", "name", "ends1",
+        ])?;
+        for (switch, end) in [("switch0", "ends0"), ("switch1", "ends1")] {
+            self.ip(&["-n", hub, "link", "add", switch, "type", "bridge"])?;
+            self.ip(&["-n", hub, "link", "set", switch, "up"])?;
+            self.ip(&["-n", hub, "link", "set", end, "master", switch, "up"])?;
+        }
+        for n in 0..PEERS {
+            let (of, port) = (self.of(n), format!("port{n}"));
+            let switch = if n < LEFT { "switch0" } else { "switch1" };
+            let pair = ["type", "veth", "peer", "name", "eth0", "netns", of];
+            self.ip(&[&["-n", hub, "link", "add", &port], &pair[..]].concat())?;
+            self.ip(&["-n", hub, "link", "set", &port, "master", switch, "up"])?;
+            let addr = format!("{}/24", gossip(n).ip());
+            self.ip(&["-n", of, "addr", "add", &addr, "dev", "eth0"])?;
+            self.ip(&["-n", of, "link", "set", "eth0", "up"])?;
+        }
+        Ok(())
+    }
+
+    /// The namespace of a peer.
+    fn of(&self, peer: usize) -> &str {
+        &self.names[peer + 1]
+    }
+
+    fn ip(&self, args: &[&str]) -> Result<(), String> {
+        let (status, said) = Tool::run(&self.ip, args);
+        match status.success() {
+            true => Ok(()),
+            false => Err(format!("ip {}: {}", args.join(" "), said.trim())),
+        }
+    }
+
+    /// The cable between the switches.
+    #[track_caller]
+    fn cable(&self, state: &str) {
+        let hub = &*self.names[0];
+        self.ip(&["-n", hub, "link", "set", "ends0", state])
+            .unwrap();
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // Not all may be there.
+            let _ = self.ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn gossip(peer: usize) -> SocketAddr {
+    ([10, 99, 0, peer as u8 + 1], 7946).into()
+}
+
+fn start(net: &Net) -> Fleet {
+    let plan = Plan::over(PEERS, &[endpoint(1)], "");
+    let seeds: Vec<SocketAddr> = (0..PEERS).map(gossip).collect();
+    let peers = (0..PEERS).map(|n| {
+        let admin = ([127, 0, 0, 1], 9090).into();
+        let mut peer = Peer::at(([127, 0, 0, 1], 8080).into(), admin, gossip(n));
+        peer.within = ["netns", "exec", net.of(n)].map(ToOwned::to_owned).into();
+        peer.within.insert(0, path(&net.ip));
+        peer.write_secret(&plan.secret);
+        peer.write(&plan.toml(&seeds));
+        peer.spawn();
+        peer
+    });
+    let fleet = Fleet {
+        peers: peers.collect(),
+    };
+    fleet.await_whole();
+    fleet
+}
+
+fn path(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Nobody has to be there: it is about what is known.
+fn endpoint(n: u8) -> SocketAddr {
+    ([10, 99, 1, n], 80).into()
+}
+
+#[test]
+fn both_sides_of_a_cut_go_on_and_agree_once_it_is_mended() {
+    let Some(net) = Net::build() else { return };
+    let fleet = start(&net);
+    let (left, right): (Vec<&Peer>, Vec<&Peer>) = (
+        fleet.peers[..LEFT].iter().collect(),
+        fleet.peers[LEFT..].iter().collect(),
+    );
+    left[0].add(endpoint(2));
+    let took = fleet.await_all("what was said before", |peer| peer.has(endpoint(2)));
+    eprintln!("at five peers in five namespaces after {took:?}");
+
+    net.cable("down");
+    let took = await_each(&left, "the left side is three", |peer| peer.alive() == LEFT);
+    await_each(&right, "the right side is two", |peer| {
+        peer.alive() == PEERS - LEFT
+    });
+    eprintln!("the cut is seen after {took:?}");
+    // Both sides go on, of different things, and of one and the same.
+    left[1].add(endpoint(3));
+    right[0].add(endpoint(4));
+    left[2].set_weight(endpoint(1), 5);
+    right[1].set_state(endpoint(1), "drain");
+    left[0].set_weight(endpoint(2), 6);
+    await_each(&left, "the left side agrees", |peer| {
+        peer.has(endpoint(3)) && peer.effective(endpoint(2)) == "active 6"
+    });
+    // Later than what the left side said of it, so it is what holds.
+    right[0].set_weight(endpoint(2), 7);
+    await_each(&right, "the right side agrees", |peer| {
+        peer.has(endpoint(4)) && peer.effective(endpoint(2)) == "active 7"
+    });
+    assert!(left.iter().all(|peer| !peer.has(endpoint(4))));
+    assert!(right.iter().all(|peer| !peer.has(endpoint(3))));
+
+    net.cable("up");
+    let took = fleet.await_all("all agree", |peer| {
+        peer.has(endpoint(3))
+            && peer.has(endpoint(4))
+            && peer.effective(endpoint(1)) == "drain 5"
+            && peer.effective(endpoint(2)) == "active 7"
+    });
+    eprintln!("what both sides said is so at all {took:?} after the cable is mended");
+    fleet.await_equal();
+    fleet.await_whole();
+    fleet.await_equal();
+}
