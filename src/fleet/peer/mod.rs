@@ -573,7 +573,11 @@ impl Peer {
         let is_met = known == Some(opened.session) && opened.is_latest;
         let is_skewed = self.is_skewed(skew_ms);
         if !is_skewed || is_met || known.is_none() {
-            let session = if is_skewed { known } else { Some(opened.session) };
+            let session = if is_skewed {
+                known
+            } else {
+                Some(opened.session)
+            };
             self.contact(opened.sender, skew_ms, session, now);
         }
         !is_skewed || (is_met && opened.kind == Kind::Membership)
@@ -611,9 +615,7 @@ impl Peer {
             .is_err()
         {
             self.flaw(Flaw::Ahead.as_str());
-            return self
-                .quarantine
-                .note(&fact, Flaw::Ahead, from, now.unix_ms);
+            return self.quarantine.note(&fact, Flaw::Ahead, from, now.unix_ms);
         }
         match self.facts.merge(fact.clone(), now.unix_ms) {
             Merged::New { before } => {

@@ -59,7 +59,9 @@ impl Peer {
         self.clock = HybridClock::default();
         for fact in self.facts.iter() {
             // What is of a time yet to come is not heard.
-            let _ = self.clock.hear(fact.stamp, now.unix_ms, self.max_clock_skew);
+            let _ = self
+                .clock
+                .hear(fact.stamp, now.unix_ms, self.max_clock_skew);
         }
     }
 
@@ -69,7 +71,10 @@ impl Peer {
             return;
         }
         let by_ms = std::mem::take(&mut self.setback.by_ms);
-        let last = Stamp::at(now.unix_ms.saturating_add(self.max_clock_skew.as_millis() as u64));
+        let last = Stamp::at(
+            now.unix_ms
+                .saturating_add(self.max_clock_skew.as_millis() as u64),
+        );
         let is_ahead = |fact: &&Fact| fact.origin == self.me && fact.stamp > last;
         let mut ahead: Vec<Fact> = self.facts.iter().filter(is_ahead).cloned().collect();
         if ahead.is_empty() && by_ms == 0 {

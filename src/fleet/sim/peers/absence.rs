@@ -142,7 +142,11 @@ fn away(seed: u64, hours: u64, forgets: bool) -> usize {
     net.run(seconds(30));
     let clock = net.clock(2);
     let age = Duration::from_millis(clock.unix_ms - saved);
-    let facts = if forgets && age > GC_AFTER { Vec::new() } else { facts };
+    let facts = if forgets && age > GC_AFTER {
+        Vec::new()
+    } else {
+        facts
+    };
     net.start(2, common.start(2, restored(facts, clock)));
     net.run(seconds(60));
     assert!(is_equal(&net));

@@ -25,7 +25,15 @@ fn wrong(seed: u64, by_ms: i64) {
         let peer = &net.get(index).unwrap().peer;
         assert_eq!(peer.facts().root(), before, "{index}");
     }
-    let refused = |index: usize| net.get(index).unwrap().peer.counts().refused.get("clock").copied();
+    let refused = |index: usize| {
+        net.get(index)
+            .unwrap()
+            .peer
+            .counts()
+            .refused
+            .get("clock")
+            .copied()
+    };
     assert!((0..4).filter_map(refused).sum::<u64>() > 3, "counted");
     // nothing of the others is lost, and it is one of them.
     say(&mut net, 0, 2, Some(Word::Drain));
@@ -37,7 +45,9 @@ fn wrong(seed: u64, by_ms: i64) {
 
     // Set right it catches up, and what it says is heard again.
     net.skew(4, 0);
-    let took = net.run_until(seconds(60), |net| is_equal(net) && word_at(net, 0, 1).is_some());
+    let took = net.run_until(seconds(60), |net| {
+        is_equal(net) && word_at(net, 0, 1).is_some()
+    });
     println!("{by_ms} ms: equal {took:?} after it was set right");
     assert!(took.is_some_and(|took| took <= seconds(30)));
     assert_eq!(word_at(&net, 4, 2), Some(Word::Drain));

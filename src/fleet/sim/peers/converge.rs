@@ -37,7 +37,10 @@ fn halves_that_were_apart_know_the_same_soon_after_they_meet() {
                 net.run(seconds(6));
             }
         }
-        assert!(net.running().all(|(_, m)| m.peer.live().len() == peers / 2 - 1));
+        assert!(
+            net.running()
+                .all(|(_, m)| m.peer.live().len() == peers / 2 - 1)
+        );
         assert!(!is_equal(&net));
         net.heal();
         net.clear_traffic();

@@ -25,7 +25,9 @@ fn liar_takes_away_no_more_than_its_share() {
                 let prober = machine.prober.as_ref().unwrap();
                 let check = prober.check();
                 let why = "it looked at me".to_owned();
-                machine.peer.vote(app(), endpoint(n), false, check, why, clock);
+                machine
+                    .peer
+                    .vote(app(), endpoint(n), false, check, why, clock);
             });
         }
         // Facts that it may not say, or that cannot be.

@@ -49,7 +49,10 @@ fn recorded(common: &Common) -> (Fleet, Vec<Vec<u8>>) {
     for index in 0..4 {
         let sent = net.with(index, |machine, _| machine.tape.take());
         let sent = sent.into_iter().flatten();
-        tape.extend(sent.filter(|(to, _)| *to == addr(4)).map(|(_, bytes)| bytes));
+        tape.extend(
+            sent.filter(|(to, _)| *to == addr(4))
+                .map(|(_, bytes)| bytes),
+        );
     }
     assert!(tape.len() > 50, "{}", tape.len());
     (net, tape)
@@ -112,7 +115,12 @@ fn who_is_of_another_fleet_changes_nothing() {
     }
     net.run(seconds(40));
     let bytes = vec![2; 100];
-    send_all(&mut net, 3, 0, &[bytes, Vec::new(), vec![1; 20], vec![1; 1401]]);
+    send_all(
+        &mut net,
+        3,
+        0,
+        &[bytes, Vec::new(), vec![1; 20], vec![1; 1401]],
+    );
     net.run(seconds(1));
     for index in 0..3 {
         let now = state_of_peer(&net, index);
@@ -125,6 +133,9 @@ fn who_is_of_another_fleet_changes_nothing() {
         all
     });
     for why in ["key", "fleet", "version", "short", "long"] {
-        assert!(all.get(why).is_some_and(|count| *count > 0), "{why}: {all:?}");
+        assert!(
+            all.get(why).is_some_and(|count| *count > 0),
+            "{why}: {all:?}"
+        );
     }
 }
