@@ -48,8 +48,14 @@ impl Peer {
         now: Now,
     ) {
         why.retain(|c| !c.is_control());
-        why.truncate(why.floor_char_boundary(MAX_WHY));
-        let key = self.vote_key(&upstream, &endpoint);
+        let end = (0..=MAX_WHY).rev().find(|at| why.is_char_boundary(*at));
+        why.truncate(end.unwrap_or(0));
+        let fellows: Vec<_> = self.duties.probers(&upstream, &endpoint).to_vec();
+        let key = Key::Vote {
+            upstream,
+            endpoint,
+            prober: self.me,
+        };
         let value = Value::Vote { passed, check, why };
         if self.facts.get(&key).is_some_and(|fact| fact.value == value) {
             return;
@@ -57,7 +63,6 @@ impl Peer {
         if let Err(flaw) = self.say(key.clone(), value, now) {
             self.flaw(flaw.as_str());
         }
-        let fellows: Vec<_> = self.duties.probers(&upstream, &endpoint).to_vec();
         self.tell(&key, fellows, now);
     }
 

@@ -464,7 +464,7 @@ impl Peer {
             Kind::Facts => {
                 for fact in push::unpack(&opened.payload) {
                     match fact {
-                        Some(fact) => self.take(fact, opened.sender, now),
+                        Some(fact) => self.take(&fact, opened.sender, now),
                         None => self.flaw("encoding"),
                     }
                 }
@@ -600,12 +600,8 @@ impl Peer {
     }
 
     /// Takes a fact that `from` sent.
-    fn take(&mut self, fact: Fact, from: PeerId, now: Now) {
-        if self
-            .facts
-            .get(&fact.key)
-            .is_some_and(|known| *known == fact)
-        {
+    fn take(&mut self, fact: &Fact, from: PeerId, now: Now) {
+        if self.facts.get(&fact.key).is_some_and(|known| known == fact) {
             return;
         }
         let stamp = fact.stamp;
@@ -615,19 +611,19 @@ impl Peer {
             .is_err()
         {
             self.flaw(Flaw::Ahead.as_str());
-            return self.quarantine.note(&fact, Flaw::Ahead, from, now.unix_ms);
+            return self.quarantine.note(fact, Flaw::Ahead, from, now.unix_ms);
         }
         match self.facts.merge(fact.clone(), now.unix_ms) {
             Merged::New { before } => {
                 self.counts.merged += 1;
                 self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
-                self.lease(&fact, now.now);
-                self.note_news(&fact, before.as_ref(), now.now);
+                self.lease(fact, now.now);
+                self.note_news(fact, before.as_ref(), now.now);
             }
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => {
                 self.flaw(flaw.as_str());
-                self.quarantine.note(&fact, flaw, from, now.unix_ms);
+                self.quarantine.note(fact, flaw, from, now.unix_ms);
             }
         }
     }

@@ -152,7 +152,7 @@ impl Peer {
             stream.facts.0 += sent;
             stream.facts.1 += step.received.len();
         }
-        for fact in step.received {
+        for fact in &step.received {
             self.take(fact, peer, now);
         }
         self.send_messages(id, &step.send, now);
@@ -183,10 +183,6 @@ impl Peer {
     }
 
     /// What a look has found; `None` = it goes on, `Some(None)` = it failed.
-    #[expect(
-        clippy::option_option,
-        reason = "whether it is over, and what it found"
-    )]
     pub fn looked(&mut self, id: StreamId) -> Option<Option<Vec<Difference>>> {
         let is_over = !self.streams.open.contains_key(&id);
         is_over.then(|| self.streams.looked.remove(&id).flatten())
