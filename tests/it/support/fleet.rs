@@ -455,14 +455,13 @@ impl Peer {
             .unwrap_or(0.0)
     }
 
-    /// The sum of all series of a name.
+    /// The sum of all series of `/metrics` that are wanted, by their names with labels as printed.
     #[track_caller]
-    pub fn metric_sum(&self, name: &str) -> f64 {
+    pub fn metrics(&self, is_wanted: impl Fn(&str) -> bool) -> f64 {
         let text = Client::get(self.admin, "/metrics").text();
         let lines = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
-            let is_it = series == name || series.starts_with(&format!("{name}{{"));
-            is_it.then(|| value.parse::<f64>().ok()).flatten()
+            is_wanted(series).then(|| value.parse::<f64>().ok())?
         });
         lines.sum()
     }
