@@ -40,6 +40,12 @@ impl Stamp {
         Self(unix_ms << COUNTER_BITS)
     }
 
+    /// The same, as if it had been given so much earlier.
+    #[must_use]
+    pub const fn earlier(self, by_ms: u64) -> Self {
+        Self(self.0.saturating_sub(Self::at(by_ms).0))
+    }
+
     /// Its time in milliseconds since 1970.
     pub const fn unix_ms(self) -> u64 {
         self.0 >> COUNTER_BITS

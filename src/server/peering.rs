@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::register::{
-    self, Desk, MemberView, RegisterError, Registrar, Registration, Rules, TokenError, Wish,
+    self, Desk, MemberView, RegisterError, Registrar, Registration, Rules, Wish,
 };
 use crate::base::addr::EndpointAddr;
 use crate::config::{self, Config};
@@ -96,7 +96,7 @@ pub(super) fn begin_with(
 
 impl Counter {
     fn new(spec: &config::Register, generation: u64) -> Result<Self, FleetError> {
-        let rules = Rules::read(spec).map_err(tokens)?;
+        let rules = Rules::read(spec).map_err(|error| FleetError::Tokens(error.to_string()))?;
         let listener = match TcpListener::bind(spec.bind) {
             Ok(listener) => Some(listener),
             Err(_) if generation > 0 => None,
@@ -148,10 +148,6 @@ impl Counter {
             () = stop.cancelled() => {}
         }
     }
-}
-
-fn tokens(error: TokenError) -> FleetError {
-    FleetError::Tokens(error.to_string())
 }
 
 /// Binds when the process before has let go. Cancel safe.

@@ -102,7 +102,7 @@ impl Door for Tcp {
     }
 }
 
-type Outcome = Result<(StatusCode, Value), Refusal>;
+type Outcome = Result<(StatusCode, Value), Box<Refusal>>;
 
 /// A refusal, with what goes into the head of its answer.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Tcp {
                 Some(_) => "the token is none of `token_file` in `fleet.register`",
             };
             tracing::debug!(%client, "registration: {detail}");
-            return Err(Refusal::challenge(detail));
+            return Err(Box::new(Refusal::challenge(detail)));
         };
         // 2 what
         let path = head.uri.path();
@@ -168,11 +168,11 @@ impl Tcp {
         {
             let detail = "more than 100 new registrations a second with this token; renewals are not counted";
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate", detail);
-            return Err(Refusal {
+            return Err(Box::new(Refusal {
                 // Whole seconds, and not too early.
                 retry_after: Some(wait.as_secs() + 1),
                 ..problem.into()
-            });
+            }));
         }
         let (upstream, endpoint) = (wish.upstream.clone(), wish.endpoint.to_string());
         let ttl = wish.ttl;
@@ -252,6 +252,12 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+impl<T: Into<Refusal>> From<T> for Box<Refusal> {
+    fn from(refused: T) -> Self {
+        Self::new(refused.into())
     }
 }
 

@@ -176,6 +176,11 @@ impl Facts {
         gone.len()
     }
 
+    /// Takes a fact out, as if it had never been heard.
+    pub fn take_out(&mut self, key: &Key) -> Option<Fact> {
+        self.remove(key).map(|held| held.fact().clone())
+    }
+
     /// The fact of a key.
     pub fn get(&self, key: &Key) -> Option<&Fact> {
         self.by_key.get(key).map(Held::fact)

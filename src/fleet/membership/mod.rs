@@ -35,7 +35,7 @@ pub use self::timers::Stalls;
 use self::effects::{Chance, Effects};
 use self::identity::{LEFT, Wire};
 use self::seek::Seek;
-use self::settings::{DOWN_FOR, MAX_DOWN, SHORTEST, SMALLEST, config};
+use self::settings::{MAX_DOWN, SHORTEST, SMALLEST, config};
 use self::timers::{Due, Timers};
 use self::view::{Change, View};
 use crate::base::clock::{Nanos, nanos};
@@ -121,7 +121,7 @@ impl Membership {
             let result = self
                 .foca
                 .announce(Identity::somebody(addr), &mut self.effects);
-            self.took(result, now);
+            self.took(&result, now);
         }
     }
 
@@ -160,7 +160,7 @@ impl Membership {
             match due {
                 Due::Foca(timer) => {
                     let result = self.foca.handle_timer(timer, &mut self.effects);
-                    self.took(result, now);
+                    self.took(&result, now);
                 }
                 Due::Seek(number) if number == self.seek.number => self.look_around(now),
                 Due::Seek(_) => {}
@@ -174,11 +174,11 @@ impl Membership {
             return;
         }
         let result = self.foca.leave_cluster(&mut self.effects);
-        self.took(result, now);
+        self.took(&result, now);
         // Nine are told, not three: none of them is asked whether it heard.
         for _ in 0..2 {
             let result = self.foca.gossip(&mut self.effects);
-            self.took(result, now);
+            self.took(&result, now);
         }
         self.has_left = true;
         self.timers.clear();
@@ -209,6 +209,11 @@ impl Membership {
         self.view.len()
     }
 
+    /// As [`is_alone`](Self::is_alone).
+    pub fn is_empty(&self) -> bool {
+        self.is_alone()
+    }
+
     /// There is no other peer.
     pub fn is_alone(&self) -> bool {
         self.view.len() == 0
@@ -227,11 +232,11 @@ impl Membership {
     pub(crate) fn meet(&mut self, others: impl Iterator<Item = Identity>, now: Nanos) {
         let others = others.map(foca::Member::alive);
         let result = self.foca.apply_many(others, false, &mut self.effects);
-        self.took(result, now);
+        self.took(&result, now);
     }
 
     /// After a call into foca that cannot fail.
-    fn took(&mut self, result: Result<(), foca::Error>, now: Nanos) {
+    fn took(&mut self, result: &Result<(), foca::Error>, now: Nanos) {
         if result.is_err() {
             self.counts.faults += 1;
         }

@@ -23,6 +23,7 @@ impl Peer {
         if std::mem::take(&mut self.has_moved) {
             self.place_peers();
         }
+        self.is_duty_due = false;
         let facts = &self.facts;
         let changes = self
             .duties
@@ -47,13 +48,21 @@ impl Peer {
         now: Now,
     ) {
         why.retain(|c| !c.is_control());
-        why.truncate(why.floor_char_boundary(MAX_WHY));
-        let key = self.vote_key(&upstream, &endpoint);
-        let value = Value::Vote { passed, check, why };
-        if self.say_once(key.clone(), value, now).is_err() {
-            self.flaw("own vote");
-        }
+        let end = (0..=MAX_WHY).rev().find(|at| why.is_char_boundary(*at));
+        why.truncate(end.unwrap_or(0));
         let fellows: Vec<_> = self.duties.probers(&upstream, &endpoint).to_vec();
+        let key = Key::Vote {
+            upstream,
+            endpoint,
+            prober: self.me,
+        };
+        let value = Value::Vote { passed, check, why };
+        if self.facts.get(&key).is_some_and(|fact| fact.value == value) {
+            return;
+        }
+        if let Err(flaw) = self.say(key.clone(), value, now) {
+            self.flaw(flaw.as_str());
+        }
         self.tell(&key, fellows, now);
     }
 

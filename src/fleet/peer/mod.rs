@@ -9,6 +9,7 @@
 //! ```
 
 mod health;
+mod setback;
 mod standing;
 mod streams;
 #[cfg(test)]
@@ -29,10 +30,11 @@ use super::facts::{Facts, Flaw, Merged, Quarantine};
 use super::id::PeerId;
 use super::membership::{self, Identity, Membership};
 use super::push::{self, Push};
-use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opener, Refusal, Sealer};
-use super::stamp::HybridClock;
+use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opened, Opener, Refusal, Sealer, Session};
+use super::stamp::{HybridClock, Stamp};
 use super::standing::{Brake, Leases, Orphans};
 
+use setback::Setback;
 pub use standing::NotRegistered;
 use streams::Streams;
 pub use streams::{StreamId, Synced};
@@ -47,7 +49,7 @@ pub struct Settings {
     /// What the fleet's secrets are.
     pub keyring: Keyring,
     /// Random, drawn anew at each start.
-    pub session: [u8; 8],
+    pub session: Session,
     /// What it says of itself.
     pub about: About,
     /// How far clocks may differ.
@@ -109,6 +111,8 @@ pub struct Contact {
     pub at: Nanos,
     /// Its clock minus ours, in milliseconds, at that time.
     pub skew_ms: i64,
+    /// The last of its sessions that was heard while its clock agreed with ours.
+    session: Option<Session>,
 }
 
 /// What it has counted.
@@ -150,6 +154,8 @@ pub struct Count {
 pub struct Peer {
     me: PeerId,
     addr: SocketAddr,
+    /// What it says of itself.
+    about: About,
     sealer: Sealer,
     opener: Opener,
     membership: Membership,
@@ -162,6 +168,7 @@ pub struct Peer {
     /// When which upstream is to be looked at again though nothing is said.
     again: BTreeMap<Name, Nanos>,
     clock: HybridClock,
+    setback: Setback,
     push: Push,
     streams: Streams,
     rng: Rng,
@@ -180,6 +187,8 @@ pub struct Peer {
     news: News,
     /// Somebody came, went, or says something else of himself.
     has_moved: bool,
+    /// The time has come to look at the duties, which whoever drives it does.
+    is_duty_due: bool,
     counts: Counts,
     out: VecDeque<Out>,
 }
@@ -189,6 +198,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(10);
 
 /// How soon after somebody came (back): what a partition kept apart is equal again at once.
 const SYNC_SOON: Duration = Duration::from_secs(1);
+
+/// How many compare with somebody who comes back, on average.
+const SYNC_SOON_PEERS: usize = 3;
 
 /// Collecting, and looking whose registrations have ended.
 const CHORES_EVERY: Duration = Duration::from_secs(10);
@@ -231,6 +243,7 @@ impl Peer {
         let mut peer = Self {
             me,
             addr: settings.addr,
+            about: settings.about,
             sealer: Sealer::new(&settings.keyring, me, settings.session),
             opener: Opener::new(settings.keyring, me),
             membership,
@@ -242,6 +255,7 @@ impl Peer {
             brake: Brake::new(settings.max_remove),
             again: BTreeMap::new(),
             clock: HybridClock::default(),
+            setback: Setback::new(now),
             push: Push::default(),
             streams: Streams::default(),
             rng,
@@ -256,15 +270,14 @@ impl Peer {
             next_refresh: now.now.saturating_add(nanos(REFRESH_EVERY)),
             news: News::default(),
             has_moved: false,
+            is_duty_due: false,
             counts: Counts::default(),
             out: VecDeque::new(),
         };
         // What was said before was said before: the clock of this machine may have been set back since.
-        if let Some(last) = peer.facts.iter().map(|fact| fact.stamp).max() {
-            let _ = peer.clock.hear(last, now.unix_ms, peer.max_clock_skew);
-        }
+        peer.hear_all(now);
         // What a process says of itself is in order.
-        let _ = peer.say(Key::Peer(me), Value::Peer(settings.about), now);
+        let _ = peer.say(Key::Peer(me), Value::Peer(peer.about.clone()), now);
         peer.news.upstreams = peer.facts.upstreams().cloned().collect();
         let own: Vec<_> = peer
             .facts
@@ -293,14 +306,8 @@ impl Peer {
 
     /// Says which configuration is served here: a hash.
     pub fn serves(&mut self, config: u64, now: Now) {
-        let key = Key::Peer(self.me);
-        if let Some(Value::Peer(about)) = self.facts.get(&key).map(|fact| &fact.value) {
-            let about = About {
-                config,
-                ..about.clone()
-            };
-            let _ = self.say_once(key, Value::Peer(about), now);
-        }
+        self.about.config = config;
+        self.introduce(now);
     }
 
     /// Who it is.
@@ -355,7 +362,10 @@ impl Peer {
 
     /// Whether there is something new to be asked for, here or in [`duty_changes`](Self::duty_changes).
     pub fn has_news(&self) -> bool {
-        !self.news.upstreams.is_empty() || self.has_moved || self.duties.is_due()
+        !self.news.upstreams.is_empty()
+            || self.has_moved
+            || self.is_duty_due
+            || self.duties.is_due()
     }
 
     /// What is new since it was last asked.
@@ -378,14 +388,19 @@ impl Peer {
     /// # Errors
     /// What is wrong with it.
     pub fn say(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
+        let mut stamp = self.clock.next(now.unix_ms);
+        if let Some(held) = self.facts.get(&key) {
+            // What is said here holds here, also where what was held is of a time that is yet to come.
+            stamp = stamp.max(Stamp(held.stamp.0.saturating_add(1)));
+        }
         let fact = Fact {
-            stamp: self.clock.next(now.unix_ms),
+            stamp,
             origin: self.me,
             key,
             value,
         };
         match self.facts.merge(fact.clone(), now.unix_ms) {
-            Merged::New { .. } => self.note_news(&fact, now.now),
+            Merged::New { before } => self.note_news(&fact, before.as_ref(), now.now),
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => return Err(flaw),
         }
@@ -427,7 +442,10 @@ impl Peer {
             Ok(opened) => opened,
             Err(refusal) => return self.refuse(refusal),
         };
-        let skew_ms = self.hear_from(opened.sender, opened.unix_ms, now);
+        if !self.is_of_now(&opened, now) {
+            *self.counts.refused.entry("clock").or_default() += 1;
+            return;
+        }
         let kind = opened.kind as usize - 1;
         self.counts.received[kind].add(bytes.len());
         match opened.kind {
@@ -438,13 +456,9 @@ impl Peer {
                 self.after_membership(now);
             }
             Kind::Facts => {
-                if self.is_skewed(skew_ms) {
-                    *self.counts.refused.entry("clock").or_default() += 1;
-                    return;
-                }
                 for fact in push::unpack(&opened.payload) {
                     match fact {
-                        Some(fact) => self.take(fact, opened.sender, now),
+                        Some(fact) => self.take(&fact, opened.sender, now),
                         None => self.flaw("encoding"),
                     }
                 }
@@ -456,7 +470,8 @@ impl Peer {
     pub fn wake_at(&self) -> Nanos {
         let mut at = self.next_chores.min(self.next_refresh);
         let again = self.again.values().copied().min();
-        let others = [self.duties.next_due(), self.leases.next_end(), again];
+        let duty = self.duties.next_due().filter(|_| !self.is_duty_due);
+        let others = [duty, self.leases.next_end(), again];
         at = others.into_iter().flatten().fold(at, Nanos::min);
         if !self.live.is_empty() {
             at = at.min(self.next_sync);
@@ -477,6 +492,8 @@ impl Peer {
             self.counts.stalled += late;
             self.leases.stalled(Duration::from_nanos(late));
         }
+        self.setback.notice(now, self.max_clock_skew);
+        self.is_duty_due |= self.duties.next_due().is_some_and(|at| at <= now.now);
         self.membership.wake(now.now);
         self.after_membership(now);
         if now.now >= self.next_push && !self.push.is_empty() {
@@ -492,9 +509,13 @@ impl Peer {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
             let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
             self.gone.retain(|_, (_, since)| *since >= forgotten);
+            self.mend_clock(now);
+            self.introduce(now);
+            // Who is alone cannot tell who is gone for good.
             let (me, live) = (self.me, &self.live);
-            self.facts
-                .collect(now.unix_ms, |peer| peer == me || live.contains_key(&peer));
+            self.facts.collect(now.unix_ms, |peer| {
+                peer == me || live.is_empty() || live.contains_key(&peer)
+            });
         }
         if now.now >= self.next_refresh {
             self.next_refresh = now.now.saturating_add(nanos(REFRESH_EVERY));
@@ -526,15 +547,43 @@ impl Peer {
         }
     }
 
-    /// Notes from whom something came and how far its clock is off.
-    fn hear_from(&mut self, sender: PeerId, unix_ms: u64, now: Now) -> i64 {
-        let skew_ms = (i128::from(unix_ms) - i128::from(now.unix_ms))
-            .clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-        if self.contacts.len() < MAX_CONTACTS || self.contacts.contains_key(&sender) {
-            let at = now.now;
-            self.contacts.insert(sender, Contact { at, skew_ms });
+    /// Says of itself what is so, unless that is what is known: an earlier life of this peer may have said
+    /// something else, by a clock that was ahead.
+    fn introduce(&mut self, now: Now) {
+        // What a process says of itself is in order.
+        let _ = self.say_once(Key::Peer(self.me), Value::Peer(self.about.clone()), now);
+    }
+
+    /// Whether something is to be taken, by the clock of who sent it. Facts only if it agrees with ours. Who is
+    /// there also of a peer whose clock goes wrong, but not of a session that was never heard at its time: that
+    /// may be a recording.
+    fn is_of_now(&mut self, opened: &Opened, now: Now) -> bool {
+        let skew_ms = skew_of(opened.unix_ms, now);
+        let known = self.contacts.get(&opened.sender);
+        let known = known.and_then(|contact| contact.session);
+        let is_met = known == Some(opened.session);
+        let is_skewed = self.is_skewed(skew_ms);
+        if !is_skewed || is_met || known.is_none() {
+            let session = if is_skewed {
+                known
+            } else {
+                Some(opened.session)
+            };
+            self.contact(opened.sender, skew_ms, session, now);
         }
-        skew_ms
+        !is_skewed || (is_met && opened.kind == Kind::Membership)
+    }
+
+    /// Notes that something came from a peer, and how far its clock is off.
+    fn contact(&mut self, peer: PeerId, skew_ms: i64, session: Option<Session>, now: Now) {
+        if self.contacts.len() < MAX_CONTACTS || self.contacts.contains_key(&peer) {
+            let contact = Contact {
+                at: now.now,
+                skew_ms,
+                session,
+            };
+            self.contacts.insert(peer, contact);
+        }
     }
 
     fn is_skewed(&self, skew_ms: i64) -> bool {
@@ -542,12 +591,8 @@ impl Peer {
     }
 
     /// Takes a fact that `from` sent.
-    fn take(&mut self, fact: Fact, from: PeerId, now: Now) {
-        if self
-            .facts
-            .get(&fact.key)
-            .is_some_and(|known| *known == fact)
-        {
+    fn take(&mut self, fact: &Fact, from: PeerId, now: Now) {
+        if self.facts.get(&fact.key).is_some_and(|known| known == fact) {
             return;
         }
         let stamp = fact.stamp;
@@ -556,32 +601,33 @@ impl Peer {
             .hear(stamp, now.unix_ms, self.max_clock_skew)
             .is_err()
         {
-            return self.flaw("clock");
+            self.flaw(Flaw::Ahead.as_str());
+            return self.quarantine.note(fact, Flaw::Ahead, from, now.unix_ms);
         }
         match self.facts.merge(fact.clone(), now.unix_ms) {
-            Merged::New { .. } => {
+            Merged::New { before } => {
                 self.counts.merged += 1;
                 self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
-                self.lease(&fact, now.now);
-                self.note_news(&fact, now.now);
+                self.lease(fact, now.now);
+                self.note_news(fact, before.as_ref(), now.now);
             }
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => {
                 self.flaw(flaw.as_str());
-                self.quarantine.note(&fact, flaw, from, now.unix_ms);
+                self.quarantine.note(fact, flaw, from, now.unix_ms);
             }
         }
     }
 
     /// Something else is so: others are to know, and whoever asks for news.
-    fn note_news(&mut self, fact: &Fact, now: Nanos) {
+    fn note_news(&mut self, fact: &Fact, before: Option<&Value>, now: Nanos) {
         if self.push.is_empty() {
             self.next_push = self.next_push.max(now);
         }
         self.push
             .add(fact.key.clone(), push::tellings(self.live.len()));
         match &fact.key {
-            Key::Peer(_) => self.has_moved = true,
+            Key::Peer(_) => self.has_moved |= before.and_then(zone_of) != zone_of(&fact.value),
             Key::Vote {
                 upstream, endpoint, ..
             } => self.duties.heard(upstream, endpoint),
@@ -645,7 +691,7 @@ impl Peer {
                 membership::Out::Renewed { to, .. } => {
                     // Another life may know less: it starts from what it saved.
                     self.live.insert(to.peer, (to, now.now));
-                    self.sync_soon(to.peer, now.now);
+                    self.maybe_sync_soon(to.peer, now.now);
                     self.has_moved = true;
                 }
                 membership::Out::Down { peer, .. } => {
@@ -681,8 +727,21 @@ impl Peer {
         self.live.insert(identity.peer, (identity, now));
         let was_gone = self.gone.remove(&identity.peer).is_some();
         self.has_moved = true;
-        if is_first || was_gone {
+        if is_first {
+            // What was due before there was anybody is due now, and not late.
+            self.next_push = self.next_push.max(now);
+            self.next_sync = self.next_sync.max(now);
             self.sync_soon(identity.peer, now);
+        } else if was_gone {
+            self.maybe_sync_soon(identity.peer, now);
+        }
+    }
+
+    /// Somebody may have missed something. A few of those who see that compare with him: all of a thousand at once
+    /// would be too many for him. Where half a fleet comes back, nearly each of the others compares with somebody.
+    fn maybe_sync_soon(&mut self, peer: PeerId, now: Nanos) {
+        if self.rng.below(self.live.len()) < SYNC_SOON_PEERS {
+            self.sync_soon(peer, now);
         }
     }
 
@@ -697,5 +756,18 @@ impl Peer {
 
     fn flaw(&mut self, why: &'static str) {
         *self.counts.flaws.entry(why).or_default() += 1;
+    }
+}
+
+fn skew_of(unix_ms: u64, now: Now) -> i64 {
+    let skew_ms = i128::from(unix_ms) - i128::from(now.unix_ms);
+    skew_ms.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+/// Where a peer stands that says this of itself.
+fn zone_of(value: &Value) -> Option<&Name> {
+    match value {
+        Value::Peer(about) => about.zone.as_ref(),
+        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use crate::fleet::facts::Comparison;
 use crate::fleet::facts::compare::{Aim, Difference, End, Message};
 use crate::fleet::id::PeerId;
 
-use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON};
+use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON, skew_of};
 
 /// A stream of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,7 +131,9 @@ impl Peer {
         };
         let message = Message::decode(bytes).ok();
         let step = message.and_then(|message| comparison.take(message, &self.facts).ok());
-        let skew_ms = self.hear_from(peer, u64::from_be_bytes(*unix_ms), now);
+        let skew_ms = skew_of(u64::from_be_bytes(*unix_ms), now);
+        let session = self.contacts.get(&peer).and_then(|known| known.session);
+        self.contact(peer, skew_ms, session, now);
         let Some(step) = step else {
             *self.counts.refused.entry("stream").or_default() += 1;
             return self.end(id, false);
@@ -150,7 +152,7 @@ impl Peer {
             stream.facts.0 += sent;
             stream.facts.1 += step.received.len();
         }
-        for fact in step.received {
+        for fact in &step.received {
             self.take(fact, peer, now);
         }
         self.send_messages(id, &step.send, now);
@@ -181,10 +183,6 @@ impl Peer {
     }
 
     /// What a look has found; `None` = it goes on, `Some(None)` = it failed.
-    #[expect(
-        clippy::option_option,
-        reason = "whether it is over, and what it found"
-    )]
     pub fn looked(&mut self, id: StreamId) -> Option<Option<Vec<Difference>>> {
         let is_over = !self.streams.open.contains_key(&id);
         is_over.then(|| self.streams.looked.remove(&id).flatten())

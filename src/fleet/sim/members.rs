@@ -53,12 +53,12 @@ impl Machine for Member {
 }
 
 /// Machine `index` of a fleet has this address, and this number as its peer's.
-fn addr(index: usize) -> SocketAddr {
+pub(super) fn addr(index: usize) -> SocketAddr {
     let [_, _, high, low] = (index as u32 + 1).to_be_bytes();
     (Ipv4Addr::new(10, 0, high, low), 7946).into()
 }
 
-fn peer(index: usize) -> PeerId {
+pub(super) fn peer(index: usize) -> PeerId {
     // As random ones are: large.
     PeerId((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

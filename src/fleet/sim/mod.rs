@@ -12,10 +12,13 @@ use crate::base::clock::Nanos;
 mod event;
 mod members;
 mod net;
+mod peers;
 mod streams;
 mod tests;
 
 pub(crate) use self::net::{Net, Weather};
+/// What the clocks of one machine show; no other machine shares the first.
+pub(crate) use crate::fleet::Now;
 
 /// One peer.
 pub(crate) trait Machine {
@@ -37,15 +40,6 @@ pub(crate) trait Machine {
             panic!("{from} dialled a machine without streams at {}", clock.now);
         }
     }
-}
-
-/// What the clocks of one machine show.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    /// Its monotonic clock, which no other machine shares.
-    pub(crate) now: Nanos,
-    /// Its wall clock, which may be wrong.
-    pub(crate) unix_ms: u64,
 }
 
 /// A stream between two machines, by the number that both have for it.

@@ -16,7 +16,7 @@ pub const MAX_LEASES: usize = 10_000;
 /// The endpoints that registered at this peer, each until its lease ends.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
-    leases: BTreeMap<(Name, EndpointAddr), Lease>,
+    all: BTreeMap<(Name, EndpointAddr), Lease>,
     /// The same, by their ends.
     ends: BTreeSet<(Nanos, Name, EndpointAddr)>,
     /// How long this peer has stood still: ends are in the time that it has seen.
@@ -74,10 +74,10 @@ impl Leases {
         now: Nanos,
     ) -> Result<Renewal, Full> {
         let ends = self.seen(now).saturating_add(nanos(terms.ttl));
-        let is_full = self.leases.len() >= MAX_LEASES;
+        let is_full = self.all.len() >= MAX_LEASES;
         let key = (upstream.clone(), endpoint.clone());
         let end = |at| (at, upstream.clone(), endpoint.clone());
-        let renewal = match self.leases.entry(key) {
+        let renewal = match self.all.entry(key) {
             Entry::Vacant(_) if is_full => return Err(Full),
             Entry::Vacant(vacant) => {
                 vacant.insert(Lease { terms, ends });
@@ -101,7 +101,7 @@ impl Leases {
 
     /// An endpoint takes its registration back; whether there was one.
     pub fn end(&mut self, upstream: &Name, endpoint: &EndpointAddr) -> bool {
-        let Some(lease) = self.leases.remove(&(upstream.clone(), endpoint.clone())) else {
+        let Some(lease) = self.all.remove(&(upstream.clone(), endpoint.clone())) else {
             return false;
         };
         let end = (lease.ends, upstream.clone(), endpoint.clone());
@@ -117,7 +117,7 @@ impl Leases {
                 break;
             };
             let key = (upstream, endpoint);
-            self.leases.remove(&key);
+            self.all.remove(&key);
             expired.push(key);
         }
         expired
@@ -137,24 +137,24 @@ impl Leases {
     /// All of them, by upstream and endpoint: for saying them again. Also what a process that starts has to
     /// [`renew`](Self::renew), each for one `ttl` from then on.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &EndpointAddr, &Terms)> {
-        let leases = self.leases.iter();
+        let leases = self.all.iter();
         leases.map(|((upstream, endpoint), lease)| (upstream, endpoint, &lease.terms))
     }
 
     /// As what an endpoint is registered here.
     pub fn terms(&self, upstream: &Name, endpoint: &EndpointAddr) -> Option<&Terms> {
-        let lease = self.leases.get(&(upstream.clone(), endpoint.clone()))?;
+        let lease = self.all.get(&(upstream.clone(), endpoint.clone()))?;
         Some(&lease.terms)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.leases.len()
+        self.all.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty()
+        self.all.is_empty()
     }
 
     /// `now` without the times that this peer stood still.

@@ -337,12 +337,13 @@ pub async fn run(
     live: Arc<Mutex<Live>>,
     stop: CancellationToken,
 ) {
-    let bound = match sockets {
-        Some(sockets) => Some(sockets),
-        None => tokio::select! {
+    let bound = if let Some(sockets) = sockets {
+        Some(sockets)
+    } else {
+        tokio::select! {
             bound = succeed(&fleet) => Some(bound),
             () = stop.cancelled() => None,
-        },
+        }
     };
     let Some(bound) = bound else {
         return;
@@ -479,7 +480,7 @@ async fn resolve(seeds: Vec<Seed>) -> Vec<SocketAddr> {
                     match tokio::net::lookup_host((name.as_str(), *port)).await {
                         Ok(addrs) => found.extend(addrs),
                         Err(error) => {
-                            tracing::debug!(name, %error, "fleet: seed cannot be resolved")
+                            tracing::debug!(name, %error, "fleet: seed cannot be resolved");
                         }
                     }
                 }

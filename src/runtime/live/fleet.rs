@@ -28,7 +28,7 @@ impl Live {
         let upstreams = fleet.news();
         self.heed_upstreams(&upstreams);
         let changes = fleet.duty_changes();
-        self.rule(changes);
+        self.rule(&changes);
     }
 
     /// Takes in all that the fleet says of every upstream: the configuration is another one.
@@ -118,11 +118,11 @@ impl Live {
             Some(Subject::new(upstream.clone(), endpoint.clone(), zone, spec))
         });
         let changes = fleet.subjects(subjects.collect());
-        self.rule(changes);
+        self.rule(&changes);
     }
 
     /// What the votes of peers say holds here; only then the checker is told that it need not ask.
-    fn rule(&mut self, changes: Changes) {
+    fn rule(&mut self, changes: &Changes) {
         let snapshot = self.published.snapshot.load_full();
         let verdicts = changes.rulings.iter().filter_map(|ruled| {
             let upstream = snapshot
@@ -147,7 +147,7 @@ impl Live {
             self.judge(verdicts);
         }
         if let Some(fleet) = &self.fleet {
-            fleet.order(&changes);
+            fleet.order(changes);
         }
     }
 }

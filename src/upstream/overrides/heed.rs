@@ -260,7 +260,7 @@ impl Desk<'_> {
                 self.left_out += 1;
             }
         }
-        elsewhere.held = spoken.held.clone();
+        elsewhere.held.clone_from(&spoken.held);
         if !parts.is_empty() {
             if self.parts.len() < self.room {
                 self.parts.insert(addr.clone(), parts);

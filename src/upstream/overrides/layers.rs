@@ -315,16 +315,13 @@ impl Seen<'_> {
                 return vec![verdict(Layer::File, Field::Member, why.to_owned())];
             }
         };
-        let state = match self.parts.and_then(|parts| parts.state.as_ref()) {
-            Some(said) => {
-                let by = self.by(Field::State, &said.by);
-                let why = format!("{} by {by}", said.value.as_str());
-                verdict(Layer::Operator, Field::State, why)
-            }
-            None => {
-                let why = "active: no operator says otherwise";
-                verdict(Layer::File, Field::State, why.to_owned())
-            }
+        let state = if let Some(said) = self.parts.and_then(|parts| parts.state.as_ref()) {
+            let by = self.by(Field::State, &said.by);
+            let why = format!("{} by {by}", said.value.as_str());
+            verdict(Layer::Operator, Field::State, why)
+        } else {
+            let why = "active: no operator says otherwise";
+            verdict(Layer::File, Field::State, why.to_owned())
         };
         let weight = match self.parts.and_then(|parts| parts.weight.as_ref()) {
             Some(said) => {

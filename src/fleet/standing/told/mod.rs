@@ -382,7 +382,7 @@ impl<'f> Heap<'f> {
         }
         spoken.registered = self.registered();
         if let Some(before) = before {
-            self.keep(before, &mut spoken);
+            Self::keep(before, &mut spoken);
         }
         spoken
     }
@@ -419,7 +419,7 @@ impl<'f> Heap<'f> {
     }
 
     /// Lets hold on what made the endpoint a member, since its end is held.
-    fn keep(&self, before: &Footing, spoken: &mut Spoken) {
+    fn keep(before: &Footing, spoken: &mut Spoken) {
         if let Some((registrar, record)) = before.latest() {
             spoken.registered = Some(Heard {
                 value: Some(Registered {
