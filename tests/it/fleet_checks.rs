@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::eventually::eventually;
 use crate::support::fleet::{Fleet, Peer, Plan};
 use crate::support::origin::Origin;
-use crate::support::{now, scaled};
+use crate::support::{not_run, now, scaled};
 
 const ENDPOINTS: usize = 20;
 const PROBERS: usize = 3;
@@ -57,15 +57,27 @@ fn checks(origins: &[Origin]) -> usize {
     origins.iter().map(|origin| origin.count("GET")).sum()
 }
 
+/// Checks that did not pass, at all peers: each makes others ask at once.
+fn failed(fleet: &Fleet) -> f64 {
+    let of = |peer: &Peer| {
+        peer.metrics(|series| {
+            series.starts_with("isobar_health_checks_total{") && !series.contains("result=\"ok\"")
+        })
+    };
+    fleet.peers.iter().map(of).sum()
+}
+
 #[test]
 fn endpoints_are_asked_by_three_peers_and_not_by_five() {
     let (origins, fleet) = start();
-    let rounds = scaled(10, 40);
+    let rounds = scaled(10, 25);
     let each_round = PROBERS * ENDPOINTS;
-    // Where a peer was doubted meanwhile, others did its work beside it: what is counted then says nothing.
-    for attempt in 0.. {
+    // Where a peer or an endpoint was doubted meanwhile, as on a machine without time, others ask too: what is
+    // counted then says nothing.
+    for _ in 0..4 {
         await_divided(&fleet);
-        let (members, begun, before) = (seen(&fleet), now(), checks(&origins));
+        let was = (seen(&fleet), failed(&fleet));
+        let (begun, before) = (now(), checks(&origins));
         eventually("checks", || {
             checks(&origins) >= before + rounds * each_round
         });
@@ -79,11 +91,12 @@ fn endpoints_are_asked_by_three_peers_and_not_by_five() {
             count as f64 / (each_round as f64 * intervals)
         );
         if count as f64 <= most && (count as f64) < 0.8 * naive {
-            break;
+            return;
         }
-        let steady = seen(&fleet) == members && duties(fleet.peers.iter()) == each_round;
-        assert!(!steady || attempt > 2, "{count} checks, at most {most:.0}");
+        let is_steady = (seen(&fleet), failed(&fleet)) == was;
+        assert!(!is_steady, "{count} checks, at most {most:.0}");
     }
+    not_run("this machine has no time for checks");
 }
 
 #[test]

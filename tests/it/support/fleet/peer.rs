@@ -1,39 +1,15 @@
-//! A fleet of real programs on loopback, each with a folder of its own that outlives its process.
+//! One peer of a fleet: where it is, its process, and what it can be asked.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::binary::{Binary, free_port, program, run};
-use super::client::{Client, Response};
-use super::control::{Answer, Control};
-use super::eventually::eventually;
-use super::{DEADLINE, now};
-
-/// What a fleet is made of; tables of TOML in which `WEB`, `ADMIN`, `GOSSIP`, `REGISTER` and
-/// `DIR` stand for the peer's own.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub peers: usize,
-    /// Further lines of the listener `web`.
-    pub listener: String,
-    /// Further lines of `[fleet]`.
-    pub fleet: String,
-    /// All tables after it; `[upstreams.app]` is one of them.
-    pub tables: String,
-    /// The file of the secret.
-    pub secret: String,
-}
-
-/// Peers that know each other. They are killed when dropped.
-#[derive(Debug)]
-pub struct Fleet {
-    pub peers: Vec<Peer>,
-}
+use crate::support::binary::{Binary, free_port, program, run};
+use crate::support::client::{Client, Response};
+use crate::support::control::{Answer, Control};
 
 /// One peer: its places, and its process while it runs.
 #[derive(Debug)]
@@ -49,131 +25,6 @@ pub struct Peer {
     pub within: Vec<String>,
     process: Option<Binary>,
     folder: tempfile::TempDir,
-}
-
-/// What peers of a plan share unless it says otherwise.
-pub const SECRET: &str = "the secret of a fleet in tests, and of no other\n";
-
-// === impl Plan ===
-
-impl Plan {
-    /// So many peers with one dynamic upstream `app` over these endpoints; `upstream` are further lines of it.
-    pub fn over(peers: usize, endpoints: &[SocketAddr], upstream: &str) -> Self {
-        let endpoints: Vec<String> = endpoints.iter().map(|e| format!("'{e}'")).collect();
-        Self {
-            peers,
-            listener: String::new(),
-            fleet: String::new(),
-            tables: format!(
-                "[upstreams.app]\ndynamic = true\nendpoints = [{}]\n{upstream}\n",
-                endpoints.join(", ")
-            ),
-            secret: SECRET.to_owned(),
-        }
-    }
-
-    /// Peers that have their places, and do not run yet.
-    pub fn prepare(&self) -> Vec<Peer> {
-        let addr = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let gossip: Vec<SocketAddr> = (0..self.peers).map(|_| addr()).collect();
-        let peers = gossip.iter().map(|own| {
-            let peer = Peer::at(addr(), addr(), *own);
-            peer.write_secret(&self.secret);
-            peer.write(&self.toml(&gossip));
-            peer
-        });
-        peers.collect()
-    }
-
-    /// The configuration of a peer whose seeds these are.
-    pub fn toml(&self, seeds: &[SocketAddr]) -> String {
-        let seeds: Vec<String> = seeds.iter().map(|s| format!("'{s}'")).collect();
-        let Self {
-            listener,
-            fleet,
-            tables,
-            ..
-        } = self;
-        let bind = if fleet.contains("bind = 'GOSSIP'") {
-            ""
-        } else {
-            "bind = 'GOSSIP'\n"
-        };
-        format!(
-            "[process]\nworkers = 1\nstate_dir = 'DIR/state'\ngrace = '5s'\n\
-             [admin]\nsocket = 'DIR/sock'\nbind = 'ADMIN'\n\
-             [listeners.web]\nbind = 'WEB'\nupstream = 'app'\n{listener}\n\
-             [fleet]\nname = 'test'\n{bind}seeds = [{}]\nsecret_file = 'DIR/fleet.key'\n{fleet}\n\
-             {tables}\n",
-            seeds.join(", ")
-        )
-    }
-
-    /// Peers that run and know each other.
-    #[track_caller]
-    pub fn start(&self) -> Fleet {
-        let mut peers = self.prepare();
-        for peer in &mut peers {
-            peer.spawn();
-        }
-        let fleet = Fleet { peers };
-        fleet.await_whole();
-        fleet
-    }
-}
-
-// === impl Fleet ===
-
-impl Fleet {
-    /// Waits until every peer knows as many as there are.
-    #[track_caller]
-    pub fn await_whole(&self) {
-        for peer in &self.peers {
-            peer.await_ready();
-        }
-        self.await_all("all peers know each other", |peer| {
-            peer.alive() == self.peers.len()
-        });
-    }
-
-    /// Waits until all peers say so; how long it took.
-    #[track_caller]
-    pub fn await_all(&self, what: &str, is_so: impl Fn(&Peer) -> bool) -> Duration {
-        let all: Vec<&Peer> = self.peers.iter().collect();
-        await_each(&all, what, is_so)
-    }
-
-    /// Waits until all peers that run have the same digest.
-    #[track_caller]
-    pub fn await_equal(&self) -> Duration {
-        let begun = now();
-        eventually("equal digests", || {
-            let running = self.peers.iter().filter(|peer| peer.is_running());
-            let mut digests: Vec<String> = running.map(Peer::digest).collect();
-            digests.dedup();
-            digests.len() == 1
-        });
-        begun.elapsed()
-    }
-}
-
-/// Waits until each of these peers says so; how long that took.
-#[track_caller]
-pub fn await_each(peers: &[&Peer], what: &str, is_so: impl Fn(&Peer) -> bool) -> Duration {
-    let begun = now();
-    let mut missing: Vec<&Peer> = peers.to_vec();
-    while !missing.is_empty() {
-        missing.retain(|peer| !is_so(peer));
-        if begun.elapsed() > DEADLINE {
-            let views = missing.iter().map(|peer| peer.describe());
-            let views: Vec<String> = views.collect();
-            panic!("not within {DEADLINE:?}: {what}: {}", views.join("\n"));
-        }
-        if !missing.is_empty() {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-    begun.elapsed()
 }
 
 // === impl Peer ===
@@ -455,14 +306,13 @@ impl Peer {
             .unwrap_or(0.0)
     }
 
-    /// The sum of all series of a name.
+    /// The sum of all series of `/metrics` that are wanted, by their names with labels as printed.
     #[track_caller]
-    pub fn metric_sum(&self, name: &str) -> f64 {
+    pub fn metrics(&self, is_wanted: impl Fn(&str) -> bool) -> f64 {
         let text = Client::get(self.admin, "/metrics").text();
         let lines = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
-            let is_it = series == name || series.starts_with(&format!("{name}{{"));
-            is_it.then(|| value.parse::<f64>().ok()).flatten()
+            is_wanted(series).then(|| value.parse::<f64>().ok())?
         });
         lines.sum()
     }
@@ -478,7 +328,7 @@ impl Peer {
     }
 
     /// For a failed wait: what it knows.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let fleet = self.control.get("/v1/fleet").body;
         let members = self.control.get("/v1/fleet/members").body;
         let app = self.control.get("/v1/upstreams/app").body;
