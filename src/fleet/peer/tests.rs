@@ -57,7 +57,7 @@ fn endpoint_registers_again_after_a_life_that_saved_too_early() {
     assert_eq!(gone.value, Value::Gone);
 
     let mut after = peer(saved);
-    after.take(gone, PeerId(9), NOW);
+    after.take(&gone, PeerId(9), NOW);
     assert_eq!(after.facts().get(&key).unwrap().value, Value::Gone);
     after.register(&app, &endpoint(), terms, NOW).unwrap();
     let held = &after.facts().get(&key).unwrap().value;
