@@ -73,12 +73,17 @@ pub(super) fn begin_with(
     let bound = sockets.as_ref().and_then(Sockets::addr);
     let addr = advertised(spec, bound.unwrap_or(spec.bind))?;
     let begun = begin(spec.clone(), addr, registry)?;
-    if begun.is_fresh {
-        // What operators said here before there was a fleet is the fleet's now.
+    if let Some(since) = begun.missing_since {
+        // What operators said here before there was a fleet is the fleet's now; so is what they said and this
+        // process lost before it was saved with the rest.
         let before = Overrides::default();
         for (upstream, endpoint) in overrides.endpoints() {
-            let parts = changed_parts(&before, overrides, upstream, endpoint);
-            begun.fleet.say(upstream, endpoint, parts);
+            let mut parts = changed_parts(&before, overrides, upstream, endpoint);
+            parts.retain(|(_, word)| {
+                let said = word.as_ref().map(|(_, by)| by.since_unix_ms);
+                said.is_some_and(|at| at >= since)
+            });
+            begun.fleet.recall(upstream, endpoint, parts);
         }
     }
     for upstream in &config.upstreams {

@@ -399,6 +399,19 @@ impl Peer {
             // What is said here holds here, also where what was held is of a time that is yet to come.
             stamp = stamp.max(Stamp(held.stamp.0.saturating_add(1)));
         }
+        self.say_at(stamp, key, value, now)
+    }
+
+    /// Takes in what was said here at `unix_ms`, when the fleet was not told. What was said or taken back since
+    /// then, by whomever, holds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn recall(&mut self, key: Key, value: Value, unix_ms: u64, now: Now) -> Result<(), Flaw> {
+        self.say_at(Stamp::at(unix_ms.min(now.unix_ms)), key, value, now)
+    }
+
+    fn say_at(&mut self, stamp: Stamp, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
         let fact = Fact {
             stamp,
             origin: self.me,
@@ -518,6 +531,9 @@ impl Peer {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
             let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
             self.gone.retain(|_, (_, since)| *since >= forgotten);
+            let live = &self.live;
+            self.contacts
+                .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
             self.introduce(now);
             // Who is alone cannot tell who is gone for good.

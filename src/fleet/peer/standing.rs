@@ -79,16 +79,14 @@ impl Peer {
             ttl_ms: u32::try_from(terms.ttl.as_millis()).unwrap_or(u32::MAX),
         };
         let key = self.registration(upstream, endpoint);
-        match self.leases.renew(upstream, endpoint, terms, now.now)? {
-            Renewal::Renewed => Ok(()),
-            Renewal::New | Renewal::Changed => {
-                let said = self.say_once(key, value, now);
-                if said.is_err() {
-                    self.leases.end(upstream, endpoint);
-                }
-                Ok(said?)
-            }
+        let renewal = self.leases.renew(upstream, endpoint, terms, now.now)?;
+        // A renewal, too, if what is known is something else: an earlier life of this peer took back what it had
+        // registered after it saved for the last time, and the others still knew.
+        let said = self.say_once(key, value, now);
+        if said.is_err() && renewal != Renewal::Renewed {
+            self.leases.end(upstream, endpoint);
         }
+        Ok(said?)
     }
 
     /// Whether an endpoint is registered here.
@@ -128,11 +126,12 @@ impl Peer {
     /// Somebody came or went: those who registered with him are members, or soon are not.
     pub(super) fn see_registrars(&mut self, now: Nanos) {
         self.orphans.see(self.live.keys().copied(), now);
-        let registered = self.facts.iter().filter(|fact| {
-            matches!(fact.key, Key::Registration { .. }) && fact.value != Value::Gone
+        // Registrations come first: one look for each upstream, not one for each fact.
+        let registered = self.facts.upstreams().filter(|name| {
+            let first = self.facts.of_upstream(name).next();
+            first.is_some_and(|fact| matches!(fact.key, Key::Registration { .. }))
         });
-        let upstreams = registered.filter_map(|fact| fact.key.upstream().cloned());
-        self.news.upstreams.extend(upstreams);
+        self.news.upstreams.extend(registered.cloned());
     }
 
     /// This peer is the registrar by this fact, which it said before it stopped or which it lost: the endpoint has

@@ -25,12 +25,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::addr::EndpointAddr;
+use crate::base::addr::{EndpointAddr, canonical};
 use crate::base::clock::{Clock, Nanos, nanos};
 use crate::config::{self, Name, Seed};
 use crate::fleet::Now;
 use crate::fleet::duty::{Changes, Subject};
 use crate::fleet::fact::{Key, Value};
+use crate::fleet::facts::Flaw;
 use crate::fleet::facts::snapshot::{self, Image};
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{NotRegistered, Out, Peer, StreamId};
@@ -55,6 +56,8 @@ pub struct Fleet(Arc<Shared>);
 struct Shared {
     spec: Arc<config::Fleet>,
     clock: Clock,
+    /// Held while what is known is written to its file; taken before `state`.
+    saving: Mutex<()>,
     state: Mutex<State>,
     /// Something was said here, and the peer has something to do.
     wake: Notify,
@@ -69,6 +72,8 @@ struct State {
     keyring: Keyring,
     /// The digest of what was saved last, and when.
     saved: (u64, Nanos),
+    /// An operator has spoken: not in a while, but now.
+    is_to_be_saved: bool,
     /// Who waits for what looks at other peers find.
     looks: Vec<(StreamId, status::Look)>,
     /// A successor takes over: nothing is taken in, so that nothing is lost.
@@ -92,6 +97,9 @@ const READS: usize = 512;
 
 /// Before it is looked again whether a reload has been built.
 const BUSY: Duration = Duration::from_millis(5);
+
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the metrics are written: more often than anybody scrapes.
 const METER_EVERY: Duration = Duration::from_secs(1);
@@ -133,6 +141,32 @@ impl Fleet {
 
     /// What an operator said here of an endpoint is so in the whole fleet.
     pub fn say(&self, upstream: &Name, endpoint: &EndpointAddr, parts: Vec<Changed>) {
+        self.speak(upstream, endpoint, parts, Peer::say_once);
+    }
+
+    /// The same, of what was said when the fleet was not told: what was said or taken back since holds.
+    pub fn recall(&self, upstream: &Name, endpoint: &EndpointAddr, parts: Vec<Changed>) {
+        self.speak(
+            upstream,
+            endpoint,
+            parts,
+            |peer, key, value, now| match &value {
+                Value::Said { by, .. } => {
+                    let at = by.since_unix_ms;
+                    peer.recall(key, value, at, now)
+                }
+                _ => Ok(()),
+            },
+        );
+    }
+
+    fn speak(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        parts: Vec<Changed>,
+        say: fn(&mut Peer, Key, Value, Now) -> Result<(), Flaw>,
+    ) {
         let now = self.now();
         let mut state = self.state();
         for (part, word) in parts {
@@ -142,12 +176,13 @@ impl Fleet {
                 part,
             };
             let value = word.map_or(Value::Gone, |(word, by)| Value::Said { word, by });
-            if let Err(flaw) = state.peer.say_once(key, value, now) {
+            if let Err(flaw) = say(&mut state.peer, key, value, now) {
                 tracing::error!(
                     "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` holds here, and is not told: {flaw}"
                 );
             }
         }
+        state.is_to_be_saved = true;
         drop(state);
         self.0.wake.notify_one();
     }
@@ -298,15 +333,26 @@ impl Fleet {
     pub fn freeze(&self, is_frozen: bool) {
         self.state().is_frozen = is_frozen;
         if is_frozen {
-            self.save();
+            self.write();
+        }
+        // What came meanwhile waits to be taken in.
+        self.0.wake.notify_one();
+    }
+
+    /// Writes what is known to its file, if it has changed and the file is not a successor's by now.
+    fn save(&self) {
+        if !self.is_frozen() {
+            self.write();
         }
     }
 
-    /// Writes what is known to its file, if it has changed.
-    fn save(&self) {
+    fn write(&self) {
         let Some(folder) = &self.0.spec.state_dir else {
             return;
         };
+        // Two at once would write into one temporary file, and the older one could be the last.
+        let saving = &self.0.saving;
+        let _saving = saving.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.now();
         let (image, root) = {
             let state = self.state();
@@ -366,13 +412,16 @@ pub async fn run(
     };
     meter::begin(&shell.fleet.0.cells);
     let mut next_meter = 0;
+    let mut hand_on_at = 0;
+    let mut accept_at = 0;
     // At once: who it is, if it is new.
     let mut next_save = 0;
+    let mut saving: JoinSet<()> = JoinSet::new();
     let mut next_resolve = 0;
     let mut resolving: JoinSet<Vec<SocketAddr>> = JoinSet::new();
     loop {
         // 1 what waits, before the clock is looked at
-        shell.read();
+        let is_full = shell.read();
         // 2 what is due
         let now = shell.fleet.now();
         if shell.fleet.state().peer.wake_at() <= now.now {
@@ -382,15 +431,23 @@ pub async fn run(
         shell.act();
         shell.fleet.answer_looks();
         // 4 what is new
-        let is_busy = !hand_on(&shell.fleet, &live);
+        let mut is_busy = false;
+        if now.now >= hand_on_at {
+            let began = shell.fleet.now().now;
+            is_busy = !hand_on(&shell.fleet, &live);
+            let ended = shell.fleet.now().now;
+            // Members of a large upstream take milliseconds to build: at most a fifth of the time.
+            hand_on_at = ended.saturating_add(4 * ended.saturating_sub(began));
+        }
         if now.now >= next_meter {
             next_meter = now.now.saturating_add(nanos(METER_EVERY));
             meter::write(&shell.fleet.0.cells, &shell.fleet.state().peer, now);
         }
-        if now.now >= next_save {
+        if saving.is_empty() && (now.now >= next_save || shell.fleet.state().is_to_be_saved) {
             next_save = now.now.saturating_add(nanos(SAVE_EVERY));
+            shell.fleet.state().is_to_be_saved = false;
             let fleet = shell.fleet.clone();
-            shell.tasks.spawn_blocking(move || fleet.save());
+            saving.spawn_blocking(move || fleet.save());
         }
         if now.now >= next_resolve && resolving.is_empty() {
             let is_alone = shell.fleet.state().peer.live().is_empty();
@@ -404,28 +461,49 @@ pub async fn run(
         }
         // 5 until there is more
         let at = shell.fleet.state().peer.wake_at();
+        // What is being saved ends, and that wakes this.
+        let next_save_at = if saving.is_empty() {
+            next_save
+        } else {
+            Nanos::MAX
+        };
         let at = at
-            .min(next_save)
+            .min(next_save_at)
             .min(next_meter)
             .min(next_resolve.max(now.now + 1));
         let mut wait = Duration::from_nanos(at.saturating_sub(shell.fleet.now().now));
         if is_busy {
             wait = wait.min(BUSY);
+        } else if shell.fleet.state().peer.has_news() {
+            let after = hand_on_at.saturating_sub(shell.fleet.now().now);
+            wait = wait.min(Duration::from_nanos(after).max(BUSY));
+        }
+        let now = shell.fleet.now().now;
+        if accept_at > now {
+            wait = wait.min(Duration::from_nanos(accept_at - now));
+        }
+        if is_full {
+            // Others on this thread, checks among them, have their turn, however much comes.
+            tokio::task::yield_now().await;
         }
         let notified = shell.fleet.0.wake.notified();
         // Each arm may be dropped: all of them are cancel-safe.
         tokio::select! {
             _ = shell.udp.readable() => {}
-            accepted = tcp.accept() => {
-                if let Ok((stream, from)) = accepted {
-                    shell.accept(stream, from);
-                }
-            }
+            accepted = tcp.accept(), if accept_at <= now => match accepted {
+                Ok((stream, from)) => shell.accept(stream, from),
+                // No descriptors are left, most likely: asked again at once it would say so again.
+                Err(_) => accept_at = now.saturating_add(nanos(PAUSE)),
+            },
             Some(event) = inbox.recv() => shell.heed(event),
             Some(_) = shell.tasks.join_next() => {}
-            Some(Ok(seeds)) = resolving.join_next() => {
-                let now = shell.fleet.now();
-                shell.fleet.state().peer.set_seeds(seeds, now);
+            Some(_) = saving.join_next() => {}
+            Some(found) = resolving.join_next() => {
+                // Where nothing is found, those from before are still the best guess.
+                if let Ok(seeds) = found && !seeds.is_empty() {
+                    let now = shell.fleet.now();
+                    shell.fleet.state().peer.set_seeds(seeds, now);
+                }
             }
             () = notified => {}
             () = sleep(wait) => {}
@@ -441,6 +519,8 @@ pub async fn run(
         shell.act();
     }
     fleet.save();
+    // The others ask no more for this process, which has still to know whom its last clients can be sent to.
+    fleet.0.duty.send_replace(Arc::default());
 }
 
 /// Binds when the process before has let go. Cancel safe.
@@ -470,25 +550,30 @@ fn hand_on(fleet: &Fleet, live: &Mutex<Live>) -> bool {
 /// The addresses of seeds. Cancel safe.
 async fn resolve(seeds: Vec<Seed>) -> Vec<SocketAddr> {
     let mut found = BTreeSet::new();
-    let asking = async {
-        for seed in &seeds {
-            match seed {
-                Seed::Addr(addr) => {
-                    found.insert(*addr);
-                }
-                Seed::Dns { name, port } => {
-                    match tokio::net::lookup_host((name.as_str(), *port)).await {
-                        Ok(addrs) => found.extend(addrs),
-                        Err(error) => {
-                            tracing::debug!(name, %error, "fleet: seed cannot be resolved");
-                        }
-                    }
-                }
+    let mut asking = JoinSet::new();
+    for seed in seeds {
+        match seed {
+            Seed::Addr(addr) => {
+                found.insert(addr);
+            }
+            Seed::Dns { name, port } => {
+                asking.spawn(async move {
+                    let addrs = tokio::net::lookup_host((name.as_str(), port)).await;
+                    let addrs = addrs.map(Iterator::collect::<Vec<_>>);
+                    addrs.inspect_err(
+                        |error| tracing::debug!(name, %error, "fleet: seed cannot be resolved"),
+                    )
+                });
             }
         }
+    }
+    // What was found in time will do: one server that is silent keeps nobody from the other names.
+    let answers = async {
+        while let Some(answer) = asking.join_next().await {
+            found.extend(answer.into_iter().flatten().flatten());
+        }
     };
-    // What was found in time will do.
-    let _ = timeout(RESOLVE_TIMEOUT, asking).await;
+    let _ = timeout(RESOLVE_TIMEOUT, answers).await;
     found.into_iter().take(MAX_SEEDS).collect()
 }
 
@@ -505,18 +590,19 @@ struct Shell {
 // === impl Shell ===
 
 impl Shell {
-    /// Takes the datagrams that wait.
-    fn read(&mut self) {
+    /// Takes the datagrams that wait; whether there may be more.
+    fn read(&mut self) -> bool {
         let now = self.fleet.now();
         let mut state = self.fleet.state();
         for _ in 0..READS {
             match self.udp.try_recv_from(&mut self.buffer) {
                 Ok((length, _from)) => state.peer.datagram(&self.buffer[..length], now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // What ICMP says of a datagram that was sent: membership finds out.
                 Err(_) => {}
             }
         }
+        true
     }
 
     /// Does what the peer wants done.
@@ -564,12 +650,17 @@ impl Shell {
     fn accept(&mut self, tcp: tokio::net::TcpStream, from: SocketAddr) {
         /// Tasks at once: those of this peer's own streams, those it serves, and as many that prove nothing.
         const MAX_TASKS: usize = 64;
-        let Some(random) = random().filter(|_| self.tasks.len() < MAX_TASKS) else {
-            return;
-        };
-        let (keyring, me) = {
+        /// Of them for who comes from where no member is: connections of strangers keep no member out.
+        const MAX_STRANGERS: usize = 32;
+        let (keyring, me, is_members) = {
             let state = self.fleet.state();
-            (state.keyring.clone(), state.peer.id())
+            let mut live = state.peer.live().values();
+            let is_members = live.any(|(member, _)| member.addr.ip() == canonical(from).ip());
+            (state.keyring.clone(), state.peer.id(), is_members)
+        };
+        let places = if is_members { MAX_TASKS } else { MAX_STRANGERS };
+        let Some(random) = random().filter(|_| self.tasks.len() < places) else {
+            return;
         };
         let events = self.events.clone();
         self.tasks

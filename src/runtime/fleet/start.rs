@@ -1,7 +1,10 @@
 //! How a peer begins: its secret, what it knew, its sockets.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener,
+    UdpSocket as StdUdpSocket,
+};
 use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
@@ -12,7 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::hash::hash;
 use crate::config::{self, Seed};
 use crate::fleet::Now;
-use crate::fleet::fact::About;
+use crate::fleet::fact::{About, Fact, Key};
 use crate::fleet::facts::Facts;
 use crate::fleet::facts::snapshot::{self, LoadError, Loaded};
 use crate::fleet::id::PeerId;
@@ -70,9 +73,14 @@ pub struct Begun {
     pub fleet: Fleet,
     /// What tells the checker.
     pub orders: Orders,
-    /// It knows nothing of before, and nothing was lost: what operators said until now is the fleet's too.
-    pub is_fresh: bool,
+    /// What operators said here from then on, in milliseconds since 1970, may be missing in what it knows; `None` =
+    /// whatever is missing was taken back.
+    pub missing_since: Option<u64>,
 }
+
+/// What was said so long before a snapshot may be missing in it: the clock of the peer where it was said may be
+/// behind, and a snapshot takes time.
+const SAVED_LATE_MS: u64 = 60_000;
 
 /// A peer as `spec` says, with what it knew when it last ran. Blocks for its files.
 ///
@@ -91,26 +99,26 @@ pub fn begin(
     let keyring = keyring(&spec)?;
     let [chance @ .., _] = random().ok_or(FleetError::Random)?;
     let word = |at: usize| hash(&chance[at..at + 8]);
-    let mut is_fresh = true;
+    let mut missing_since = Some(0);
     let mut facts = Facts::default();
     let mut peer = PeerId(word(0));
     if let Some(folder) = &spec.state_dir {
         match snapshot::load(folder, &spec.name, now.unix_ms)? {
             Loaded::Fresh => {}
-            Loaded::SetAside(aside) => {
-                is_fresh = false;
-                tracing::warn!("{aside}");
-            }
+            Loaded::SetAside(aside) => tracing::warn!("{aside}"),
             Loaded::Known(known) => {
-                is_fresh = false;
+                missing_since = Some(known.saved_unix_ms.saturating_sub(SAVED_LATE_MS));
                 peer = known.peer;
-                for fact in known.facts {
+                // What was found by checks was found then: who meets his fellows does not judge by it before they
+                // have said what they find now.
+                let of_now = |fact: &Fact| !matches!(fact.key, Key::Vote { .. });
+                for fact in known.facts.into_iter().filter(of_now) {
                     // What cannot be so is not.
                     let _ = facts.merge(fact, now.unix_ms);
                 }
             }
             Loaded::Past(known) => {
-                is_fresh = false;
+                missing_since = None;
                 peer = known.peer;
                 tracing::warn!(
                     "fleet: this peer was away for too long to trust what it knew; it asks the others for all"
@@ -142,12 +150,14 @@ pub fn begin(
         peer,
         keyring,
         saved: (0, 0),
+        is_to_be_saved: false,
         looks: Vec::new(),
         is_frozen: false,
     };
     let shared = Shared {
         spec,
         clock,
+        saving: Mutex::default(),
         state: Mutex::new(state),
         wake: Notify::new(),
         duty,
@@ -160,7 +170,7 @@ pub fn begin(
             duty: duty_of,
             at_once: at_once_of,
         },
-        is_fresh,
+        missing_since,
     })
 }
 
@@ -196,7 +206,7 @@ impl Sockets {
 }
 
 /// Where others reach a peer that is bound to `bound`: what `spec` says, or that address, or that of the interface
-/// towards a seed.
+/// towards a seed, or, if none is known now, towards anybody.
 ///
 /// # Errors
 /// [`FleetError::Nowhere`].
@@ -224,9 +234,17 @@ pub fn advertised(spec: &config::Fleet, bound: SocketAddr) -> Result<SocketAddr,
         let ip = socket.local_addr().ok()?.ip();
         (!ip.is_unspecified()).then(|| SocketAddr::new(ip, bound.port()))
     };
+    // No name can be resolved: traffic is not to wait for that. Most machines have one address, towards anybody.
+    const ANYBODY: [SocketAddr; 2] = [
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+        SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+            9,
+        ),
+    ];
     let seeds = spec.seeds.iter().flat_map(addresses);
     seeds
-        .into_iter()
+        .chain(ANYBODY)
         .find_map(towards)
         .ok_or(FleetError::Nowhere)
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{error::Elapsed, timeout};
 
+use crate::fleet::facts::compare::MAX_MESSAGES;
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::StreamId;
 use crate::fleet::seal::{Greeting, Keyring, NotSealed, Refusal, StreamOpen, StreamSeal};
@@ -81,8 +82,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// For all of it: 1,000,000 bytes a second move a whole store in less.
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// Records that wait to be sent.
-pub(super) const OUTBOX: usize = 64;
+/// Until who connected has shown that he has the secret.
+const UNPROVEN: Duration = Duration::from_secs(5);
+
+/// Records that wait to be sent: all that one comparison says, which is handed over at once.
+pub(super) const OUTBOX: usize = MAX_MESSAGES + 8;
 
 /// Connects, and carries records until it ends. Cancel safe: dropping it ends the stream.
 pub(super) async fn dial(
@@ -139,7 +143,7 @@ pub(super) async fn answer(
         };
         Ok((stream, seal, open, inbox, record))
     };
-    let (stream, seal, open, inbox, bytes) = match timeout(WHOLE, greeted).await {
+    let (stream, seal, open, inbox, bytes) = match timeout(UNPROVEN, greeted).await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => return tracing::debug!(%from, %error, "fleet: stream refused"),
         Err(Elapsed { .. }) => return,

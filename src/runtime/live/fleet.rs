@@ -20,9 +20,8 @@ impl Live {
         let Some(fleet) = self.fleet.clone() else {
             return;
         };
-        // What is in flight is the successor's concern; it asks for all of it.
+        // It is the successor's concern, who asks for all of it; if there is none in the end, it waits here.
         if self.is_stopping || self.is_frozen {
-            let _ = (fleet.news(), fleet.duty_changes());
             return;
         }
         let upstreams = fleet.news();
@@ -73,7 +72,7 @@ impl Live {
                 continue;
             }
             has_changed = true;
-            self.republish(&spec.name);
+            self.reseat(&spec.name);
             for effect in heeded.effects {
                 tracing::info!("{}", effect.text);
                 let what = What::of_override(&effect.upstream, &effect.endpoint);
@@ -83,6 +82,7 @@ impl Live {
             }
         }
         if has_changed {
+            self.after_publishing();
             self.save();
         }
     }
@@ -123,26 +123,21 @@ impl Live {
 
     /// What the votes of peers say holds here; only then the checker is told that it need not ask.
     fn rule(&mut self, changes: &Changes) {
-        let snapshot = self.published.snapshot.load_full();
-        let verdicts = changes.rulings.iter().filter_map(|ruled| {
-            let upstream = snapshot
-                .upstreams
-                .iter()
-                .find(|u| u.spec.name == ruled.upstream)?;
-            let members = upstream.members.load();
-            let endpoint = members
-                .endpoints
-                .iter()
-                .find(|e| e.addr == ruled.endpoint)?;
-            Some(Verdict {
-                upstream: ruled.upstream.clone(),
-                endpoint: endpoint.clone(),
-                health: ruled.ruling.health()?,
-                why: ruled.why.clone(),
-                by: Found::Fleet(ruled.peers()),
-            })
-        });
-        let verdicts: Vec<_> = verdicts.collect();
+        let mut verdicts = Vec::new();
+        if !changes.rulings.is_empty() {
+            // All are told anew whenever the set of endpoints is another one.
+            let endpoints = self.endpoints();
+            verdicts.extend(changes.rulings.iter().filter_map(|ruled| {
+                let endpoint = endpoints.get(&(ruled.upstream.clone(), ruled.endpoint.clone()))?;
+                Some(Verdict {
+                    upstream: ruled.upstream.clone(),
+                    endpoint: endpoint.clone(),
+                    health: ruled.ruling.health()?,
+                    why: ruled.why.clone(),
+                    by: Found::Fleet(ruled.peers()),
+                })
+            }));
+        }
         if !verdicts.is_empty() {
             self.judge(verdicts);
         }

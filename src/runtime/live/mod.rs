@@ -410,11 +410,23 @@ impl Live {
 
     /// Publishes the members that file and operators now ask for.
     fn republish(&mut self, upstream: &str) {
+        self.reseat(upstream);
+        self.after_publishing();
+    }
+
+    /// The same, of one of several upstreams; [`after_publishing`](Self::after_publishing) is called after the last.
+    fn reseat(&mut self, upstream: &str) {
         let config = self.config.clone();
         if let Some(spec) = config.upstreams.iter().find(|u| &*u.name == upstream) {
             let wanted = wanted(spec, &self.overrides);
             self.publish(upstream, &wanted);
         }
+    }
+
+    /// Takes the time of all endpoints.
+    fn after_publishing(&mut self) {
+        self.retain();
+        self.tell_checker();
     }
 
     /// Publishes members of an upstream without touching anything else.
@@ -446,8 +458,6 @@ impl Live {
                     .add_endpoint(name.clone(), endpoint.clone(), now, grace);
             }
         }
-        self.retain();
-        self.tell_checker();
     }
 
     /// Takes in what checks have found: however many endpoints changed, each upstream publishes once.
