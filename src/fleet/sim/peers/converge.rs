@@ -61,7 +61,10 @@ fn burst_reaches_everybody() {
     let (peers, updates) = if is_long() { (1000, 1000) } else { (60, 200) };
     each_seed(1, 3, |seed| {
         let mut net = Common::new(seed).fleet(peers);
-        net.weather = Weather::losing(0.01);
+        net.weather = Weather {
+            loss: 0.01,
+            ..Weather::FAIR
+        };
         for n in 0..updates {
             say(&mut net, n * 7 % peers, n, Some(Word::Drain));
         }
