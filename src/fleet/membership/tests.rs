@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::settings::DOWN_FOR;
 use super::*;
 
 const SECOND: Nanos = 1_000_000_000;

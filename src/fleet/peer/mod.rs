@@ -456,7 +456,9 @@ impl Peer {
         self.counts.received[kind].add(bytes.len());
         match opened.kind {
             Kind::Membership => {
-                if self.membership.datagram(&opened.payload, now.now).is_err() {
+                let taken = self.membership.datagram(&opened.payload, now.now);
+                // A seed may be this peer itself under another address.
+                if taken.is_err_and(|refused| refused != membership::Refused::OwnAddress) {
                     *self.counts.refused.entry("membership").or_default() += 1;
                 }
                 self.after_membership(now);
