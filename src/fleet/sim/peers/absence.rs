@@ -36,7 +36,7 @@ fn freeze(seed: u64, frozen: usize) {
         }
         net.run(seconds(1));
         for (index, machine) in net.running() {
-            let down = machine.prober.as_ref().map_or(0, |p| p.down());
+            let down = machine.prober.as_ref().map_or(0, Prober::down);
             assert_eq!(down, 0, "second {second}, peer {index}");
         }
     }

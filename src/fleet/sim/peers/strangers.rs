@@ -122,9 +122,8 @@ fn who_is_of_another_fleet_changes_nothing() {
         &[bytes, Vec::new(), vec![1; 20], vec![1; 1401]],
     );
     net.run(seconds(1));
-    for index in 0..3 {
-        let now = state_of_peer(&net, index);
-        assert_eq!(now, before[index], "{index}");
+    for (index, before) in before.iter().enumerate() {
+        assert_eq!(state_of_peer(&net, index), *before, "{index}");
     }
     let all: BTreeMap<_, u64> = (0..3).fold(BTreeMap::new(), |mut all, index| {
         for (why, count) in &net.get(index).unwrap().peer.counts().refused {
