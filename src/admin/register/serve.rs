@@ -255,9 +255,15 @@ impl Refusal {
     }
 }
 
-impl<T: Into<Refusal>> From<T> for Box<Refusal> {
-    fn from(refused: T) -> Self {
-        Self::new(refused.into())
+impl From<Problem> for Box<Refusal> {
+    fn from(problem: Problem) -> Self {
+        Self::new(problem.into())
+    }
+}
+
+impl From<RegisterError> for Box<Refusal> {
+    fn from(error: RegisterError) -> Self {
+        Self::new(error.into())
     }
 }
 

@@ -116,12 +116,12 @@ mod tests {
         let mut rng = Rng::new(9);
         for round in 0..2000 {
             let count = rng.below(8);
-            let mut votes: Vec<_> = (0..count).map(|_| b"+-."[rng.below(3)]).collect();
-            let text = |votes: &[u8]| String::from_utf8_lossy(votes).into_owned();
+            let mut votes: Vec<_> = (0..count).map(|_| ['+', '-', '.'][rng.below(3)]).collect();
+            let text = |votes: &[char]| votes.iter().collect::<String>();
             let ruling = of(&text(&votes));
             let (passing, failing) = (
-                votes.iter().filter(|v| **v == b'+').count(),
-                votes.iter().filter(|v| **v == b'-').count(),
+                votes.iter().filter(|v| **v == '+').count(),
+                votes.iter().filter(|v| **v == '-').count(),
             );
             let expected = match passing + failing {
                 0 | 1 => None,
@@ -133,10 +133,10 @@ mod tests {
             if count > 1 {
                 votes.swap(rng.below(count), rng.below(count));
             }
-            votes.push(b'.');
+            votes.push('.');
             assert_eq!(of(&text(&votes)), ruling, "seed 9, round {round}");
             // One vote more never turns a ruling into its opposite.
-            for more in [b'+', b'-'] {
+            for more in ['+', '-'] {
                 votes.push(more);
                 let next = of(&text(&votes)).health();
                 let before = ruling.health();

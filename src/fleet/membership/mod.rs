@@ -205,6 +205,7 @@ impl Membership {
     }
 
     /// How many other peers are there.
+    #[expect(clippy::len_without_is_empty, reason = "is_alone says it better")]
     pub fn len(&self) -> usize {
         self.view.len()
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::settings::DOWN_FOR;
 use super::*;
 
 const SECOND: Nanos = 1_000_000_000;
@@ -201,12 +202,12 @@ fn of_those_that_are_down_only_so_many_are_remembered() {
     }
     let downs = others.iter().map(|id| foca::Member::down(*id));
     let result = a.foca.apply_many(downs, false, &mut a.effects);
-    a.took(result, START);
+    a.took(&result, START);
     assert_eq!(a.foca.iter_membership_state().len(), MAX_DOWN);
     assert_eq!(a.downs.len(), MAX_DOWN);
     // And those not for ever.
     let mut now = START;
-    while now < START + nanos(DOWN_FOR) + 60 * SECOND {
+    while now < START + nanos(settings::DOWN_FOR) + 60 * SECOND {
         a.wake(now);
         while a.poll().is_some() {}
         now = a.wake_at().unwrap();

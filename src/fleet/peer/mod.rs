@@ -183,6 +183,10 @@ pub struct Peer {
     /// Whom to compare with then.
     sync_with: Option<PeerId>,
     next_chores: Nanos,
+    /// Whether it stands still, if somebody counts on it.
+    next_look: Nanos,
+    /// When it was to be woken when it last was; what comes after that and before it is woken changes the times.
+    expected: Nanos,
     next_refresh: Nanos,
     news: News,
     /// Somebody came, went, or says something else of himself.
@@ -266,6 +270,8 @@ impl Peer {
             next_push: now.now,
             next_sync: now.now,
             sync_with: None,
+            next_look: now.now.saturating_add(nanos(STALL)),
+            expected: now.now.saturating_add(nanos(STALL)),
             next_chores: now.now.saturating_add(nanos(CHORES_EVERY)),
             next_refresh: now.now.saturating_add(nanos(REFRESH_EVERY)),
             news: News::default(),
@@ -471,7 +477,8 @@ impl Peer {
         let mut at = self.next_chores.min(self.next_refresh);
         let again = self.again.values().copied().min();
         let duty = self.duties.next_due().filter(|_| !self.is_duty_due);
-        let others = [duty, self.leases.next_end(), again];
+        let end = self.leases.next_end().map(|at| at.min(self.next_look));
+        let others = [duty, end, again];
         at = others.into_iter().flatten().fold(at, Nanos::min);
         if !self.live.is_empty() {
             at = at.min(self.next_sync);
@@ -487,7 +494,7 @@ impl Peer {
 
     /// Does what is due. Whoever drives it has handed it the datagrams first that wait in its socket.
     pub fn wake(&mut self, now: Now) {
-        let late = now.now.saturating_sub(self.wake_at());
+        let late = now.now.saturating_sub(self.expected);
         if late > nanos(STALL) {
             self.counts.stalled += late;
             self.leases.stalled(Duration::from_nanos(late));
@@ -521,6 +528,8 @@ impl Peer {
             self.next_refresh = now.now.saturating_add(nanos(REFRESH_EVERY));
             self.refresh(now);
         }
+        self.next_look = now.now.saturating_add(nanos(STALL));
+        self.expected = self.wake_at();
     }
 
     /// Tells the others that this peer goes; what is left to be sent then is the last of it.
@@ -555,13 +564,13 @@ impl Peer {
     }
 
     /// Whether something is to be taken, by the clock of who sent it. Facts only if it agrees with ours. Who is
-    /// there also of a peer whose clock goes wrong, but not of a session that was never heard at its time: that
-    /// may be a recording.
+    /// there also of a peer whose clock goes wrong, but nothing that may be a recording: of a session that was
+    /// never heard at its time, or from before the last that was.
     fn is_of_now(&mut self, opened: &Opened, now: Now) -> bool {
         let skew_ms = skew_of(opened.unix_ms, now);
         let known = self.contacts.get(&opened.sender);
         let known = known.and_then(|contact| contact.session);
-        let is_met = known == Some(opened.session);
+        let is_met = known == Some(opened.session) && opened.is_latest;
         let is_skewed = self.is_skewed(skew_ms);
         if !is_skewed || is_met || known.is_none() {
             let session = if is_skewed {
@@ -694,8 +703,12 @@ impl Peer {
                     self.maybe_sync_soon(to.peer, now.now);
                     self.has_moved = true;
                 }
-                membership::Out::Down { peer, .. } => {
+                membership::Out::Down { peer, left } => {
                     self.live.remove(&peer.peer);
+                    self.orphans.see(self.live.keys().copied(), now.now);
+                    if left {
+                        self.orphans.left(peer.peer, now.now);
+                    }
                     self.gone.insert(peer.peer, (peer, now.now));
                     self.has_moved = true;
                 }

@@ -38,6 +38,8 @@ pub struct Opened {
     pub kind: Kind,
     /// What its clock said, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// It was sent after all that was heard of this session: no recording, if anything was heard.
+    pub is_latest: bool,
     /// What it says.
     pub payload: Vec<u8>,
 }
@@ -139,6 +141,7 @@ impl Opener {
                 heard: now,
             })
         };
+        let is_latest = known.window.is_latest(header.counter);
         known.window.hear(header.counter);
         known.heard = now;
         if derived.is_some() {
@@ -150,6 +153,7 @@ impl Opener {
             session: header.session,
             kind: Kind::try_from(kind)?,
             unix_ms,
+            is_latest,
             payload,
         })
     }

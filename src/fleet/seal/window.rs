@@ -36,6 +36,11 @@ impl Window {
         highest - counter < SIZE && self.heard[word] & bit == 0
     }
 
+    /// Whether it comes after all that were heard.
+    pub(super) fn is_latest(&self, counter: u64) -> bool {
+        self.highest.is_none_or(|highest| counter > highest)
+    }
+
     /// Takes note of a counter that [is new](Self::is_new), once what bears it was authenticated.
     pub(super) fn hear(&mut self, counter: u64) {
         let highest = *self.highest.get_or_insert(counter);

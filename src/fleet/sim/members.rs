@@ -102,7 +102,7 @@ fn old_fleet(n: usize, seed: u64) -> Fleet {
             .map(|other| net.get(other).expect("it runs").membership.me())
             .collect();
         net.with(index, |m, clock| {
-            m.membership.meet(others.into_iter(), clock.now)
+            m.membership.meet(others.into_iter(), clock.now);
         });
     }
     net.run(secs(90));
@@ -135,12 +135,13 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Measured over 20 seeds: 0.1 s for 5, 0.5 s for 50, 4 s for 200.
+/// Measured over 20 seeds: 0.3 s for 5, 0.6 s for 50, 2 to 3 s for 200, but 28 s once: a single pair that the
+/// gossip of the first moments passed by meets when one of them is asked whom it knows.
 #[test]
 fn all_that_begin_at_once_know_each_other_soon() {
-    let sizes: &[(usize, u64)] = &[(2, 5), (5, 5), (50, 10), (200, 30)];
+    let sizes: &[(usize, u64)] = &[(2, 5), (5, 5), (50, 10), (200, 60)];
     for &(n, limit) in if is_long() { sizes } else { &sizes[..3] } {
-        each_seed(2, 20, |seed| {
+        each_seed(2, 10, |seed| {
             let mut net = fleet(n, seed);
             net.weather = Weather::foul(0.01);
             let took = net.run_until(secs(limit), is_one);
@@ -154,13 +155,14 @@ fn all_that_begin_at_once_know_each_other_soon() {
     }
 }
 
-/// The bound is 15 to 20 s for a thousand: a probe of each takes up to 2 periods to come round, then suspicion
+/// Measured: 5 to 7 s for 5, 9 to 12 s for 50, 14 to 18 s for a thousand; and idle 287, 324 and 326 bytes and 2.07
+/// datagrams a second sent by each. The bound is 15 to 20 s for a thousand: a probe of each takes up to 2 periods to come round, then suspicion
 /// lasts 4 s for up to ten peers, and 4 s more for each factor of ten.
 #[test]
 fn a_crash_is_known_to_all() {
     let sizes: &[(usize, u64)] = &[(5, 15), (50, 17), (1000, 20)];
     for &(n, limit) in if is_long() { sizes } else { &sizes[..2] } {
-        each_seed(2, 20, |seed| {
+        each_seed(2, if n < 1000 { 20 } else { 2 }, |seed| {
             let mut net = old_fleet(n, seed);
             net.run(secs(60));
             let sum = (0..n).fold((0, 0), |sum, index| {
@@ -190,7 +192,7 @@ fn a_crash_is_known_to_all() {
 #[test]
 fn nobody_who_lives_is_held_to_be_down_for_lost_datagrams() {
     for loss in [0.01, 0.05] {
-        each_seed(2, 100, |seed| {
+        each_seed(2, 25, |seed| {
             let mut net = old_fleet(50, seed);
             net.weather = Weather::foul(loss);
             net.run(secs(60));
@@ -203,7 +205,7 @@ fn nobody_who_lives_is_held_to_be_down_for_lost_datagrams() {
 #[test]
 fn halves_of_a_fleet_grow_together() {
     let apart = if is_long() { secs(3600) } else { secs(300) };
-    each_seed(1, 20, |seed| {
+    each_seed(1, 10, |seed| {
         let mut net = old_fleet(50, seed);
         net.split(|index| index % 2);
         net.run(apart);
@@ -237,7 +239,7 @@ fn halves_that_never_met_find_each_other_by_their_seeds() {
 #[test]
 fn who_stands_still_is_down_and_comes_back_and_nobody_else_is() {
     for timers_first in [false, true] {
-        each_seed(2, 100, |seed| {
+        each_seed(2, 25, |seed| {
             let mut net = old_fleet(50, seed);
             net.timers_first = timers_first;
             let still = [3, 4, 5];
@@ -300,7 +302,7 @@ fn who_leaves_is_gone_at_once_and_may_come_back() {
             net.with(index, |m, clock| m.membership.leave(clock.now));
             // Its last words are on their way before it ends.
             net.run(Duration::from_millis(20));
-            assert_eq!(net.get(index).and_then(|m| m.wake_at()), None);
+            assert_eq!(net.get(index).and_then(Machine::wake_at), None);
             net.crash(index);
             let took = net.run_until(secs(3), is_one);
             eprintln!("gone after {took:?}");
@@ -345,7 +347,7 @@ fn a_seed_is_found_under_another_name() {
         net.add(addr(index), member(index, 1));
     }
     net.alias(addr(2), 1);
-    let took = net.run_until(secs(5), |net| is_one(net));
+    let took = net.run_until(secs(5), is_one);
     assert!(took.is_some());
 }
 

@@ -16,7 +16,7 @@ mod peers;
 mod streams;
 mod tests;
 
-pub(crate) use self::net::{Net, Weather};
+pub(crate) use self::net::{Net, Traffic, Weather};
 /// What the clocks of one machine show; no other machine shares the first.
 pub(crate) use crate::fleet::Now;
 

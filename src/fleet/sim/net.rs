@@ -92,14 +92,6 @@ impl Weather {
         late_by: Duration::ZERO,
     };
 
-    /// As fair, but `share` of the datagrams are lost.
-    pub(crate) const fn losing(share: f64) -> Self {
-        Self {
-            loss: share,
-            ..Self::FAIR
-        }
-    }
-
     /// A share each is lost, comes twice, or up to 50 ms late and so after others.
     pub(crate) const fn foul(share: f64) -> Self {
         Self {
@@ -285,9 +277,9 @@ impl<M: Machine> Net<M> {
         limit: Duration,
         is_so: impl Fn(&Self) -> bool,
     ) -> Option<Duration> {
-        let began = self.elapsed();
+        let began = self.now;
         loop {
-            let took = self.elapsed() - began;
+            let took = Duration::from_nanos(self.now - began);
             if is_so(self) {
                 return Some(took);
             }
@@ -339,7 +331,7 @@ impl<M: Machine> Net<M> {
             .wake_at()
             .is_some_and(|at| at <= self.now + host.epoch)
         {
-            self.with(index, |machine, clock| machine.wake(clock));
+            self.with(index, M::wake);
         } else {
             self.schedule(index);
         }
@@ -364,7 +356,7 @@ impl<M: Machine> Net<M> {
     fn flush(&mut self, index: usize) {
         while let Some(sent) = self.hosts[index].machine.as_mut().and_then(M::poll) {
             match sent {
-                Sent::Datagram { to, bytes } => self.send(index, to, bytes),
+                Sent::Datagram { to, bytes } => self.send(index, to, &bytes),
                 Sent::Dial { to, token } => self.dial(index, to, token),
                 Sent::Message { link, bytes } => {
                     let traffic = &mut self.hosts[index].traffic;
@@ -391,7 +383,7 @@ impl<M: Machine> Net<M> {
         }
     }
 
-    fn send(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
+    fn send(&mut self, from: usize, to: SocketAddr, bytes: &[u8]) {
         let traffic = &mut self.hosts[from].traffic;
         traffic.datagrams += 1;
         traffic.bytes += bytes.len() as u64 + self.overhead;
@@ -409,7 +401,7 @@ impl<M: Machine> Net<M> {
                 at += self.rng.below(nanos(self.weather.late_by) as usize) as Nanos;
             }
             let from = self.hosts[from].addr;
-            let bytes = bytes.clone();
+            let bytes = bytes.to_vec();
             self.events.add(at, Event::Datagram { from, to, bytes });
         }
     }

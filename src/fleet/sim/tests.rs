@@ -183,7 +183,7 @@ fn who_crashes_breaks_its_streams_and_refuses_new_ones() {
 fn who_stands_still_reads_then_what_fits_its_socket() {
     let mut net = connected();
     net.with(1, |talker, clock| {
-        talker.wakes.push_back(clock.now + 1_000_000)
+        talker.wakes.push_back(clock.now + 1_000_000);
     });
     net.freeze(1, Duration::from_secs(1));
     for _ in 0..300 {

@@ -12,15 +12,18 @@ const LIFETIMES: u32 = 3;
 
 /// Which registrars have gone, and since when, as this peer sees it.
 ///
-/// Who is alone cannot tell the others' end from its own: nothing ends then, and what has ended is back. When it
-/// meets somebody again, the time of all others begins anew: they may be about to come back, too.
+/// Who is alone, or with few of those that were there, cannot tell the others' end from its own: nothing ends then, and
+/// what has ended is back. When it is with most of them again, the time of all others begins anew: they may be about
+/// to come back, too. So a partition takes nothing away on the side of the fewer, and of two halves on neither.
 #[derive(Clone, Debug, Default)]
 pub struct Orphans {
     live: BTreeSet<PeerId>,
-    /// Since when there is another live member; `None` = there is none.
+    /// Since when more members are live, this peer among them, than were lost; `None` = they are not, or it is alone.
     company: Option<Nanos>,
     /// Since when those that are not live are not.
     away: BTreeMap<PeerId, Nanos>,
+    /// Those of them that did not say that they go.
+    lost: BTreeSet<PeerId>,
 }
 
 // === impl Orphans ===
@@ -31,18 +34,32 @@ impl Orphans {
         let live: BTreeSet<PeerId> = live.into_iter().collect();
         for gone in self.live.difference(&live) {
             self.away.insert(*gone, now);
+            self.lost.insert(*gone);
         }
         self.away.retain(|peer, since| {
             // By then its facts are collected: nobody asks any more.
             let is_asked_for = now.saturating_sub(*since) < 2 * nanos(GC_AFTER);
             is_asked_for && !live.contains(peer)
         });
-        match (self.company, live.is_empty()) {
-            (_, true) => self.company = None,
-            (None, false) => self.company = Some(now),
-            (Some(_), false) => {}
-        }
+        self.lost.retain(|peer| self.away.contains_key(peer));
         self.live = live;
+        self.count(now);
+    }
+
+    /// A peer that is not live any more has said before that it goes: it is not missed.
+    pub fn left(&mut self, peer: PeerId, now: Nanos) {
+        if self.lost.remove(&peer) {
+            self.count(now);
+        }
+    }
+
+    fn count(&mut self, now: Nanos) {
+        let is_company = !self.live.is_empty() && self.live.len() + 1 > self.lost.len();
+        self.company = match self.company {
+            since @ Some(_) if is_company => since,
+            None if is_company => Some(now),
+            Some(_) | None => None,
+        };
     }
 
     /// Whether a peer is a live member.
@@ -70,6 +87,25 @@ mod tests {
     const TTL: Duration = Duration::from_secs(30);
     const A: PeerId = PeerId(0xa);
     const B: PeerId = PeerId(0xb);
+
+    #[test]
+    fn of_two_sides_the_smaller_one_lets_nothing_end() {
+        let peers = |n: u64| (1..=n).map(PeerId);
+        let mut orphans = Orphans::default();
+        orphans.see(peers(4), 0);
+        // Five were there: three are left, then two.
+        orphans.see(peers(2), SECOND);
+        assert_eq!(orphans.end(PeerId(4), TTL, SECOND), Some(91 * SECOND));
+        orphans.see(peers(1), 2 * SECOND);
+        assert_eq!(orphans.end(PeerId(4), TTL, 2 * SECOND), None);
+        // One of those that were missed had said that it goes.
+        orphans.left(PeerId(2), 3 * SECOND);
+        assert_eq!(orphans.end(PeerId(4), TTL, 3 * SECOND), None, "two of four");
+        orphans.left(PeerId(3), 4 * SECOND);
+        assert_eq!(orphans.end(PeerId(4), TTL, 4 * SECOND), Some(94 * SECOND));
+        orphans.see(peers(4), 5 * SECOND);
+        assert_eq!(orphans.end(PeerId(4), TTL, 5 * SECOND), None, "it is back");
+    }
 
     #[test]
     fn orphan_ends_three_lifetimes_after_its_registrar_went() {

@@ -31,9 +31,10 @@ fn compare(a: &mut Facts, b: &mut Facts, aim: Aim, turn: u64) -> Cost {
     let mut wire = VecDeque::from([(true, first)]);
     let mut cost = Cost::default();
     while let Some((is_to_asked, message)) = wire.pop_front() {
-        let (side, facts) = match is_to_asked {
-            true => (&mut asked, &mut *b),
-            false => (&mut begins, &mut *a),
+        let (side, facts) = if is_to_asked {
+            (&mut asked, &mut *b)
+        } else {
+            (&mut begins, &mut *a)
         };
         let bytes = message.encode();
         assert!(bytes.len() <= MAX_MESSAGE, "{}", bytes.len());
@@ -114,9 +115,10 @@ proptest! {
     #[test]
     fn garbage_breaks_nothing(messages in prop::collection::vec(any_message(), 1..12), begins in any::<bool>()) {
         let facts = store(&(0..50).map(|n| drain(n, NOW, 1)).collect::<Vec<_>>());
-        let mut side = match begins {
-            true => Comparison::begin(&facts, Aim::Share, 3).0,
-            false => Comparison::answer(),
+        let mut side = if begins {
+            Comparison::begin(&facts, Aim::Share, 3).0
+        } else {
+            Comparison::answer()
         };
         let mut is_broken = false;
         for message in messages {
@@ -222,9 +224,10 @@ fn what_does_not_fit_goes_with_the_next_one() {
         let mut new = Facts::default();
         let mut rounds = 0;
         while new.len() < count as usize {
-            let cost = match is_new_one_first {
-                true => compare(&mut new, &mut all, Aim::Share, rounds),
-                false => compare(&mut all, &mut new, Aim::Share, rounds * 4000),
+            let cost = if is_new_one_first {
+                compare(&mut new, &mut all, Aim::Share, rounds)
+            } else {
+                compare(&mut all, &mut new, Aim::Share, rounds * 4000)
             };
             assert!(cost.facts <= MAX_TOLD_FACTS);
             assert_eq!(cost.is_cut, new.len() < count as usize);
@@ -378,7 +381,7 @@ fn bytes_that_are_no_message_are_refused() {
         sums: (0..64).map(|group| (group, vec![u64::MAX; 64])).collect(),
     };
     assert!(longest.encode().len() <= MAX_MESSAGE);
-    assert!(MAX_MESSAGES * MAX_MESSAGE <= MAX_TOLD_BYTES * 5 / 4);
+    const { assert!(MAX_MESSAGES * MAX_MESSAGE <= MAX_TOLD_BYTES * 5 / 4) };
 }
 
 /// `cargo test --release --lib facts::tests::compare::figures -- --ignored --nocapture`

@@ -24,7 +24,7 @@ proptest! {
         sealer.seal(kind, unix_ms, &payload, &mut out).unwrap();
         prop_assert_eq!(out.len(), MIN_DATAGRAM + payload.len());
         let opened = opener(&[NEW, OLD]).open(&out, NOW);
-        prop_assert_eq!(opened, Ok(Opened { sender, session, kind, unix_ms, payload }));
+        prop_assert_eq!(opened, Ok(Opened { sender, session, kind, unix_ms, is_latest: true, payload }));
     }
 
     #[test]

@@ -25,6 +25,7 @@ fn what_is_sealed_comes_out() {
             session: 1_u64.to_be_bytes(),
             kind,
             unix_ms,
+            is_latest: true,
             payload: payload[..len].to_vec(),
         };
         assert_eq!(opened, expected);

@@ -1,5 +1,6 @@
 //! What a fleet costs: the figures of distributed.md 1.9.
 
+use super::super::net::Traffic;
 use super::*;
 
 /// Bytes and messages a second of a peer of `n` that have nothing to say: datagrams with IP and UDP, then streams.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::members::{addr, peer};
-use super::{Heard, Link, Machine, Net, Now, Sent, Traffic, Weather, each_seed, is_long};
+use super::{Heard, Link, Machine, Net, Now, Sent, Weather, each_seed, is_long};
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::Nanos;
 use crate::base::rng::Rng;

@@ -98,6 +98,8 @@ fn what_is_replayed_changes_nothing() {
 #[test]
 fn who_is_of_another_fleet_changes_nothing() {
     let mut net = Common::new(1).fleet(3);
+    net.run(seconds(15));
+    assert!(is_equal(&net));
     let secret = |text: &[u8]| -> Box<[u8]> { text.into() };
     let other_key = Keyring::new("sim", [secret(b"another secret of thirty-two bytes")]);
     let same = secret(b"a secret of the fleet in the simulator");

@@ -7,6 +7,7 @@ use super::*;
 
 const PEER: &str = "00000000000000aa";
 
+#[expect(clippy::unnecessary_wraps, reason = "as it stands in what is told")]
 fn heard<T>(value: T, owner: &str) -> Option<Heard<Said<T>>> {
     Some(Heard {
         value: Some(Said {
@@ -18,6 +19,7 @@ fn heard<T>(value: T, owner: &str) -> Option<Heard<Said<T>>> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as it stands in what is told")]
 fn gone<T>(why: Option<&str>) -> Option<Heard<T>> {
     Some(Heard {
         value: None,
