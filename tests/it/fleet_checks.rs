@@ -1,7 +1,5 @@
 //! Shared checks: every endpoint is asked by three of five peers, not by all, and by others when one of them dies.
 
-#![expect(clippy::print_stderr, reason = "a test's figures are printed")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;

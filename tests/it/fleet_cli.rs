@@ -1,10 +1,5 @@
 //! `isobar fleet` asked of real peers: what it shows, and its exit codes.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of a test: failing is their report"
-)]
-
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -17,6 +12,7 @@ use crate::support::unreachable::Refusing;
 
 /// Two peers that reach each other by relays only.
 struct Bed {
+    name: String,
     fleet: Fleet,
     relays: Vec<Relay>,
 }
@@ -37,7 +33,11 @@ impl Bed {
         let fleet = Fleet { peers };
         fleet.await_whole();
         fleet.await_equal();
-        Self { fleet, relays }
+        Self {
+            name: plan.name,
+            fleet,
+            relays,
+        }
     }
 
     fn open(&self, udp: bool, tcp: bool) {
@@ -64,7 +64,8 @@ fn status_and_members_show_the_fleet() {
 
     // On a busy machine one may doubt the other for a moment.
     let own = format!(
-        "fleet test: this is peer {} at {}\n2 peers: 2 alive, 0 suspect, 0 down\n",
+        "fleet {}: this is peer {} at {}\n2 peers: 2 alive, 0 suspect, 0 down\n",
+        bed.name,
         ids[0],
         bed.relays[0].addr()
     );
@@ -78,7 +79,7 @@ fn status_and_members_show_the_fleet() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         (code, &json["peer"], &json["name"]),
-        (0, &ids[0].as_str().into(), &"test".into())
+        (0, &ids[0].as_str().into(), &bed.name.as_str().into())
     );
 
     eventually("two peers that answer", || {

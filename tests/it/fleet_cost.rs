@@ -1,7 +1,5 @@
 //! What it costs to be one of five peers while nothing happens.
 
-#![expect(clippy::print_stderr, reason = "a test's figures are printed")]
-
 use std::time::Duration;
 
 use crate::support::eventually::eventually;

@@ -3,8 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of a test: failing is their report, and its figures are printed"
+    reason = "helpers of a test: failing is their report"
 )]
 
 use std::net::SocketAddr;
@@ -80,9 +79,10 @@ impl Net {
 
     fn ip(&self, args: &[&str]) -> Result<(), String> {
         let (status, said) = Tool::run(&self.ip, args);
-        match status.success() {
-            true => Ok(()),
-            false => Err(format!("ip {}: {}", args.join(" "), said.trim())),
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("ip {}: {}", args.join(" "), said.trim()))
         }
     }
 

@@ -2,8 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of a test: failing is their report, and its figures are printed"
+    reason = "helpers of a test: failing is their report"
 )]
 
 use std::net::SocketAddr;

@@ -1,11 +1,5 @@
 //! Peers that die, end and come back: they are missed, and know what they knew.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "helpers of a test: failing is their report, and its figures are printed"
-)]
-
 use std::time::{Duration, SystemTime};
 
 use crate::support::client::Client;

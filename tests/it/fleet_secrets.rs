@@ -1,5 +1,10 @@
 //! Who has another secret or another fleet's name is nobody here; a secret is replaced without losing anybody.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of a test: failing is their report"
+)]
+
 use crate::support::eventually::eventually;
 use crate::support::fleet::{Fleet, Peer, Plan};
 use crate::support::origin::Origin;
@@ -14,13 +19,15 @@ fn refused(peer: &Peer, reason: &str) -> f64 {
 }
 
 /// A fleet of two and a stranger who knows where they are, and they where it is.
-fn with_stranger(secret: &str, name: &str) -> (Fleet, Peer) {
+fn with_stranger(secret: &str, is_namesake: bool) -> (Fleet, Peer) {
     let origin = Origin::named("a");
     let plan = Plan::over(3, &[origin.addr()], "");
     let mut peers = plan.prepare();
     let mut stranger = peers.pop().unwrap();
     let toml = std::fs::read_to_string(&stranger.file).unwrap();
-    stranger.write(&toml.replace("name = 'test'", &format!("name = '{name}'")));
+    if !is_namesake {
+        stranger.write(&toml.replace(&plan.name, "other"));
+    }
     stranger.write_secret(secret);
     stranger.start();
     for peer in &mut peers {
@@ -75,13 +82,13 @@ fn assert_strange(fleet: &Fleet, stranger: &Peer, reason: &str) {
 
 #[test]
 fn who_has_another_secret_is_nobody() {
-    let (fleet, stranger) = with_stranger(OTHER, "test");
+    let (fleet, stranger) = with_stranger(OTHER, true);
     assert_strange(&fleet, &stranger, "key");
 }
 
 #[test]
 fn who_is_of_another_fleet_is_nobody() {
-    let (fleet, stranger) = with_stranger(crate::support::fleet::SECRET, "other");
+    let (fleet, stranger) = with_stranger(crate::support::fleet::SECRET, false);
     assert_strange(&fleet, &stranger, "fleet");
 }
 

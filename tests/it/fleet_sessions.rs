@@ -1,10 +1,5 @@
 //! What one peer hands to a client holds at every other: sticky cookies and session tickets, from the fleet's secret.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of a test: failing is their report"
-)]
-
 use rustls::HandshakeKind;
 
 use crate::support::certs::{Ca, listener_tls};
@@ -17,9 +12,11 @@ use crate::support::tls::{Offer, V12, V13};
 
 /// A fleet of two, and a peer of another fleet over the same endpoints.
 fn start(plan: &Plan) -> (Fleet, Fleet) {
-    let mut other = plan.clone();
-    other.peers = 1;
-    other.secret = "the secret of another fleet in tests\n".to_owned();
+    let other = Plan {
+        peers: 1,
+        secret: "the secret of another fleet in tests\n".to_owned(),
+        ..plan.clone()
+    };
     (plan.start(), other.start())
 }
 

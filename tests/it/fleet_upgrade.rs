@@ -1,6 +1,9 @@
 //! The program of a peer is replaced while its fleet runs: it is the same peer, and nothing is lost.
 
-#![expect(clippy::print_stderr, reason = "a test's figures are printed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of a test: failing is their report"
+)]
 
 use crate::support::asking::Asking;
 use crate::support::fleet::{Fleet, Peer, Plan};

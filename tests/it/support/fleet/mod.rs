@@ -16,6 +16,8 @@ pub use peer::Peer;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub peers: usize,
+    /// What the fleet is called: each has a name of its own, so that one whose port another test took is nobody there.
+    pub name: String,
     /// Further lines of the listener `web`.
     pub listener: String,
     /// Further lines of `[fleet]`.
@@ -43,6 +45,7 @@ impl Plan {
         let endpoints: Vec<String> = endpoints.iter().map(|e| format!("'{e}'")).collect();
         Self {
             peers,
+            name: format!("test-{}-{}", std::process::id(), free_port()),
             listener: String::new(),
             fleet: String::new(),
             tables: format!(
@@ -70,6 +73,7 @@ impl Plan {
     pub fn toml(&self, seeds: &[SocketAddr]) -> String {
         let seeds: Vec<String> = seeds.iter().map(|s| format!("'{s}'")).collect();
         let Self {
+            name,
             listener,
             fleet,
             tables,
@@ -84,7 +88,7 @@ impl Plan {
             "[process]\nworkers = 1\nstate_dir = 'DIR/state'\ngrace = '5s'\n\
              [admin]\nsocket = 'DIR/sock'\nbind = 'ADMIN'\n\
              [listeners.web]\nbind = 'WEB'\nupstream = 'app'\n{listener}\n\
-             [fleet]\nname = 'test'\n{bind}seeds = [{}]\nsecret_file = 'DIR/fleet.key'\n{fleet}\n\
+             [fleet]\nname = '{name}'\n{bind}seeds = [{}]\nsecret_file = 'DIR/fleet.key'\n{fleet}\n\
              {tables}\n",
             seeds.join(", ")
         )
