@@ -205,7 +205,6 @@ impl Membership {
     }
 
     /// How many other peers are there.
-    #[expect(clippy::len_without_is_empty, reason = "is_alone says it better")]
     pub fn len(&self) -> usize {
         self.view.len()
     }

@@ -120,6 +120,7 @@ mod tests {
         assert_eq!(orphans.end(A, TTL, 50 * SECOND), Some(100 * SECOND));
         // It comes back, and goes again.
         orphans.see([A, B], 99 * SECOND);
+        orphans.left(PeerId(0xc), 99 * SECOND);
         assert_eq!(orphans.end(A, TTL, 200 * SECOND), None);
         orphans.see([B], 200 * SECOND);
         assert_eq!(orphans.end(A, TTL, 200 * SECOND), Some(290 * SECOND));

@@ -419,7 +419,7 @@ pub(super) fn say(net: &mut Fleet, at: usize, n: usize, word: Option<Word>) {
 pub(super) fn word_at(net: &Fleet, at: usize, n: usize) -> Option<Word> {
     let fact = net.get(at)?.peer.facts().get(&state_of(n))?;
     match &fact.value {
-        Value::Said { word, .. } => Some(word.clone()),
+        Value::Said { word, .. } => Some(*word),
         _ => None,
     }
 }
