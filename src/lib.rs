@@ -55,6 +55,8 @@
 //! through `Live::judge`, what endpoints say of themselves (`health::agent`) through `Live::hear`, what
 //! requests find (`upstream::Signal`, from workers) through `Live::heed`. An upgrade is a second
 //! process on the same sockets: [`listener::handover`] says how the two speak, `cli::upgrade` does it.
+//! What peers of a fleet say comes in through `Live::heed_fleet`: `runtime::fleet` gives [`fleet::peer`], a
+//! machine without sockets, its datagrams and the time, on the control thread.
 //!
 //! # Invariants
 //! - Nothing is forwarded unparsed; heads are always written anew; what leaves doubt is refused.
@@ -88,6 +90,11 @@
 //!   taken.
 //! - Layer 4 has no routes: a listener names its upstream, and TLS that is passed through is told apart by
 //!   the listener (`proxy/greet.rs`). One connection has no head to match.
+//! - The fleet compares stores by sums of 4,096 buckets, not by version vectors: a vector is right only while no peer
+//!   ever loses what it said, and what was restored from an older file did. Streams are sealed with the keyring that
+//!   seals datagrams: one secret, no certificates.
+//! - A peer's word takes away what its share allows, by origin (`fleet::standing`), where the first plan braked
+//!   each round of comparing: pushes and comparisons come from everybody, and a word has one origin.
 //! - The compiled `Snapshot` lives in `proxy`, not in `runtime`: the data path reads it, and a
 //!   module knows only the floors below it. `runtime` builds it.
 //! - The config model is below `proxy`, because plans hold parts of it as they were checked.
