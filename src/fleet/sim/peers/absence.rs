@@ -15,10 +15,16 @@ fn freeze(seed: u64, frozen: usize) {
     let peers = if is_long() { 50 } else { 20 };
     let mut net = common.fleet(peers);
     let spec = upstream(0);
-    for index in 0..peers {
-        register(&mut net, index, index, TTL);
+    // Of 50 peers a few hear of some of it only when they compare what they know.
+    for _ in 0..10 {
+        for index in 0..peers {
+            register(&mut net, index, index, TTL);
+        }
+        net.run(seconds(4));
+        if is_equal(&net) {
+            break;
+        }
     }
-    net.run(TTL / 2);
     for index in 0..frozen {
         net.freeze(index, seconds(12));
     }
