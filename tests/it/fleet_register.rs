@@ -9,11 +9,9 @@ use std::net::SocketAddr;
 
 use crate::support::client::{Client, Response};
 use crate::support::eventually::eventually;
-use crate::support::fleet::{Fleet, Peer, Plan, await_each};
+use crate::support::fleet::{Fleet, Peer, Plan, TOKEN, await_each};
 use crate::support::now;
 use crate::support::origin::Origin;
-
-const TOKEN: &str = "the token of endpoints in tests";
 
 /// The life of what is renewed twice a second.
 const TTL: &str = "5s";
@@ -21,17 +19,8 @@ const TTL: &str = "5s";
 /// Peers that take registrations for `app` over one endpoint of the file; `fixed` takes none.
 fn start(peers: usize, of_file: SocketAddr) -> Fleet {
     let mut plan = Plan::over(peers, &[of_file], "balance = 'round_robin'");
-    plan.fleet =
-        "register = { bind = 'REGISTER', token_file = 'DIR/tokens', max_ttl = '60s' }".into();
     plan.tables += "[upstreams.fixed]\nendpoints = ['127.0.0.1:1']\n";
-    let mut peers = plan.prepare();
-    for peer in &mut peers {
-        std::fs::write(peer.folder().join("tokens"), TOKEN).unwrap();
-        peer.spawn();
-    }
-    let fleet = Fleet { peers };
-    fleet.await_whole();
-    fleet
+    plan.start_to_register()
 }
 
 /// How many registrations it knows.

@@ -1,30 +1,13 @@
 //! The program of a peer is replaced while its fleet runs: it is the same peer, and nothing is lost.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of a test: failing is their report"
-)]
-
 use crate::support::asking::Asking;
-use crate::support::fleet::{Fleet, Peer, Plan};
+use crate::support::fleet::{Fleet, Peer, Plan, TOKEN};
 use crate::support::origin::Origin;
 use crate::support::unreachable::Refusing;
 
-const TOKEN: &str = "the token of endpoints in tests";
-
 /// Peers that take registrations.
 fn start(origin: &Origin) -> Fleet {
-    let mut plan = Plan::over(3, &[origin.addr()], "");
-    plan.fleet =
-        "register = { bind = 'REGISTER', token_file = 'DIR/tokens', max_ttl = '60s' }".into();
-    let mut peers = plan.prepare();
-    for peer in &mut peers {
-        std::fs::write(peer.folder().join("tokens"), TOKEN).unwrap();
-        peer.spawn();
-    }
-    let fleet = Fleet { peers };
-    fleet.await_whole();
-    fleet
+    Plan::over(3, &[origin.addr()], "").start_to_register()
 }
 
 #[test]

@@ -109,6 +109,15 @@ impl Client {
         Self::connect(addr).request("GET", target)
     }
 
+    /// The value of one series of `/metrics` at `admin`, named with its labels as printed; 0 if absent.
+    #[track_caller]
+    pub fn metric(admin: SocketAddr, series: &str) -> f64 {
+        let text = Self::get(admin, "/metrics").text();
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+
     /// Sends a plain request with `Host: test` and reads its response; the connection stays.
     #[track_caller]
     pub fn request(&mut self, method: &str, target: &str) -> Response {

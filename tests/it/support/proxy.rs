@@ -130,10 +130,7 @@ impl Proxy {
     /// The value of one series of `/metrics`, named with its labels as printed; 0 if absent.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
-        let text = Client::get(self.admin(), "/metrics").text();
-        text.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-            .unwrap_or(0.0)
+        Client::metric(self.admin(), series)
     }
 
     /// Drains and stops; returns when all is over.

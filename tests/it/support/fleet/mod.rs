@@ -11,6 +11,9 @@ use super::{DEADLINE, now};
 
 pub use peer::Peer;
 
+/// What endpoints show to register.
+pub const TOKEN: &str = "the token of endpoints in tests";
+
 /// What a fleet is made of; tables of TOML in which `WEB`, `ADMIN`, `GOSSIP`, `REGISTER` and
 /// `DIR` stand for the peer's own.
 #[derive(Clone, Debug)]
@@ -97,8 +100,24 @@ impl Plan {
     /// Peers that run and know each other.
     #[track_caller]
     pub fn start(&self) -> Fleet {
+        self.start_with(|_| {})
+    }
+
+    /// The same, that take registrations with [`TOKEN`].
+    #[track_caller]
+    pub fn start_to_register(mut self) -> Fleet {
+        self.fleet =
+            "register = { bind = 'REGISTER', token_file = 'DIR/tokens', max_ttl = '60s' }".into();
+        self.start_with(|peer| {
+            std::fs::write(peer.folder().join("tokens"), TOKEN)
+                .expect("a file in a folder of the test");
+        })
+    }
+
+    fn start_with(&self, before: impl Fn(&Peer)) -> Fleet {
         let mut peers = self.prepare();
         for peer in &mut peers {
+            before(peer);
             peer.spawn();
         }
         let fleet = Fleet { peers };
