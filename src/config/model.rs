@@ -743,6 +743,28 @@ pub struct HealthSpec {
     pub send_proxy_protocol: Option<ProxyVersion>,
 }
 
+// === impl HealthSpec ===
+
+impl HealthSpec {
+    /// A check as it is where its table says no more.
+    pub fn usual(check: Check) -> Self {
+        Self {
+            check,
+            interval: Duration::from_secs(2),
+            down_interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter: 0.2,
+            port: None,
+            init_state: InitState::Up,
+            traffic: false,
+            tls: None,
+            send_proxy_protocol: None,
+        }
+    }
+}
+
 /// `health.tls`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckTls {

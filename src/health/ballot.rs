@@ -55,18 +55,13 @@ mod tests {
 
     fn spec(rise: u32, init_state: InitState) -> HealthSpec {
         HealthSpec {
-            check: Check::Tcp,
             interval: Duration::from_secs(5),
             down_interval: Duration::from_secs(5),
             timeout: Duration::from_secs(1),
             rise,
-            fall: 3,
             jitter: 0.0,
-            port: None,
             init_state,
-            traffic: false,
-            tls: None,
-            send_proxy_protocol: None,
+            ..HealthSpec::usual(Check::Tcp)
         }
     }
 

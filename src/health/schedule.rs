@@ -78,18 +78,13 @@ mod tests {
 
     fn spec(interval_ms: u64, down_ms: u64, jitter: f64) -> HealthSpec {
         HealthSpec {
-            check: Check::Tcp,
             interval: Duration::from_millis(interval_ms),
             down_interval: Duration::from_millis(down_ms),
             timeout: Duration::from_millis(100),
             rise: 2,
-            fall: 3,
             jitter,
-            port: None,
             init_state: InitState::Up,
-            traffic: false,
-            tls: None,
-            send_proxy_protocol: None,
+            ..HealthSpec::usual(Check::Tcp)
         }
     }
 

@@ -107,18 +107,14 @@ mod tests {
 
     fn spec(rise: u32, fall: u32, init_state: InitState) -> HealthSpec {
         HealthSpec {
-            check: Check::Tcp,
             interval: Duration::from_secs(2),
             down_interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),
             rise,
             fall,
             jitter: 0.0,
-            port: None,
             init_state,
-            traffic: false,
-            tls: None,
-            send_proxy_protocol: None,
+            ..HealthSpec::usual(Check::Tcp)
         }
     }
 

@@ -81,32 +81,20 @@ pub(super) fn lower(
     let mysql = mysql(&table, kind);
     let tls = of_kind(&table, kind, "tls", &[Kind::Http, Kind::Grpc]);
     let interval = interval(&table, "interval");
-    let mut spec = HealthSpec {
-        check: match kind {
-            Some(Kind::Grpc) => Check::Grpc(GrpcCheck {
-                service: service.map_or_else(String::new, |text| (*text).to_owned()),
-                host: http.host,
-            }),
-            Some(Kind::Http) | None => Check::Http(http),
-            Some(Kind::Mysql) => Check::Mysql(mysql),
-            Some(Kind::Postgres) => Check::Postgres,
-            Some(Kind::Redis) => Check::Redis,
-            Some(Kind::Smtp) => Check::Smtp,
-            Some(Kind::Tcp) => Check::Tcp,
-        },
-        interval: Duration::from_secs(2),
-        down_interval: Duration::ZERO,
-        timeout: Duration::from_secs(1),
-        rise: 2,
-        fall: 3,
-        jitter: 0.2,
-        port: None,
-        init_state: InitState::Up,
-        traffic: false,
-        tls: None,
-        // What listens at another port is another server.
-        send_proxy_protocol: send_proxy_protocol.filter(|_| !table.has("port")),
-    };
+    let mut spec = HealthSpec::usual(match kind {
+        Some(Kind::Grpc) => Check::Grpc(GrpcCheck {
+            service: service.map_or_else(String::new, |text| (*text).to_owned()),
+            host: http.host,
+        }),
+        Some(Kind::Http) | None => Check::Http(http),
+        Some(Kind::Mysql) => Check::Mysql(mysql),
+        Some(Kind::Postgres) => Check::Postgres,
+        Some(Kind::Redis) => Check::Redis,
+        Some(Kind::Smtp) => Check::Smtp,
+        Some(Kind::Tcp) => Check::Tcp,
+    });
+    // What listens at another port is another server.
+    spec.send_proxy_protocol = send_proxy_protocol.filter(|_| !table.has("port"));
     if matches!(kind, Some(Kind::Grpc | Kind::Http)) {
         spec.tls = match tls {
             Some(node) => check_tls::lower(node, &table.what, protocol(kind), clients),

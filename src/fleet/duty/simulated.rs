@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use super::*;
 use crate::base::clock::Nanos;
 use crate::base::rng::Rng;
-use crate::config::{Check, InitState};
+use crate::config::Check;
 use crate::health::ballot::Ballot;
 use crate::health::duty::Role;
 use crate::health::schedule::next_in_phase;
@@ -61,18 +61,10 @@ struct World {
 impl World {
     fn new(count: usize, max_skew: Nanos, rng: &mut Rng) -> Self {
         let spec = HealthSpec {
-            check: Check::Tcp,
             interval: Duration::from_nanos(INTERVAL),
             down_interval: Duration::from_nanos(INTERVAL),
             timeout: Duration::from_nanos(TIMEOUT),
-            rise: 2,
-            fall: 3,
-            jitter: 0.2,
-            port: None,
-            init_state: InitState::Up,
-            traffic: false,
-            tls: None,
-            send_proxy_protocol: None,
+            ..HealthSpec::usual(Check::Tcp)
         };
         let addr = EndpointAddr::Ip(([10, 0, 0, rng.below(256) as u8], 80).into());
         let subject = Subject::new("app".into(), addr, None, &spec);

@@ -15,18 +15,14 @@ use crate::upstream::Health;
 
 pub(super) fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
     Arc::new(HealthSpec {
-        check: Check::Tcp,
         interval: Duration::from_millis(10),
         down_interval: Duration::from_millis(10),
         timeout: Duration::from_secs(10),
         rise: 1,
         fall,
         jitter: 0.0,
-        port: None,
         init_state,
-        traffic: false,
-        tls: None,
-        send_proxy_protocol: None,
+        ..HealthSpec::usual(Check::Tcp)
     })
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::base::clock::nanos;
-use crate::config::{Check, HealthSpec, InitState};
+use crate::config::{Check, HealthSpec};
 use crate::fleet::duty::{Changes, Subject};
 use crate::health::ballot::Ballot;
 use crate::health::duty::Role;
@@ -52,18 +52,10 @@ struct Watch {
 impl World {
     pub(super) fn new(endpoints: usize, interval: Duration) -> Self {
         let spec = HealthSpec {
-            check: Check::Tcp,
             interval,
             down_interval: interval,
             timeout: Duration::from_millis(500),
-            rise: 2,
-            fall: 3,
-            jitter: 0.2,
-            port: None,
-            init_state: InitState::Up,
-            traffic: false,
-            tls: None,
-            send_proxy_protocol: None,
+            ..HealthSpec::usual(Check::Tcp)
         };
         Self {
             spec,
