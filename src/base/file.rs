@@ -48,11 +48,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Unsaved> {
         let _ = fs::remove_file(&temporary);
         return Err(Unsaved::Written(e));
     }
+    flush_folder(folder).map_err(Unsaved::Flushed)
+}
+
+/// Flushes what files are in a folder, where its file system can. Blocks for the disk.
+///
+/// # Errors
+/// What the system said.
+pub fn flush_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        Ok(()) => Ok(()),
         // Some file systems cannot flush folders: fsync(2).
-        Err(e) if e.kind() == ErrorKind::InvalidInput => Ok(()),
-        Err(e) => Err(Unsaved::Flushed(e)),
+        Err(e) if e.kind() != ErrorKind::InvalidInput => Err(e),
+        _ => Ok(()),
     }
 }
 

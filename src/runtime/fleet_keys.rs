@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::config::Fleet;
-use crate::config::secret::{self, Secret, SecretError};
+use crate::config::secret::{self, Secret};
 use crate::fleet::seal::Keyring;
+
+pub use super::secret_file::Unreadable;
 
 /// Why there is no keyring.
 #[derive(Debug, Error)]
@@ -28,11 +30,6 @@ pub enum FleetKeyError {
         source: Unreadable,
     },
 }
-
-/// What is wrong with a file of secrets.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Unreadable(#[source] SecretError);
 
 /// What cookies are signed with.
 pub(super) const COOKIES: &str = "sticky cookies";

@@ -1,11 +1,21 @@
 //! Secret files of this program's own in `state_dir`: made when they are first needed, and once.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::rand::{GetRandomFlags, getrandom};
+use thiserror::Error;
+
+use crate::base::file::flush_folder;
+use crate::config::secret::SecretError;
+use crate::fleet::seal::keygen;
+
+/// What is wrong with a file of secrets.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct Unreadable(#[source] pub(super) SecretError);
 
 /// Makes `folder/name` if nothing is there. What is in it counts then, whoever wrote it.
 ///
@@ -49,18 +59,12 @@ fn make(folder: &Path, name: &str, path: &Path) -> io::Result<()> {
     // Renamed or not written it is not there; if it cannot be removed, the next one takes it.
     let _ = fs::remove_file(&temporary);
     made?;
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some file systems cannot flush folders: fsync(2).
-        Err(e) if e.kind() != ErrorKind::InvalidInput => Err(e),
-        _ => Ok(()),
-    }
+    flush_folder(folder)
 }
 
 /// 256 random bits as a line of text: an operator may copy it to other machines.
 fn write(path: &Path, folder: &Path) -> io::Result<()> {
-    let key = random()?;
-    let mut line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    line.push('\n');
+    let line = keygen(random()?);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

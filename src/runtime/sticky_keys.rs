@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::balance::sticky::Keyring;
-use crate::config::secret::{self, SecretError};
+use crate::config::secret;
 use crate::config::{Config, Name};
 
 use super::fleet_keys::{self, COOKIES, FleetKeyError};
+pub use super::secret_file::Unreadable;
 use super::secret_file::make_once;
 
 /// The keyrings of upstreams; who is not among them signs no cookies.
@@ -56,11 +57,6 @@ pub enum StickyKeyError {
         source: Unreadable,
     },
 }
-
-/// What is wrong with a file of secrets.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Unreadable(#[source] SecretError);
 
 const FILE: &str = "sticky.key";
 

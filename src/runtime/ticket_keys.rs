@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::base::tls::TicketSecrets;
-use crate::config::secret::{self, SecretError};
+use crate::config::secret;
 use crate::config::{Config, Fleet, Name};
 
 use super::fleet_keys::{self, FleetKeyError, TICKETS};
+pub use super::secret_file::Unreadable;
 use super::secret_file::{make_once, random};
 
 /// The secrets of listeners; who is not among them resumes no sessions.
@@ -59,11 +60,6 @@ pub enum TicketKeyError {
         source: Unreadable,
     },
 }
-
-/// What is wrong with a file of secrets.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Unreadable(#[source] SecretError);
 
 const FILE: &str = "ticket.key";
 

@@ -18,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -44,6 +43,7 @@ use crate::upstream::Health;
 use crate::upstream::overrides::{Changed, Told};
 
 use super::live::Live;
+use super::secret_file::random;
 use stream::{Event, Link, OUTBOX};
 
 pub use start::{Begun, FleetError, Sockets, advertised, begin};
@@ -178,7 +178,9 @@ impl Fleet {
             let value = word.map_or(Value::Gone, |(word, by)| Value::Said { word, by });
             if let Err(flaw) = say(&mut state.peer, key, value, now) {
                 tracing::error!(
-                    "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` holds here, and is not told: {flaw}"
+                    "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` is not told to the other peers, and \
+                     ends here with the next thing that the fleet says of this upstream: {flaw}; when that is \
+                     mended, say it again"
                 );
             }
         }
@@ -632,7 +634,7 @@ impl Shell {
     }
 
     fn dial(&mut self, stream: StreamId, to: SocketAddr) {
-        let Some(random) = random() else {
+        let Ok(random) = random() else {
             return self.fleet.state().peer.closed(stream);
         };
         let (keyring, me) = {
@@ -659,7 +661,10 @@ impl Shell {
             (state.keyring.clone(), state.peer.id(), is_members)
         };
         let places = if is_members { MAX_TASKS } else { MAX_STRANGERS };
-        let Some(random) = random().filter(|_| self.tasks.len() < places) else {
+        if self.tasks.len() >= places {
+            return;
+        }
+        let Ok(random) = random() else {
             return;
         };
         let events = self.events.clone();
@@ -687,11 +692,4 @@ impl Shell {
             }
         }
     }
-}
-
-/// 256 random bits.
-fn random() -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let count = getrandom(&mut bytes, GetRandomFlags::empty()).ok()?;
-    (count == bytes.len()).then_some(bytes)
 }

@@ -24,7 +24,8 @@ use crate::health::duty::Duty;
 use crate::telemetry::metrics::registry::Registry;
 
 use super::super::fleet_keys::{FleetKeyError, keyring};
-use super::{AT_ONCE, Fleet, Orders, Shared, State, random};
+use super::super::secret_file::random;
+use super::{AT_ONCE, Fleet, Orders, Shared, State};
 
 /// The sockets of a peer, bound.
 #[derive(Debug)]
@@ -37,7 +38,9 @@ pub struct Sockets {
 #[derive(Debug, Error)]
 pub enum FleetError {
     /// Its address cannot be bound.
-    #[error("fleet: {addr} cannot be bound for {what}: {source}")]
+    #[error(
+        "fleet: {addr} cannot be bound for {what}: {source}; write another `bind`, or end what listens there"
+    )]
     Bind {
         /// The address.
         addr: SocketAddr,
@@ -51,7 +54,7 @@ pub enum FleetError {
     Load(#[from] LoadError),
     /// There is no randomness to be had.
     #[error("fleet: the system gives no random bytes")]
-    Random,
+    Random(#[source] io::Error),
     /// Nobody can be told where it is.
     #[error(
         "fleet: no address of this machine leads to a seed: write `advertise`, the address at which the others \
@@ -97,7 +100,7 @@ pub fn begin(
         unix_ms: clock.unix_ms(),
     };
     let keyring = keyring(&spec)?;
-    let [chance @ .., _] = random().ok_or(FleetError::Random)?;
+    let [chance @ .., _] = random().map_err(FleetError::Random)?;
     let word = |at: usize| hash(&chance[at..at + 8]);
     let mut missing_since = Some(0);
     let mut facts = Facts::default();

@@ -1,6 +1,6 @@
 //! What the fleet says, and what follows from it here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
@@ -60,13 +60,11 @@ impl Live {
         {
             let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
             let members = members.map(|u| u.members.load_full());
-            let is_down = |addr: &_| {
-                let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
-                endpoints
-                    .filter(|e| e.addr == *addr)
-                    .any(|e| e.health() == Health::Down)
-            };
-            let told = fleet.told(spec, &is_down);
+            let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
+            let down = endpoints.filter(|e| e.health() == Health::Down);
+            // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
+            let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
+            let told = fleet.told(spec, &|addr| down.contains(addr));
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;
