@@ -8,6 +8,7 @@ use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
+use crate::http2::Landing;
 use crate::base::tls::{Gate, RecordBuffers};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -54,6 +55,8 @@ pub struct Worker {
     pub datagrams: RefCell<Option<Slots>>,
     /// Buffers for what is encrypted.
     pub records: Rc<RecordBuffers>,
+    /// Where connections of HTTP/2 read.
+    pub landing: Rc<Landing>,
     /// What handshakes pass.
     pub gate: Rc<Gate>,
     /// The second of the last line about a client that failed, and how many there were in it.
@@ -153,6 +156,7 @@ impl Worker {
             connections: Cell::new(0),
             datagrams: RefCell::new(None),
             records: Rc::default(),
+            landing: Rc::default(),
             gate: Rc::new(Gate::new(clock)),
             logged: Cell::default(),
             turned_away: TurnedAway::default(),
@@ -258,6 +262,7 @@ impl Worker {
             worker: self.index,
             clock: self.clock,
             records: self.records.clone(),
+            landing: self.landing.clone(),
             gate: self.gate.clone(),
         }
     }
