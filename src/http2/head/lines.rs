@@ -36,7 +36,12 @@ pub(super) fn split<'t>(text: &'t [u8], lines: &mut Vec<Line>) -> Option<(&'t [u
         let end = name + find_crlf(&rest[name..])?;
         let trimmed = rest[name + 1..end].trim_ascii_start();
         let from = at + end - trimmed.len();
-        let to = from + trimmed.trim_ascii_end().len();
+        let value = trimmed.trim_ascii_end();
+        let to = from + value.len();
+        // What we write is sound; what is not must not leave here even so.
+        if name == 0 || memchr::memchr2(b'\n', 0, value).is_some() {
+            return None;
+        }
         lines.push(Line {
             name: (at as u32, (at + name) as u32),
             value: (from as u32, to as u32),

@@ -22,7 +22,9 @@ use thiserror::Error;
 
 pub(super) use lines::Line;
 pub(super) use request::{Asked, RequestText};
-pub(super) use response::{Answered, ResponseText};
+#[cfg(test)]
+pub(super) use response::Answered;
+pub(super) use response::ResponseText;
 pub(super) use send::{Outbound, Reply, read_request, read_response};
 pub(super) use trailers::{Trailers, write_trailers};
 
@@ -67,6 +69,8 @@ fn number(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod any_fields;
+#[cfg(test)]
+pub(super) mod kit;
 #[cfg(test)]
 mod response_tests;
 #[cfg(test)]

@@ -49,6 +49,9 @@ pub(in crate::http2) fn read_request<'t>(
     let (Some(method), Some(target)) = (words.next(), words.next()) else {
         return Err(HeadError::Malformed);
     };
+    if method.is_empty() || target.first() != Some(&b'/') && target != b"*" {
+        return Err(HeadError::Malformed);
+    }
     let mut authority = fallback.as_bytes();
     let mut length = Some(0);
     let mut upgrade = None;
