@@ -198,9 +198,7 @@ impl Channel for ClientStream {
         // RFC 9113 section 8.7: either of them says that nothing was done.
         let is_undone = matches!(
             error,
-            Some(
-                StreamError::Reset(Code::REFUSED_STREAM) | StreamError::Goodbye(Code::NO_ERROR)
-            )
+            Some(StreamError::Reset(Code::REFUSED_STREAM) | StreamError::Goodbye(Code::NO_ERROR))
         );
         self.was_refused || is_undone
     }

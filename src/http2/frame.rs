@@ -204,7 +204,12 @@ mod tests {
     fn frames_are_as_long_as_they_say() {
         let mut out = Vec::new();
         let writers: [fn(&mut Vec<u8>); 6] = [
-            |out| settings(out, &[(setting::ENABLE_PUSH, 0), (setting::MAX_FRAME_SIZE, 16384)]),
+            |out| {
+                settings(
+                    out,
+                    &[(setting::ENABLE_PUSH, 0), (setting::MAX_FRAME_SIZE, 16384)],
+                )
+            },
             settings_ack,
             |out| ping(out, [7; 8], flag::ACK),
             |out| window_update(out, 3, 1),

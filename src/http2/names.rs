@@ -187,7 +187,13 @@ mod tests {
     #[test]
     fn nothing_and_the_longest_are_no_known_names() {
         for name in [&b""[..], &[b'a'; 1000]] {
-            assert_eq!(known(name), Known { class: Class::Other, id: 0 });
+            assert_eq!(
+                known(name),
+                Known {
+                    class: Class::Other,
+                    id: 0
+                }
+            );
         }
         assert!(header_name(b"").is_err());
         assert_eq!(header_name(b"x-sum").unwrap(), "x-sum");

@@ -255,12 +255,7 @@ fn name(tls: &UpstreamTls, addr: &EndpointAddr) -> Option<ServerName<'static>> {
 }
 
 /// Begins HTTP/2 on `stream`, and moves its frames from then on.
-fn link(
-    stream: Stream,
-    upstream: &Upstream,
-    endpoint: &Arc<Endpoint>,
-    means: &Means,
-) -> Rc<Link> {
+fn link(stream: Stream, upstream: &Upstream, endpoint: &Arc<Endpoint>, means: &Means) -> Rc<Link> {
     let is_encrypted = stream.is_encrypted();
     let max_streams = upstream.spec.max_streams.get();
     let limits = Limits {

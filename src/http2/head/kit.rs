@@ -25,7 +25,7 @@ pub(in crate::http2) fn encode(fields: &Fields) -> Vec<u8> {
 pub(in crate::http2) fn decode(block: &[u8]) -> Fields {
     let mut fields = Vec::new();
     let mut add = |name: &[u8], value: &[u8]| {
-        fields.push((String::from_utf8(name.to_vec()).unwrap(), value.to_vec()));
+        fields.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
     };
     Decoder::new(4096)
         .decode(block, |field| add(field.name, field.value))

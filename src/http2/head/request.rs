@@ -257,7 +257,9 @@ fn is_token(text: &[u8]) -> bool {
 /// RFC 3986 section 3.1.
 fn is_scheme(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphabetic)
-        && text.iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
+        && text
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
 }
 
 /// Whether an authority says its port.

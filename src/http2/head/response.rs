@@ -145,7 +145,9 @@ impl ResponseText {
 fn status(value: &[u8]) -> Option<u16> {
     let digits: &[u8; 3] = value.try_into().ok()?;
     let status = digits.iter().try_fold(0, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0'))
+        digit
+            .is_ascii_digit()
+            .then(|| sum * 10 + u16::from(digit - b'0'))
     })?;
     (status >= 100 && status != 101).then_some(status)
 }

@@ -111,7 +111,13 @@ impl Outbound<'_> {
         let scheme: &[u8] = if is_encrypted { b"https" } else { b"http" };
         encoder.field(out, statics::SCHEME, b":scheme", scheme, Indexing::Add);
         let authority = self.authority;
-        encoder.field(out, statics::AUTHORITY, b":authority", authority, Indexing::Add);
+        encoder.field(
+            out,
+            statics::AUTHORITY,
+            b":authority",
+            authority,
+            Indexing::Add,
+        );
         write_path(out, encoder, self.target);
         for line in lines {
             let (name, value) = (line.name(self.text), line.value(self.text));

@@ -228,17 +228,51 @@ fn pseudo_fields_come_once_and_first_and_as_the_method_wants() {
 #[test]
 fn what_could_end_a_line_or_a_word_is_refused() {
     for bad in ["", "a b", "a\rb", "a\nb", "a\0b", "GET\t"] {
-        assert_eq!(try_text(&parts(bad, Some("test"), "/", &[]), true), Err(Malformed));
+        assert_eq!(
+            try_text(&parts(bad, Some("test"), "/", &[]), true),
+            Err(Malformed)
+        );
     }
-    for bad in ["", "a", "/a b", "/\r\n", "/\0", "/\t", "http://t/", "*a", "/a#b", "/\x7f"] {
-        assert_eq!(try_text(&parts("GET", Some("test"), bad, &[]), true), Err(Malformed), "{bad:?}");
+    for bad in [
+        "",
+        "a",
+        "/a b",
+        "/\r\n",
+        "/\0",
+        "/\t",
+        "http://t/",
+        "*a",
+        "/a#b",
+        "/\x7f",
+    ] {
+        assert_eq!(
+            try_text(&parts("GET", Some("test"), bad, &[]), true),
+            Err(Malformed),
+            "{bad:?}"
+        );
     }
     for bad in ["a b", "a\r\nx: y", "a\0", "\t"] {
-        assert_eq!(try_text(&get(Some(bad), &[]), true), Err(Malformed), "{bad:?}");
+        assert_eq!(
+            try_text(&get(Some(bad), &[]), true),
+            Err(Malformed),
+            "{bad:?}"
+        );
     }
-    for (name, value) in [("x", "a\rb"), ("x", "a\nb"), ("x", "a\0b"), ("x\r", "a"), ("x y", "a"), ("x:", "a"), ("", "a")] {
+    for (name, value) in [
+        ("x", "a\rb"),
+        ("x", "a\nb"),
+        ("x", "a\0b"),
+        ("x\r", "a"),
+        ("x y", "a"),
+        ("x:", "a"),
+        ("", "a"),
+    ] {
         let parts = get(Some("test"), &[(name, value.as_bytes())]);
-        assert_eq!(try_text(&parts, true), Err(Malformed), "{name:?}: {value:?}");
+        assert_eq!(
+            try_text(&parts, true),
+            Err(Malformed),
+            "{name:?}: {value:?}"
+        );
     }
 }
 
@@ -430,7 +464,10 @@ fn host_that_is_absent_or_empty_falls_back() {
 fn asterisk_and_root_are_targets() {
     for target in ["*", "/"] {
         let text = format!("OPTIONS {target} HTTP/1.1\r\nHost: t\r\n\r\n");
-        assert_eq!(outbound(text.as_bytes()).unwrap().get(":path"), Some(target));
+        assert_eq!(
+            outbound(text.as_bytes()).unwrap().get(":path"),
+            Some(target)
+        );
     }
     for wrong in ["a", "t:443", "http://t/"] {
         let text = format!("GET {wrong} HTTP/1.1\r\nHost: t\r\n\r\n");
@@ -477,7 +514,10 @@ fn upgrade_to_a_websocket_is_an_extended_connect() {
     )
     .unwrap();
     assert_eq!(read.get(":method"), Some("CONNECT"));
-    assert_eq!((read.get(":scheme"), read.get(":path")), (Some("https"), Some("/chat")));
+    assert_eq!(
+        (read.get(":scheme"), read.get(":path")),
+        (Some("https"), Some("/chat"))
+    );
     assert_eq!(read.get(":protocol"), Some("websocket"));
     assert_eq!(read.others(), [("sec-websocket-version", &b"13"[..])]);
     assert_eq!(read.length, None);

@@ -91,8 +91,7 @@ impl Mux {
         self.last_theirs = id;
         let max = self.limits.max_streams;
         // Streams that are over for the client and that somebody here still has, count beside its own.
-        let is_too_many =
-            self.streams.open() >= max as usize || self.held >= max.saturating_mul(2);
+        let is_too_many = self.streams.open() >= max as usize || self.held >= max.saturating_mul(2);
         if is_too_many || self.our_goodbye.is_final() {
             self.skip(block)?;
             if !self.our_goodbye.is_final() {
@@ -107,7 +106,9 @@ impl Mux {
         let random = u128::from(self.salt) << 64 | u128::from(id);
         self.request.begin(self.limits.max_head, random);
         let (request, out) = (&mut self.request, text.tail());
-        let decoded = self.decoder.decode(block, |field| request.field(out, &field));
+        let decoded = self
+            .decoder
+            .decode(block, |field| request.field(out, &field));
         decoded.map_err(|_| Code::COMPRESSION_ERROR)?;
         let asked = self.request.finish(text.tail(), has_end);
         let window_in = self.window_of_new();
@@ -153,7 +154,9 @@ impl Mux {
         let text = stream.text.tail();
         let accept = stream.accept.clone();
         let mut response = ResponseText::new(text, self.limits.max_head, stream.is_head, accept);
-        let decoded = self.decoder.decode(block, |field| response.field(text, &field));
+        let decoded = self
+            .decoder
+            .decode(block, |field| response.field(text, &field));
         decoded.map_err(|_| Code::COMPRESSION_ERROR)?;
         let answered = match response.finish(text, has_end) {
             Ok(answered) if text.len() <= 2 * self.limits.max_head => answered,
@@ -220,6 +223,9 @@ fn fragment(header: Header, payload: &[u8]) -> Result<&[u8], Code> {
     if header.has(flag::PRIORITY) {
         rest = rest.get(5..).ok_or(Code::FRAME_SIZE_ERROR)?;
     }
-    let length = rest.len().checked_sub(padding).ok_or(Code::PROTOCOL_ERROR)?;
+    let length = rest
+        .len()
+        .checked_sub(padding)
+        .ok_or(Code::PROTOCOL_ERROR)?;
     Ok(&rest[..length])
 }

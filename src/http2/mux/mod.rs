@@ -39,8 +39,8 @@ use super::hpack::{Decoder, Encoder};
 use receive::Input;
 use stream::Streams;
 
-pub use stream::StreamError;
 pub(super) use stream::Key;
+pub use stream::StreamError;
 pub(super) use write::AskError;
 
 /// Bytes of bodies that wait to be sent at most, and then one frame more: some four frames, so that one

@@ -7,8 +7,8 @@ use http::HeaderMap;
 
 use crate::base::buffer::Buffer;
 
-use super::stream::Key;
 use super::Mux;
+use super::stream::Key;
 
 /// Memory for a body that a stream keeps while nothing of it waits to be read.
 const INBOX_KEPT: usize = 16 * 1024;

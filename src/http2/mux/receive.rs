@@ -262,7 +262,9 @@ impl Mux {
             let (content, rest) = bytes.split_at(n);
             *bytes = rest;
             data.content -= n as u32;
-            data.key = data.key.and_then(|key| self.content(key, content, data.content));
+            data.key = data
+                .key
+                .and_then(|key| self.content(key, content, data.content));
         }
         if data.content == 0 {
             let n = bytes.len().min(data.padding as usize);

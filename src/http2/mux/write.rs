@@ -174,7 +174,11 @@ impl Mux {
         stream.has_ended = stream.left == Some(0);
         stream.window_out -= n as i64;
         self.window_out -= n as i64;
-        let flags = if stream.has_ended { flag::END_STREAM } else { 0 };
+        let flags = if stream.has_ended {
+            flag::END_STREAM
+        } else {
+            0
+        };
         frame::begin(&mut self.out, n, kind::DATA, flags, stream.id);
         self.out.extend_from_slice(&bytes[..n]);
         self.close_if_over(key);
@@ -349,7 +353,13 @@ impl Mux {
         let length = self.out.len() - start - HEADER;
         let end = if has_end { flag::END_STREAM } else { 0 };
         if length <= MAX_FRAME {
-            self.put_header(start, length, kind::HEADERS, end | flag::END_HEADERS, stream);
+            self.put_header(
+                start,
+                length,
+                kind::HEADERS,
+                end | flag::END_HEADERS,
+                stream,
+            );
         } else {
             let rest = self.out.split_off(start + HEADER + MAX_FRAME);
             self.put_header(start, MAX_FRAME, kind::HEADERS, end, stream);
