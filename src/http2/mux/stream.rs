@@ -286,6 +286,14 @@ impl Streams {
         self.slots.len() - self.free.len()
     }
 
+    /// All that somebody has.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &StreamState> {
+        let free = |index: &usize| !self.free.contains(index);
+        let held = (0..self.slots.len()).filter(free);
+        held.filter_map(|index| self.slots[index].as_deref())
+    }
+
     /// All whose frames may come or go.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.by_id.values().copied().collect()
