@@ -243,8 +243,11 @@ impl Mux {
 
     /// Takes what is there of a DATA frame.
     fn data(&mut self, mut data: Data, bytes: &mut &[u8]) -> Result<(), Code> {
+        // What is done here with its stream is settled here, too.
+        self.input = Input::Frame;
         if data.is_padded {
             let Some((padding, rest)) = bytes.split_first() else {
+                self.input = Input::Data(data);
                 return Ok(());
             };
             data.is_padded = false;
@@ -275,7 +278,6 @@ impl Mux {
             self.input = Input::Data(data);
             return Ok(());
         }
-        self.input = Input::Frame;
         if let Some(key) = data.key.filter(|_| data.has_end) {
             self.end_of(key);
         }
