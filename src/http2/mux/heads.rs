@@ -205,6 +205,10 @@ impl Mux {
 
     /// Frames of this stream may still be on their way.
     pub(super) fn remember(&mut self, id: u32) {
+        if self.role == Role::Client {
+            // Of an endpoint's streams none is closed to it by itself: late frames are no error.
+            return;
+        }
         if self.given_up.len() == RESETS_REMEMBERED {
             self.given_up.pop_front();
         }

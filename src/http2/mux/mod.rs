@@ -47,6 +47,9 @@ pub(super) use write::AskError;
 /// system call takes many and a socket that is full makes its writers wait soon.
 const OUT_FULL: usize = 64 * 1024;
 
+/// Memory of that which a connection keeps that has streams and sends no more than this at once.
+const OUT_KEPT: usize = 8 * 1024;
+
 /// Largest header block: as frames hold it. The text that it makes is bounded by itself.
 const BLOCK_MAX: usize = 256 * 1024;
 
@@ -263,12 +266,13 @@ impl Mux {
         self.out_sent += n;
         let left = self.out.len().saturating_sub(self.out_sent);
         if left == 0 {
-            self.out.clear();
-            self.out_sent = 0;
-            if self.streams.len() == 0 {
-                // An idle connection holds no buffer.
+            // An idle connection holds no buffer, and one that says little no large one.
+            let is_large = self.out.capacity() > OUT_KEPT && self.out.len() <= OUT_KEPT;
+            if self.streams.len() == 0 || is_large {
                 self.out = Vec::new();
             }
+            self.out.clear();
+            self.out_sent = 0;
         }
         self.unblock();
     }

@@ -8,10 +8,7 @@ use http::HeaderMap;
 use crate::base::buffer::Buffer;
 
 use super::Mux;
-use super::stream::Key;
-
-/// Memory for a body that a stream keeps while nothing of it waits to be read.
-const INBOX_KEPT: usize = 16 * 1024;
+use super::stream::{KEPT, Key};
 
 impl Mux {
     /// As [`Channel::poll_read`](crate::base::stream::Channel::poll_read).
@@ -34,7 +31,7 @@ impl Mux {
         if !stream.inbox.is_empty() {
             let read = into.push(stream.inbox.unread());
             stream.inbox.consume(read);
-            stream.inbox.shrink(INBOX_KEPT);
+            stream.inbox.shrink(KEPT);
             n += read;
             // What was taken may come again: the window is what bounds the memory of a stream.
             self.free(key, read as u32);

@@ -32,6 +32,10 @@ pub enum StreamError {
     Ended,
 }
 
+/// Memory for text, and for a body, that a stream keeps while nothing of it waits to be read, and leaves
+/// to the next one.
+pub(super) const KEPT: usize = 4 * 1024;
+
 /// One stream.
 #[derive(Debug, Default)]
 pub(super) struct StreamState {
@@ -218,9 +222,6 @@ impl Bytes {
 }
 
 // === impl Streams ===
-
-/// Memory of text and of a body that a stream leaves to the next one.
-const KEPT: usize = 4 * 1024;
 
 impl Streams {
     /// Adds one that is open.
