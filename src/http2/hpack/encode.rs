@@ -1,8 +1,8 @@
 //! Fields to blocks (RFC 7541 section 6).
 //!
 //! What a field is in the tables is found by hashes, of name and value and of the name, in slots that
-//! say which entry it may be; the entry itself is compared, so that a hash can lie but to say "no": then
-//! the field is written out. The slots come with the first field that is added.
+//! say which entry it may be. The entry itself is compared, so hashes that collide cost a literal and
+//! never are a wrong field. The slots come with the first field that is added.
 //!
 //! Texts are written as they are, see [`huffman`](super::huffman).
 
@@ -102,6 +102,10 @@ impl Encoder {
         value: &[u8],
         indexing: Indexing,
     ) {
+        debug_assert!(
+            usize::from(id) < FIRST_DYNAMIC,
+            "an id is of the static table"
+        );
         if indexing != Indexing::Never {
             let index = statics::index_of(id, value);
             if index != 0 {
@@ -194,7 +198,7 @@ impl Encoder {
     fn age_of(&self, number: u16, id: u8, name: &[u8], value: &[u8]) -> Option<usize> {
         let age = self.age(number);
         let row = self.table.row(age)?;
-        (row.value == value && has_name(row, id, name)).then_some(age)
+        (is_equal(row.value, value) && has_name(row, id, name)).then_some(age)
     }
 
     /// Notes where the newest entry is to be found.
@@ -259,13 +263,31 @@ impl Encoder {
 /// Whether an entry has a name, which is compared only where no id tells.
 #[inline(always)]
 fn has_name(row: Row<'_>, id: u8, name: &[u8]) -> bool {
-    row.traits.id == id && (id != 0 || row.name == name || is_lowered(row.name, name))
+    row.traits.id == id && (id != 0 || is_equal(row.name, name) || is_lowered(row.name, name))
 }
 
 /// The same for a name that is not lower-case yet.
 #[cold]
 fn is_lowered(lower: &[u8], name: &[u8]) -> bool {
     lower.eq_ignore_ascii_case(name)
+}
+
+/// As `==`, in place: a call for a few bytes costs more than they do.
+#[inline(always)]
+fn is_equal(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    if let (Some(left_last), Some(right_last)) = (left.last_chunk::<8>(), right.last_chunk::<8>()) {
+        let words = left.as_chunks::<8>().0.iter().zip(right.as_chunks::<8>().0);
+        left_last == right_last && words.into_iter().all(|(left, right)| left == right)
+    } else if let (Some(left_last), Some(right_last)) =
+        (left.last_chunk::<4>(), right.last_chunk::<4>())
+    {
+        left_last == right_last && left.first_chunk::<4>() == right.first_chunk::<4>()
+    } else {
+        left.iter().zip(right).all(|(left, right)| left == right)
+    }
 }
 
 /// Appends a name in lower case; says where.
@@ -329,3 +351,67 @@ fn hash(seed: u64, bytes: &[u8], mask: u64) -> u64 {
 
 /// Odd, half of its bits set: 2^64 divided by the golden ratio.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_that_lie_cost_an_index_and_nothing_else() {
+        let mut encoder = Encoder::new();
+        let mut out = Vec::new();
+        encoder.field(&mut out, 0, b"x-first", b"1", Indexing::Add);
+        for number in [0, 1, 7, u16::MAX] {
+            if let Some(slots) = &mut encoder.slots {
+                slots.fields.fill(number);
+                slots.names.fill(number);
+            }
+            for (name, value) in [(&b"x-other"[..], &b"1"[..]), (b"x-other", b"2")] {
+                out.clear();
+                encoder.field(&mut out, 0, name, value, Indexing::Leave);
+                let written = [b"\x00\x07x-other\x01", value].concat();
+                assert_eq!(out, written, "{number}");
+            }
+        }
+        if let Some(slots) = &mut encoder.slots {
+            slots.fields.fill(0);
+        }
+        out.clear();
+        encoder.field(&mut out, statics::COOKIE, b"", b"1", Indexing::Add);
+        assert_eq!(out, b"\x60\x011");
+    }
+
+    #[test]
+    fn texts_are_equal_that_are_so_whatever_their_lengths() {
+        for len in 0..40 {
+            let text: Vec<u8> = (0..len).collect();
+            assert!(is_equal(&text, &text.clone()));
+            for at in 0..text.len() {
+                let mut other = text.clone();
+                other[at] ^= 0x40;
+                assert!(!is_equal(&text, &other));
+                assert!(!is_equal(&text, &text[..at]));
+                assert_ne!(hash(0, &text, 0), hash(0, &other, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn hashes_of_names_are_the_same_in_any_case() {
+        for name in [
+            "",
+            "X",
+            "Te",
+            "dNt",
+            "X-Id",
+            "GrPc-Timeout",
+            "X-Forwarded-For",
+            "X-B3-TraceId-",
+        ] {
+            assert_eq!(
+                hash_of_name(name.as_bytes()),
+                hash_of_name(name.to_ascii_lowercase().as_bytes())
+            );
+        }
+    }
+}

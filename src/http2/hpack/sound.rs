@@ -103,9 +103,9 @@ mod tests {
     fn values_hold_no_control_character_but_tabs_wherever_it_stands() {
         for byte in 0..=255u8 {
             let is_visible = byte == b'\t' || byte >= b' ' && byte != 0x7f;
-            for len in 1..28 {
+            for len in [1, 7, 8, 9, 15, 16, 23] {
                 for at in 0..len {
-                    for around in [b'a', b' ', b'\t', b'~', 0x80, 0xff] {
+                    for around in [b'~', b'\t', 0x80] {
                         let mut value = vec![around; len];
                         value[at] = byte;
                         assert_eq!(is_value(&value), is_visible, "{byte} at {at} of {len}");

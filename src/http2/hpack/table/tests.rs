@@ -54,7 +54,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn a_table_is_as_its_model(steps in proptest::collection::vec(any_step(), 0..400)) {
+    fn a_table_is_as_its_model(steps in proptest::collection::vec(any_step(), 0..100)) {
         let mut table = Table::new();
         let mut model = Model { rows: Vec::new(), max: 4096 };
         for (nth, step) in steps.into_iter().enumerate() {
