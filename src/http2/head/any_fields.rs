@@ -109,7 +109,7 @@ proptest! {
         fields in prop::collection::vec(("(:method|:path|:scheme|:authority|:protocol|[a-z]{0,3}|.{0,3})", any::<Vec<u8>>()), 0..8),
         is_whole: bool,
     ) {
-        let _ = super::tests::try_text(&fields, is_whole).map(|(text, _)| {
+        let _ = tests::try_text(&fields, is_whole).map(|(text, _)| {
             let lines = text.windows(2).filter(|w| *w == b"\r\n").count();
             assert_lines(&text, lines - 1);
             assert!(lines <= fields.len() + 8);

@@ -65,8 +65,8 @@ impl RequestText {
         *self = Self {
             pseudo,
             cookie,
-            max,
             random,
+            max,
             ..Self::default()
         };
     }

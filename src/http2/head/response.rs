@@ -131,12 +131,10 @@ impl ResponseText {
     fn begin(&mut self, out: &mut Vec<u8>, status: u16) {
         self.opened = self.accept.is_some() && status == 200;
         self.status = status;
-        let [hundreds, tens, ones] = match self.opened {
-            true => *b"101",
-            false => [status / 100, status / 10 % 10, status % 10].map(|d| b'0' + d as u8),
-        };
+        let status = if self.opened { 101 } else { status };
+        let digits = [status / 100, status / 10 % 10, status % 10];
         out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(&[hundreds, tens, ones]);
+        out.extend_from_slice(&digits.map(|digit| b'0' + digit as u8));
         out.extend_from_slice(b" \r\n");
     }
 }

@@ -11,53 +11,11 @@ pub(in crate::http2) const METHOD: u8 = 2;
 pub(in crate::http2) const PATH: u8 = 4;
 pub(in crate::http2) const SCHEME: u8 = 6;
 pub(in crate::http2) const STATUS: u8 = 8;
-pub(in crate::http2) const ACCEPT_CHARSET: u8 = 15;
-pub(in crate::http2) const ACCEPT_ENCODING: u8 = 16;
-pub(in crate::http2) const ACCEPT_LANGUAGE: u8 = 17;
-pub(in crate::http2) const ACCEPT_RANGES: u8 = 18;
-pub(in crate::http2) const ACCEPT: u8 = 19;
-pub(in crate::http2) const ACCESS_CONTROL_ALLOW_ORIGIN: u8 = 20;
-pub(in crate::http2) const AGE: u8 = 21;
-pub(in crate::http2) const ALLOW: u8 = 22;
-pub(in crate::http2) const AUTHORIZATION: u8 = 23;
-pub(in crate::http2) const CACHE_CONTROL: u8 = 24;
-pub(in crate::http2) const CONTENT_DISPOSITION: u8 = 25;
-pub(in crate::http2) const CONTENT_ENCODING: u8 = 26;
-pub(in crate::http2) const CONTENT_LANGUAGE: u8 = 27;
+const ACCEPT_ENCODING: u8 = 16;
 pub(in crate::http2) const CONTENT_LENGTH: u8 = 28;
-pub(in crate::http2) const CONTENT_LOCATION: u8 = 29;
-pub(in crate::http2) const CONTENT_RANGE: u8 = 30;
-pub(in crate::http2) const CONTENT_TYPE: u8 = 31;
 pub(in crate::http2) const COOKIE: u8 = 32;
-pub(in crate::http2) const DATE: u8 = 33;
-pub(in crate::http2) const ETAG: u8 = 34;
-pub(in crate::http2) const EXPECT: u8 = 35;
-pub(in crate::http2) const EXPIRES: u8 = 36;
-pub(in crate::http2) const FROM: u8 = 37;
 pub(in crate::http2) const HOST: u8 = 38;
-pub(in crate::http2) const IF_MATCH: u8 = 39;
-pub(in crate::http2) const IF_MODIFIED_SINCE: u8 = 40;
-pub(in crate::http2) const IF_NONE_MATCH: u8 = 41;
-pub(in crate::http2) const IF_RANGE: u8 = 42;
-pub(in crate::http2) const IF_UNMODIFIED_SINCE: u8 = 43;
-pub(in crate::http2) const LAST_MODIFIED: u8 = 44;
-pub(in crate::http2) const LINK: u8 = 45;
-pub(in crate::http2) const LOCATION: u8 = 46;
-pub(in crate::http2) const MAX_FORWARDS: u8 = 47;
-pub(in crate::http2) const PROXY_AUTHENTICATE: u8 = 48;
-pub(in crate::http2) const PROXY_AUTHORIZATION: u8 = 49;
-pub(in crate::http2) const RANGE: u8 = 50;
-pub(in crate::http2) const REFERER: u8 = 51;
-pub(in crate::http2) const REFRESH: u8 = 52;
-pub(in crate::http2) const RETRY_AFTER: u8 = 53;
-pub(in crate::http2) const SERVER: u8 = 54;
-pub(in crate::http2) const SET_COOKIE: u8 = 55;
-pub(in crate::http2) const STRICT_TRANSPORT_SECURITY: u8 = 56;
 pub(in crate::http2) const TRANSFER_ENCODING: u8 = 57;
-pub(in crate::http2) const USER_AGENT: u8 = 58;
-pub(in crate::http2) const VARY: u8 = 59;
-pub(in crate::http2) const VIA: u8 = 60;
-pub(in crate::http2) const WWW_AUTHENTICATE: u8 = 61;
 
 /// The fields; that of index 1 is the first.
 pub(super) static FIELDS: [Static; 61] = [
@@ -257,9 +215,7 @@ mod tests {
             (CONTENT_LENGTH, "content-length"),
             (COOKIE, "cookie"),
             (HOST, "host"),
-            (SET_COOKIE, "set-cookie"),
             (TRANSFER_ENCODING, "transfer-encoding"),
-            (WWW_AUTHENTICATE, "www-authenticate"),
         ] {
             assert_eq!(id_of(name.as_bytes()), id);
         }

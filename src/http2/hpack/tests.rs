@@ -399,11 +399,11 @@ fn changes_of_the_table_are_told_by_the_next_block_the_lowest_first() {
         }
         encoded(&mut encoder, &[])
     };
-    assert_eq!(update(&[]), []);
-    assert_eq!(update(&[4096, 65536]), []);
+    assert!(update(&[]).is_empty());
+    assert!(update(&[4096, 65536]).is_empty());
     assert_eq!(update(&[0, 65536]), [0x20, 0x3f, 0xe1, 0x1f]);
     assert_eq!(update(&[100, 50, 70]), [0x3f, 0x13, 0x3f, 0x27]);
-    assert_eq!(update(&[70]), []);
+    assert!(update(&[70]).is_empty());
     assert_eq!(update(&[4096, 80]), [0x3f, 0x31]);
     assert_eq!(update(&[70]), [0x3f, 0x27]);
 }

@@ -121,10 +121,12 @@ impl Mux {
             length,
         }) = asked
         else {
-            return self.malformed(key, id);
+            self.refuse_malformed(key, id);
+            return Ok(());
         };
         if has_end && length.is_some_and(|length| length > 0) {
-            return self.malformed(key, id);
+            self.refuse_malformed(key, id);
+            return Ok(());
         }
         stream.window_in = window_in;
         stream.window_out = window_out;
@@ -140,12 +142,11 @@ impl Mux {
     }
 
     /// A request that is none (section 8.1.1).
-    fn malformed(&mut self, key: Key, id: u32) -> Result<(), Code> {
+    fn refuse_malformed(&mut self, key: Key, id: u32) {
         self.streams.remove(key);
         frame::reset(&mut self.out, id, Code::PROTOCOL_ERROR);
         self.touch();
         self.remember(id);
-        Ok(())
     }
 
     /// A response, or an interim one.

@@ -90,12 +90,10 @@ impl Mux {
     /// Ready once the stream was given up, by whomever.
     pub(in crate::http2) fn poll_gone(&mut self, key: Key, cx: &Context<'_>) -> Poll<io::Error> {
         let stream = &mut self.streams[key];
-        match stream.error {
-            Some(error) => Poll::Ready(error.into()),
-            None => {
-                stream.wait(cx);
-                Poll::Pending
-            }
+        if let Some(error) = stream.error {
+            return Poll::Ready(error.into());
         }
+        stream.wait(cx);
+        Poll::Pending
     }
 }

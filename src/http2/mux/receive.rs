@@ -84,16 +84,12 @@ impl Mux {
                     *bytes = rest;
                     return self.begin_data(header);
                 }
-                match rest.split_at_checked(header.length as usize) {
-                    Some((payload, rest)) => {
-                        *bytes = rest;
-                        self.frame(header, payload)
-                    }
-                    None => {
-                        self.partial.extend_from_slice(std::mem::take(bytes));
-                        Ok(())
-                    }
+                if let Some((payload, rest)) = rest.split_at_checked(header.length as usize) {
+                    *bytes = rest;
+                    return self.frame(header, payload);
                 }
+                self.partial.extend_from_slice(std::mem::take(bytes));
+                Ok(())
             }
             Input::Frame => self.gather(bytes),
         }

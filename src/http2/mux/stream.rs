@@ -226,13 +226,10 @@ impl Bytes {
 impl Streams {
     /// Adds one that is open.
     pub(super) fn insert(&mut self, id: u32) -> Key {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.slots.push(None);
-                self.slots.len() - 1
-            }
-        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
         let state = self.slots[index].get_or_insert_default();
         state.id = id;
         self.by_id.insert(id, Key(index));
