@@ -208,7 +208,7 @@ mod tests {
                 settings(
                     out,
                     &[(setting::ENABLE_PUSH, 0), (setting::MAX_FRAME_SIZE, 16384)],
-                )
+                );
             },
             settings_ack,
             |out| ping(out, [7; 8], flag::ACK),

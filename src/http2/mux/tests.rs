@@ -105,7 +105,7 @@ fn pass(from: &mut Mux, to: &mut Mux, piece: usize) -> bool {
     let mut has_passed = false;
     while !from.unsent().is_empty() && !to.is_stuffed() {
         let n = piece.min(from.unsent().len());
-        to.receive(&from.unsent()[..n].to_vec());
+        to.receive(&from.unsent()[..n]);
         from.sent(n);
         has_passed = true;
     }
@@ -814,7 +814,7 @@ fn small_frames_that_nobody_reads_cost_what_they_bring() {
     let key = server.accept().unwrap();
     assert_eq!(server.end(), None);
     assert_eq!(server.streams[key].inbox.len(), 60_000);
-    assert!(read(&mut server, key).ends_with(&[b'x'; 60_000]));
+    assert!(read(&mut server, key).ends_with(&vec![b'x'; 60_000]));
 }
 
 proptest! {
