@@ -160,3 +160,34 @@ fn peer_that_is_alone_asks_all_endpoints_itself() {
         assert_eq!(roles.alone(), 30);
     });
 }
+
+/// A failure is told to those who ask the endpoint too, and to nobody else, without waiting for the next push.
+#[test]
+fn vote_is_told_to_fellows_at_once() {
+    let (mut net, _) = settled(1, 8, 20);
+    let probers = |net: &Fleet, n| {
+        let duties = net.get(0).unwrap().peer.duties();
+        duties.probers("app", &endpoint(n)).to_vec()
+    };
+    let mine = (0..20).find(|n| probers(&net, *n).contains(&peer(0)));
+    let mine = mine.expect("one of many");
+    let mut fellows = probers(&net, mine);
+    fellows.retain(|fellow| *fellow != peer(0));
+    fellows.sort_unstable();
+    let mut told = net.with(0, |machine, clock| {
+        let check = machine.prober.as_ref().map_or(0, Prober::check);
+        let why = "timed out".to_owned();
+        machine
+            .peer
+            .vote(app(), endpoint(mine), false, check, why, clock);
+        let mut told = Vec::new();
+        while let Some(out) = machine.peer.poll() {
+            if let Out::Datagram { to, .. } = out {
+                told.push(peer_at(to));
+            }
+        }
+        told
+    });
+    told.sort_unstable();
+    assert_eq!((told.len(), told), (2, fellows));
+}
