@@ -68,7 +68,8 @@
 //!   route names). Another attempt is paid for by the upstream's budget (`proxy/retry.rs`); only a
 //!   connection that died in the pool is replaced for nothing.
 //! - Who is ready is decided in one place, `upstream::members`: operators, the endpoint's own word,
-//!   checks, ejections, tiers, in this order.
+//!   checks, ejections, tiers, in this order. Of checks there are two sources, and either is enough to be down
+//!   ([`upstream::Endpoint::health`]): what the votes of a fleet came to, and what this process's own checks find.
 //! - Every exchange ends in `Exchange::record`, exactly once: one set of metrics, one log line.
 //! - Every change is whole: prepared before it is seen, and then seen by one store.
 //! - No `unsafe`, no global state: two servers run in one process.

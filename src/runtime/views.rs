@@ -161,8 +161,10 @@ pub struct Observed {
     pub health: &'static str,
     /// Since when, and why; `None` = it is what it was taken for at first.
     pub since: Option<SinceView>,
-    /// How the last check went; `None` = none has ended.
+    /// How the last check of this process went; `None` = none has ended, or others check it.
     pub last_check: Option<LastCheckView>,
+    /// The peers of the fleet that check it, this one among them if it does; empty = no fleet shares that.
+    pub checked_by: Vec<String>,
     /// It is left alone for what requests say of it; `None` = it is not.
     pub ejected: Option<EjectedView>,
     /// What it says of itself, in the words of its agent; `None` = nothing that changes anything.

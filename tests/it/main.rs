@@ -18,6 +18,7 @@ mod fleet_checks;
 mod fleet_cli;
 mod fleet_cost;
 mod fleet_load;
+mod fleet_own_checks;
 mod fleet_partition;
 mod fleet_register;
 mod fleet_restart;

@@ -295,6 +295,8 @@ impl Peer {
             peer.lease(fact, now.now);
         }
         peer.place_peers();
+        // The others still know what an earlier life found.
+        peer.count_votes_since(identity, 0, now.now);
         peer
     }
 
@@ -530,8 +532,10 @@ impl Peer {
         if now.now >= self.next_chores {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
             let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
-            self.gone.retain(|_, (_, since)| *since >= forgotten);
             let live = &self.live;
+            // Who is alone remembers all: they may come back.
+            self.gone
+                .retain(|_, (_, since)| *since >= forgotten || live.is_empty());
             self.contacts
                 .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
@@ -714,10 +718,11 @@ impl Peer {
                 membership::Out::Send { to, payload } => {
                     self.send(Kind::Membership, to, &payload, now.unix_ms);
                 }
-                membership::Out::Up(identity) => self.came(identity, now.now),
+                membership::Out::Up(identity) => self.came(identity, now),
                 membership::Out::Renewed { to, .. } => {
                     // Another life may know less: it starts from what it saved.
                     self.live.insert(to.peer, (to, now.now));
+                    self.count_votes_since(to, 0, now.now);
                     self.maybe_sync_soon(to.peer, now.now);
                     self.has_moved = true;
                 }
@@ -753,10 +758,14 @@ impl Peer {
         self.has_moved |= had_moved;
     }
 
-    fn came(&mut self, identity: Identity, now: Nanos) {
+    fn came(&mut self, identity: Identity, at: Now) {
+        let now = at.now;
         let is_first = self.live.is_empty();
         self.live.insert(identity.peer, (identity, now));
         let was_gone = self.gone.remove(&identity.peer).is_some();
+        // What it said while it was away is not known here, and what it said in an earlier life was found then.
+        let met_at = if was_gone { at.unix_ms } else { 0 };
+        self.count_votes_since(identity, met_at, now);
         self.has_moved = true;
         if is_first {
             // What was due before there was anybody is due now, and not late.
@@ -766,6 +775,12 @@ impl Peer {
         } else if was_gone {
             self.maybe_sync_soon(identity.peer, now);
         }
+    }
+
+    /// What a peer found before it began its life, or before it was met again, is not what it finds.
+    fn count_votes_since(&mut self, identity: Identity, met_at: u64, now: Nanos) {
+        let since = Stamp::at(identity.incarnation.max(met_at));
+        self.duties.came(identity.peer, since, now);
     }
 
     /// Somebody may have missed something. A few of those who see that compare with him: all of a thousand at once

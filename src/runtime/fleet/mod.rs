@@ -37,10 +37,10 @@ use crate::fleet::peer::{NotRegistered, Out, Peer, StreamId};
 use crate::fleet::seal::{Greeting, Keyring};
 use crate::fleet::standing::Terms;
 use crate::health::checker::Vote;
-use crate::health::duty::Duty;
+use crate::health::duty::{Duty, Role};
 use crate::telemetry::metrics::fleet::{FleetCells, VerdictTo};
-use crate::upstream::Health;
 use crate::upstream::overrides::{Changed, Told};
+use crate::upstream::{Endpoint, Health};
 
 use super::live::Live;
 use super::secret_file::random;
@@ -307,6 +307,22 @@ impl Fleet {
                 .at_once
                 .try_send((upstream.clone(), endpoint.clone()));
         }
+    }
+
+    /// What this process does about the health of an endpoint, as the checker was told last.
+    pub fn role(&self, upstream: &str, endpoint: &EndpointAddr) -> Role {
+        self.0.duty.borrow().role(upstream, endpoint)
+    }
+
+    /// The same, and the peers that check it, this one among them if it does; none = it is not shared.
+    pub fn shares(&self, upstream: &str, endpoint: &Endpoint) -> (Role, Vec<PeerId>) {
+        let role = self.role(upstream, &endpoint.addr);
+        if role == Role::Alone {
+            return (role, Vec::new());
+        }
+        let state = self.state();
+        let probers = state.peer.duties().probers(upstream, &endpoint.addr);
+        (role, probers.to_vec())
     }
 
     /// Says what checks found here.

@@ -263,3 +263,87 @@ fn addresses(seed: &Seed) -> Vec<SocketAddr> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::*;
+    use crate::base::addr::EndpointAddr;
+    use crate::fleet::fact::Value;
+    use crate::fleet::facts::snapshot::Image;
+    use crate::fleet::stamp::Stamp;
+
+    /// A file with a secret, as `isobar fleet keygen` makes one.
+    fn secret(file: &std::path::Path) {
+        use std::io::Write as _;
+        let mut file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(file)
+            .unwrap();
+        file.write_all(b"the secret of a fleet that has one peer")
+            .unwrap();
+    }
+
+    /// All endpoints were down in the incident that it was killed in. It met two others who had found so, and their
+    /// votes of then took down what was well long since.
+    #[test]
+    fn what_checks_found_is_not_known_after_a_restart_but_all_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        secret(&folder.path().join("fleet.key"));
+        let text = format!(
+            "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n[upstreams.app]\nendpoints = ['10.1.0.1:80']\n\
+             [fleet]\nname = 'test'\nbind = '127.0.0.1:7946'\nsecret_file = '{0}/fleet.key'\nstate_dir = '{0}'\n",
+            folder.path().display()
+        );
+        let spec = config::parse("test", &text).unwrap().config.fleet.unwrap();
+        let now = Clock::start().unix_ms();
+        let endpoint = EndpointAddr::Ip("10.1.0.1:80".parse().unwrap());
+        let mut known = Facts::default();
+        for origin in [PeerId(1), PeerId(2), PeerId(3)] {
+            let vote = Key::Vote {
+                upstream: "app".into(),
+                endpoint: endpoint.clone(),
+                prober: origin,
+            };
+            let registration = Key::Registration {
+                upstream: "app".into(),
+                endpoint: endpoint.clone(),
+                registrar: origin,
+            };
+            let failed = Value::Vote {
+                passed: false,
+                check: 7,
+                why: "connection refused".to_owned(),
+            };
+            let registered = Value::Registered {
+                weight: 1,
+                zone: None,
+                ttl_ms: 30_000,
+            };
+            for (key, value) in [(vote, failed), (registration, registered)] {
+                let stamp = Stamp::at(now - 1000);
+                known.merge(
+                    Fact {
+                        key,
+                        value,
+                        stamp,
+                        origin,
+                    },
+                    now,
+                );
+            }
+        }
+        assert_eq!((known.counts().votes, known.counts().registrations), (3, 3));
+        snapshot::save(folder.path(), &Image::new(PeerId(1), "test", now, &known)).unwrap();
+
+        let bind = "127.0.0.1:7946".parse().unwrap();
+        let begun = begin(spec, bind, &Registry::new(1)).unwrap();
+        let state = begun.fleet.state();
+        assert_eq!(state.peer.id(), PeerId(1));
+        let counts = state.peer.facts().counts();
+        assert_eq!((counts.votes, counts.registrations), (0, 3));
+    }
+}

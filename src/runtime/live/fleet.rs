@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
-use crate::fleet::duty::{Changes, Subject};
+use crate::fleet::duty::{Changes, Subject, names};
 use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
+use crate::health::duty::Duty;
 use crate::runtime::fleet::Fleet;
 use crate::telemetry::history::{Cause, What};
-use crate::upstream::Health;
+use crate::upstream::{Health, Since};
 
 use super::Live;
 
@@ -139,8 +140,46 @@ impl Live {
         if !verdicts.is_empty() {
             self.judge(verdicts);
         }
+        if let Some(duty) = &changes.duty {
+            self.forget_own(duty);
+        }
         if let Some(fleet) = &self.fleet {
             fleet.order(changes);
+        }
+    }
+
+    /// That this process's own checks found an endpoint down ends when others are to ask it: nobody here would find
+    /// that it is well again.
+    fn forget_own(&mut self, duty: &Duty) {
+        let snapshot = self.published.snapshot.load_full();
+        for upstream in &snapshot.upstreams {
+            let name = &upstream.spec.name;
+            let members = upstream.members.load_full();
+            let forgotten = members
+                .endpoints
+                .iter()
+                .filter(|e| e.is_down_here() && !duty.role(name, &e.addr).asks());
+            let mut has_changed = false;
+            for endpoint in forgotten {
+                let before = endpoint.health();
+                endpoint.set_down_here(None);
+                let fleet = self.fleet.as_ref();
+                let probers = fleet.map(|fleet| fleet.shares(name, endpoint).1);
+                let peers = names(&probers.unwrap_or_default());
+                let why = format!("it is checked by {peers} from now on");
+                let cause = Cause::Fleet { peers };
+                if self.note_health(name, endpoint, before, (cause, &why)) {
+                    has_changed = true;
+                    upstream.forget(endpoint);
+                    endpoint.set_since(Since {
+                        at_unix_ms: self.clock.unix_ms(),
+                        why,
+                    });
+                }
+            }
+            if has_changed {
+                upstream.publish_health(self.clock.now());
+            }
         }
     }
 }

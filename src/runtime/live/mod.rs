@@ -23,6 +23,7 @@ use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
 use crate::health::checker::{Ask, Found, Target, Targets, Verdict};
+use crate::health::duty::Role;
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -501,45 +502,86 @@ impl Live {
         }
     }
 
-    /// Says what became of an endpoint; whether that is news.
+    /// Takes in what was found of an endpoint; whether it is something else now.
     fn note(&mut self, verdict: &Verdict, now: u64) -> bool {
-        let before = verdict.endpoint.health();
-        if before == verdict.health {
+        let endpoint = &verdict.endpoint;
+        let before = endpoint.health();
+        let mut why = verdict.told();
+        let (cause, role) = match &verdict.by {
+            Found::Fleet(peers) => {
+                let peers = peers.clone();
+                (Cause::Fleet { peers }, None)
+            }
+            Found::Here => {
+                let role = self.role(&verdict.upstream, endpoint);
+                // Others ask by now.
+                if !role.asks() {
+                    return false;
+                }
+                if role.is_ruled() {
+                    why.push_str(" (found by this peer, and for itself alone)");
+                }
+                (Cause::Probe, Some(role))
+            }
+        };
+        let since = Since {
+            at_unix_ms: now,
+            why: why.clone(),
+        };
+        let is_down = verdict.health == Health::Down;
+        if role.is_some() && is_down != endpoint.is_down_here() {
+            endpoint.set_down_here(is_down.then(|| since.clone()));
+            if endpoint.health() == Health::Up {
+                endpoint.set_since(since.clone());
+            }
+        }
+        if role.is_none_or(Role::judges) && endpoint.verdict() != verdict.health {
+            endpoint.set_health(verdict.health);
+            endpoint.set_since(since);
+        }
+        self.note_health(&verdict.upstream, endpoint, before, (cause, &why))
+    }
+
+    /// Says what became of an endpoint that was something else `before`, and by whom and why; whether it did.
+    fn note_health(
+        &mut self,
+        upstream: &Name,
+        endpoint: &Arc<Endpoint>,
+        before: Health,
+        (cause, why): (Cause, &str),
+    ) -> bool {
+        let health = endpoint.health();
+        if before == health {
             return false;
         }
-        verdict.endpoint.set_health(verdict.health);
-        let why = verdict.told();
-        let cause = match &verdict.by {
-            Found::Fleet(peers) => Cause::Fleet {
-                peers: peers.clone(),
-            },
-            Found::Here => Cause::Probe,
-        };
-        if verdict.health == Health::Up {
-            // What checks find is newer than what requests said.
-            self.ejections.pardon(&verdict.endpoint, self.clock.now());
-        }
-        let (from, to) = (before.as_str(), verdict.health.as_str());
+        let (from, to) = (before.as_str(), health.as_str());
         let text = format!(
-            "endpoint {} of upstream `{}`: {from} -> {to}: {why}",
-            verdict.endpoint.name, verdict.upstream
+            "endpoint {} of upstream `{upstream}`: {from} -> {to}: {why}",
+            endpoint.name
         );
-        verdict.endpoint.set_since(Since {
-            at_unix_ms: now,
-            why,
-        });
-        match verdict.health {
+        if health == Health::Up {
+            // What checks find is newer than what requests said.
+            self.ejections.pardon(endpoint, self.clock.now());
+        }
+        match health {
             Health::Down => tracing::warn!("{text}"),
             Health::Unchecked | Health::Up => tracing::info!("{text}"),
         }
         let what = What::Endpoint {
-            upstream: verdict.upstream.to_string(),
-            endpoint: verdict.endpoint.name.to_string(),
+            upstream: upstream.to_string(),
+            endpoint: endpoint.name.to_string(),
             from: from.to_owned(),
             to: to.to_owned(),
         };
+        let now = self.clock.unix_ms();
         self.timeline.record(now, cause, what, text);
         true
+    }
+
+    /// What this process does about the health of an endpoint.
+    fn role(&self, upstream: &str, endpoint: &Endpoint) -> Role {
+        let fleet = self.fleet.as_ref();
+        fleet.map_or(Role::Alone, |fleet| fleet.role(upstream, &endpoint.addr))
     }
 
     /// Takes in what endpoints say of themselves: however many do, each upstream publishes once.
