@@ -169,6 +169,7 @@ impl Overrides {
                 spoken: &spoken,
                 is_dynamic: spec.dynamic,
                 old: old.get(addr),
+                was_unproven: old_elsewhere.get(addr).is_some_and(|e| e.is_unproven),
             };
             turn.tell(before, after, &mut effects);
         }
@@ -322,6 +323,8 @@ struct Turn<'a> {
     spoken: &'a Spoken,
     is_dynamic: bool,
     old: Option<&'a Parts>,
+    /// It waited for a check.
+    was_unproven: bool,
 }
 
 /// Who did it, and what is to be said of that.
@@ -421,10 +424,10 @@ impl Turn<'_> {
             return Blame::of(heard);
         }
         // It was added, and a check has found it up since, or is awaited again.
-        let text = if self.spoken.is_unproven {
-            ": no check has found it up yet"
-        } else {
-            ": what was added is used now"
+        let text = match (self.was_unproven, self.spoken.is_unproven) {
+            (_, true) => ": no check has found it up yet",
+            (true, false) => ": what was added is used now",
+            (false, false) => return Blame::default(),
         };
         let member = self.spoken.member.as_ref().map(|heard| &heard.peer);
         let registered = self.spoken.registered.as_ref().map(|heard| &heard.peer);

@@ -145,7 +145,7 @@ impl Bed {
 
     /// Its endpoints are checked.
     fn checked(mut self) -> Self {
-        let text = "[listeners.web]\nbind = ':8080'\nupstream = 'pool'\n[upstreams.pool]\nendpoints = ['10.0.0.1:80']\nhealth.path = '/'\n";
+        let text = "[listeners.web]\nbind = ':8080'\nupstream = 'pool'\n[upstreams.pool]\nendpoints = ['10.0.0.1:80']\nhealth.check = 'tcp'\n";
         let config = config::parse("test", text).unwrap().config;
         let health = config.upstreams[0].health.clone();
         assert!(health.is_some());
