@@ -491,11 +491,14 @@ impl Peer {
     /// # Errors
     /// What is wrong with it.
     pub fn say_once(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
-        match self.facts.get(&key) {
-            Some(fact) if fact.value == value => Ok(()),
-            None if value == Value::Gone && !self.has_past(&key) => Ok(()),
-            _ => self.say(key, value, now),
+        let is_said = match self.facts.get(&key) {
+            Some(fact) => fact.value == value,
+            None => value == Value::Gone,
+        };
+        if is_said && !self.has_past(&key) {
+            return Ok(());
         }
+        self.say(key, value, now)
     }
 
     /// Tells a fact to some peers at once, beside what is pushed to all.

@@ -72,7 +72,7 @@ impl Past {
         self.words.values().chain(self.ended.values())
     }
 
-    /// What is said of an upstream; none of it is of a key of which something is known.
+    /// What is said of an upstream; what is known of the same keys is older.
     pub(super) fn of_upstream<'p>(&'p self, upstream: &'p Name) -> impl Iterator<Item = &'p Fact> {
         let words = self.words.values();
         words.filter(move |fact| fact.key.upstream() == Some(upstream))
@@ -152,7 +152,11 @@ impl Peer {
     /// have been taken back, is taken back again.
     pub(super) fn outdate(&mut self, fact: &Fact) -> bool {
         if let Some(past) = &mut self.past {
-            past.words.remove(&fact.key);
+            // What others had aside may be older than what this one has.
+            let held = past.words.get(&fact.key);
+            if held.is_some_and(|held| held.stamp <= fact.stamp) {
+                past.words.remove(&fact.key);
+            }
         }
         let ended = self.ended.get(&fact.key);
         fact.value != Value::Gone && ended.is_some_and(|ended| ended.stamp > fact.stamp)
