@@ -11,6 +11,8 @@ mod meter;
 mod start;
 mod status;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -18,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,7 +36,7 @@ use crate::fleet::fact::{Key, Value};
 use crate::fleet::facts::Flaw;
 use crate::fleet::facts::snapshot::{self, Image};
 use crate::fleet::id::PeerId;
-use crate::fleet::peer::{NotRegistered, Out, Peer, StreamId};
+use crate::fleet::peer::{self, NotRegistered, Out, Peer, StreamId};
 use crate::fleet::seal::{Greeting, Keyring};
 use crate::fleet::standing::Terms;
 use crate::health::checker::Vote;
@@ -54,7 +57,10 @@ pub struct Fleet(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// As it began: its name, its places.
     spec: Arc<config::Fleet>,
+    /// As the last reload has it: what may change while it runs.
+    wanted: ArcSwap<config::Fleet>,
     clock: Clock,
     /// Held while what is known is written to its file; taken before `state`.
     saving: Mutex<()>,
@@ -74,6 +80,8 @@ struct State {
     saved: (u64, Nanos),
     /// An operator has spoken: not in a while, but now.
     is_to_be_saved: bool,
+    /// The seeds are other ones.
+    is_to_be_resolved: bool,
     /// Who waits for what looks at other peers find.
     looks: Vec<(StreamId, status::Look)>,
     /// A successor takes over: nothing is taken in, so that nothing is lost.
@@ -169,24 +177,36 @@ impl Fleet {
     ) {
         let now = self.now();
         let mut state = self.state();
-        for (part, word) in parts {
-            let key = Key::Override {
-                upstream: upstream.clone(),
-                endpoint: endpoint.clone(),
-                part,
-            };
-            let value = word.map_or(Value::Gone, |(word, by)| Value::Said { word, by });
+        for part in parts {
+            let (key, value) = words(upstream, endpoint, part);
             if let Err(flaw) = say(&mut state.peer, key, value, now) {
+                // Whoever says something has asked before; of what is recalled, nobody could.
                 tracing::error!(
-                    "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` is not told to the other peers, and \
-                     ends here with the next thing that the fleet says of this upstream: {flaw}; when that is \
-                     mended, say it again"
+                    "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` cannot be told to the other \
+                     peers, and does not hold: {flaw}; when that is mended, say it again"
                 );
             }
         }
         state.is_to_be_saved = true;
         drop(state);
         self.0.wake.notify_one();
+    }
+
+    /// Whether all that could be told to the fleet.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn could_say(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        parts: &[Changed],
+    ) -> Result<(), Flaw> {
+        let state = self.state();
+        parts.iter().try_for_each(|part| {
+            let (key, value) = words(upstream, endpoint, part.clone());
+            state.peer.could_say(key, value)
+        })
     }
 
     /// Upstreams of which the fleet says something else than when it was last asked.
@@ -200,7 +220,12 @@ impl Fleet {
         self.state().peer.told(spec, is_down, now)
     }
 
-    /// Whether something is held of what is said of an upstream, until checks find its endpoints down.
+    /// Checks find these endpoints of an upstream up.
+    pub fn pass<'a>(&self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
+        self.state().peer.pass(upstream, up);
+    }
+
+    /// Whether something is held of what is said of an upstream, until checks find its endpoints down or up.
     pub fn holds(&self, upstream: &str) -> bool {
         let state = self.state();
         state
@@ -268,6 +293,32 @@ impl Fleet {
             state.peer.set_keyring(keyring.clone());
             state.keyring = keyring;
         }
+    }
+
+    /// Goes on as a new configuration has it, as far as a running peer can; `upstreams` are those that it has.
+    pub fn reconfigure(&self, spec: &Arc<config::Fleet>, upstreams: &BTreeSet<Name>) {
+        let before = self.0.wanted.swap(spec.clone());
+        let now = self.now();
+        let mut state = self.state();
+        state.peer.retain(|name| upstreams.contains(name));
+        if before == *spec {
+            return;
+        }
+        let terms = peer::Terms {
+            max_clock_skew: spec.max_clock_skew,
+            max_remove: spec.max_remove,
+            probers: spec.probers as usize,
+            zone: spec.zone.clone(),
+        };
+        state.peer.set_terms(terms, now);
+        state.is_to_be_resolved |= before.seeds != spec.seeds;
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// How the last reload has it, of which a running peer takes over what does not hang on sockets and identity.
+    pub fn wanted(&self) -> Arc<config::Fleet> {
+        self.0.wanted.load_full()
     }
 
     /// Who is checked by the configuration that is served now, and what follows from that.
@@ -380,7 +431,14 @@ impl Fleet {
                 return;
             }
             let name = &self.0.spec.name;
-            let image = Image::new(state.peer.id(), name, now.unix_ms, state.peer.facts());
+            let mut facts: Vec<_> = state.peer.facts().iter().collect();
+            let mut of = now.unix_ms;
+            if let Some(past) = state.peer.past() {
+                // Not decided yet: the next process decides, and has to know how old it is.
+                facts.extend(past.facts());
+                of = past.saved_unix_ms();
+            }
+            let image = Image::with(state.peer.id(), name, of, facts);
             (image, root)
         };
         match snapshot::save(folder, &image) {
@@ -391,6 +449,19 @@ impl Fleet {
             ),
         }
     }
+}
+
+/// What an operator has changed, as a fact has it.
+fn words(upstream: &Name, endpoint: &EndpointAddr, (part, word): Changed) -> (Key, Value) {
+    let key = Key::Override {
+        upstream: upstream.clone(),
+        endpoint: endpoint.clone(),
+        part,
+    };
+    (
+        key,
+        word.map_or(Value::Gone, |(word, by)| Value::Said { word, by }),
+    )
 }
 
 /// Runs until `stop`, then tells the others that this peer goes (if nobody takes its place) and saves what it
@@ -467,7 +538,10 @@ pub async fn run(
             let fleet = shell.fleet.clone();
             saving.spawn_blocking(move || fleet.save());
         }
-        if now.now >= next_resolve && resolving.is_empty() {
+        if resolving.is_empty()
+            && (now.now >= next_resolve || shell.fleet.state().is_to_be_resolved)
+        {
+            shell.fleet.state().is_to_be_resolved = false;
             let is_alone = shell.fleet.state().peer.live().is_empty();
             let every = if is_alone {
                 RESOLVE_ALONE
@@ -475,7 +549,7 @@ pub async fn run(
                 RESOLVE_EVERY
             };
             next_resolve = now.now.saturating_add(nanos(every));
-            resolving.spawn(resolve(shell.fleet.0.spec.seeds.clone()));
+            resolving.spawn(resolve(shell.fleet.wanted().seeds.clone()));
         }
         // 5 until there is more
         let at = shell.fleet.state().peer.wake_at();
