@@ -156,6 +156,7 @@ pub fn begin(
         is_to_be_saved: false,
         looks: Vec::new(),
         is_frozen: false,
+        stopped: None,
     };
     let shared = Shared {
         spec,

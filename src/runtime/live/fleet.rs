@@ -64,7 +64,9 @@ impl Live {
             let down = endpoints.filter(|e| e.health() == Health::Down);
             // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
             let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
-            let told = fleet.told(spec, &|addr| down.contains(addr));
+            let Some(told) = fleet.told(spec, &|addr| down.contains(addr)) else {
+                return;
+            };
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;
