@@ -327,6 +327,13 @@ impl Peer {
         self.introduce(now);
     }
 
+    /// Knows that these are there from now on, as after a while with them.
+    #[cfg(test)]
+    pub(crate) fn meet(&mut self, others: impl Iterator<Item = Identity>, now: Now) {
+        self.membership.meet(others, now.now);
+        self.after_membership(now);
+    }
+
     /// Who it is.
     pub fn id(&self) -> PeerId {
         self.me

@@ -3,7 +3,8 @@
 //!
 //! One task on the control runtime, [`run`]: it reads what waits before it looks at the clock (or its own absence
 //! would look like that of others), lets the peer do what is due, sends what it wants sent, and hands on what is
-//! new. A stream is a task of its own. Nothing here waits for a worker, nor a worker for it.
+//! new. A stream is a task of its own. Nothing here waits for a worker, nor a worker for it. A fault of the peer ends
+//! the fleet for this process, and nothing else (`guard`).
 //!
 //! Locks: `Live` first, then the peer; never the other way round.
 

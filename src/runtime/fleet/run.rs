@@ -190,13 +190,11 @@ async fn take_part(
             shell.heed(event);
         }
     }
-    let now = fleet.now();
-    fleet.with(|state| {
-        if !state.is_frozen {
-            state.peer.leave(now);
-        }
-    });
-    shell.act();
+    if !fleet.is_frozen() {
+        let now = fleet.now();
+        fleet.with(|state| state.peer.leave(now));
+        shell.act();
+    }
     fleet.save();
 }
 
