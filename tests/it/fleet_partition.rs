@@ -92,7 +92,7 @@ impl Net {
         let Some(nft) = need("nft") else { return false };
         let rules = format!(
             "table inet loss {{ chain heard {{ type filter hook input priority 0; \
-             iifname eth0 numgen random mod 100 < {percent} counter drop; }} }}"
+             iifname eth0 numgen random mod 100 < {percent} counter drop; }}; }}"
         );
         for peer in 0..PEERS {
             let within = ["netns", "exec", self.of(peer), &path(&nft), &rules];
