@@ -24,6 +24,7 @@ mod fleet_restart;
 mod fleet_secrets;
 mod fleet_sessions;
 mod fleet_upgrade;
+mod fleet_words;
 mod forwarding;
 mod fuzz_live;
 mod grpc;

@@ -9,6 +9,7 @@
 //! ```
 
 mod health;
+mod past;
 mod setback;
 mod standing;
 mod streams;
@@ -26,7 +27,7 @@ use crate::config::Name;
 use super::Now;
 use super::duty::Duties;
 use super::fact::{About, Fact, GC_AFTER, Key, Value};
-use super::facts::{Facts, Flaw, Merged, Quarantine};
+use super::facts::{Facts, Flaw, MAX_OF_ORIGIN, Merged, Quarantine};
 use super::id::PeerId;
 use super::membership::{self, Identity, Membership};
 use super::push::{self, Push};
@@ -34,6 +35,7 @@ use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opened, Opener, Refusal, Sealer, S
 use super::stamp::{HybridClock, Stamp};
 use super::standing::{Brake, Leases, Orphans};
 
+pub use past::Past;
 use setback::Setback;
 pub use standing::NotRegistered;
 use streams::Streams;
@@ -62,6 +64,19 @@ pub struct Settings {
     pub max_remove: f64,
     /// Decides whom it speaks to.
     pub seed: u64,
+}
+
+/// What of [`Settings`] may change while it runs.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// How far clocks may differ.
+    pub max_clock_skew: Duration,
+    /// The share of an upstream's endpoints that one peer may take away.
+    pub max_remove: f64,
+    /// How many peers check each endpoint.
+    pub probers: usize,
+    /// Where it stands.
+    pub zone: Option<Name>,
 }
 
 /// What a peer wants done.
@@ -171,7 +186,13 @@ pub struct Peer {
     opener: Opener,
     membership: Membership,
     facts: Facts,
+    /// What it knew when it last ran, if that is too long ago to be told.
+    past: Option<Past>,
+    /// What is known to have been taken back before all were away.
+    ended: BTreeMap<Key, Fact>,
     quarantine: Quarantine,
+    /// Those who have said as much as one may.
+    noisy: BTreeSet<PeerId>,
     duties: Duties,
     leases: Leases,
     orphans: Orphans,
@@ -230,6 +251,9 @@ const STALL: Duration = Duration::from_secs(1);
 /// Contacts remembered beside those of members.
 const MAX_CONTACTS: usize = 4096;
 
+/// Of how many it is remembered that they have said as much as one may: fewer fit a store twice over.
+const MAX_NOISY: usize = 64;
+
 /// Where the traffic of streams is counted.
 const STREAMS: usize = 2;
 
@@ -263,7 +287,10 @@ impl Peer {
             opener: Opener::new(settings.keyring, me),
             membership,
             facts: settings.facts,
+            past: None,
+            ended: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            noisy: BTreeSet::new(),
             duties: Duties::new(me, settings.probers),
             leases: Leases::default(),
             orphans: Orphans::default(),
@@ -319,6 +346,24 @@ impl Peer {
     pub fn set_keyring(&mut self, keyring: Keyring) {
         self.sealer.set_keyring(&keyring);
         self.opener.set_keyring(keyring);
+    }
+
+    /// Goes on with other settings.
+    pub fn set_terms(&mut self, terms: Terms, now: Now) {
+        self.max_clock_skew = terms.max_clock_skew;
+        self.brake.set_max_remove(terms.max_remove);
+        // What is held may be more now, or less.
+        let held: Vec<_> = self.brake.upstreams().cloned().collect();
+        self.news.upstreams.extend(held);
+        self.duties.set_k(terms.probers);
+        self.is_duty_due = true;
+        self.about.zone = terms.zone;
+        self.introduce(now);
+    }
+
+    /// Forgets what has had effect in upstreams that are gone.
+    pub fn retain(&mut self, is_there: impl FnMut(&Name) -> bool) {
+        self.brake.retain(is_there);
     }
 
     /// Says which configuration is served here: a hash.
@@ -417,7 +462,7 @@ impl Peer {
             // What is said here holds here, also where what was held is of a time that is yet to come.
             stamp = stamp.max(Stamp(held.stamp.0.saturating_add(1)));
         }
-        self.say_at(stamp, key, value, now)
+        self.say_fact(self.fact(stamp, key, value), now)
     }
 
     /// Takes in what was said here at `unix_ms`, when the fleet was not told. What was said or taken back since
@@ -426,18 +471,33 @@ impl Peer {
     /// # Errors
     /// What is wrong with it.
     pub fn recall(&mut self, key: Key, value: Value, unix_ms: u64, now: Now) -> Result<(), Flaw> {
-        self.say_at(Stamp::at(unix_ms.min(now.unix_ms)), key, value, now)
+        let fact = self.fact(Stamp::at(unix_ms.min(now.unix_ms)), key, value);
+        if self.recall_aside(&fact, now) {
+            return Ok(());
+        }
+        self.say_fact(fact, now)
     }
 
-    fn say_at(&mut self, stamp: Stamp, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
-        let fact = Fact {
+    /// Whether it could be [said](Self::say).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn could_say(&self, key: Key, value: Value) -> Result<(), Flaw> {
+        self.facts.admits(&self.fact(Stamp::default(), key, value))
+    }
+
+    fn fact(&self, stamp: Stamp, key: Key, value: Value) -> Fact {
+        Fact {
             stamp,
             origin: self.me,
             key,
             value,
-        };
+        }
+    }
+
+    fn say_fact(&mut self, fact: Fact, now: Now) -> Result<(), Flaw> {
         match self.facts.merge(fact.clone(), now.unix_ms) {
-            Merged::New { before } => self.note_news(&fact, before.as_ref(), now.now),
+            Merged::New { before } => self.note_news(&fact, before.as_ref(), now),
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => return Err(flaw),
         }
@@ -451,7 +511,7 @@ impl Peer {
     pub fn say_once(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
         match self.facts.get(&key) {
             Some(fact) if fact.value == value => Ok(()),
-            None if value == Value::Gone => Ok(()),
+            None if value == Value::Gone && !self.has_past(&key) => Ok(()),
             _ => self.say(key, value, now),
         }
     }
@@ -514,7 +574,7 @@ impl Peer {
         let again = self.again.values().copied().min();
         let duty = self.duties.next_due().filter(|_| !self.is_duty_due);
         let end = self.leases.next_end().map(|at| at.min(self.next_look));
-        let others = [duty, end, again];
+        let others = [duty, end, again, self.leases.next_due()];
         at = others.into_iter().flatten().fold(at, Nanos::min);
         if !self.live.is_empty() {
             at = at.min(self.next_sync);
@@ -547,6 +607,7 @@ impl Peer {
         }
         self.expire_streams(now.now);
         self.end_leases(now);
+        self.say_changes(now);
         self.look_again(now.now);
         if now.now >= self.next_chores {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
@@ -557,6 +618,10 @@ impl Peer {
                 .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
             self.introduce(now);
+            self.look_back(now);
+            let facts = &self.facts;
+            self.noisy
+                .retain(|origin| facts.of_origin(*origin) > MAX_OF_ORIGIN / 2);
             // Who is alone cannot tell who is gone for good.
             let (me, live) = (self.me, &self.live);
             self.facts.collect(now.unix_ms, |peer| {
@@ -664,18 +729,38 @@ impl Peer {
                 self.counts.merged += 1;
                 self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
                 self.lease(fact, now.now);
-                self.note_news(fact, before.as_ref(), now.now);
+                self.note_news(fact, before.as_ref(), now);
             }
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => {
                 self.flaw(flaw.as_str());
+                if flaw == Flaw::Quota {
+                    self.note_noise(fact.origin);
+                }
                 self.quarantine.note(fact, flaw, from, now.unix_ms);
             }
         }
     }
 
+    /// Somebody has no room left for what it says: people are told once.
+    fn note_noise(&mut self, origin: PeerId) {
+        if self.noisy.len() < MAX_NOISY && self.noisy.insert(origin) {
+            tracing::warn!(
+                "fleet: peer {origin} has said {MAX_OF_ORIGIN} things, the most that one may, and what else it says is \
+                 refused here: look there for what registers or changes so many endpoints (`isobar_fleet_facts`); if it \
+                 has gone wrong, stop it and start it again without its fleet.facts"
+            );
+        }
+    }
+
     /// Something else is so: others are to know, and whoever asks for news.
-    fn note_news(&mut self, fact: &Fact, before: Option<&Value>, now: Nanos) {
+    fn note_news(&mut self, fact: &Fact, before: Option<&Value>, now: Now) {
+        if self.outdate(fact) {
+            // It was said before, so it can be taken back; others hear of that alone.
+            let _ = self.say(fact.key.clone(), Value::Gone, now);
+            return;
+        }
+        let now = now.now;
         if self.push.is_empty() {
             self.next_push = self.next_push.max(now);
         }
@@ -690,6 +775,10 @@ impl Peer {
                 self.news.upstreams.insert(upstream.clone());
             }
         }
+    }
+
+    fn has_past(&self, key: &Key) -> bool {
+        self.past.as_ref().is_some_and(|past| past.has(key))
     }
 
     fn push_round(&mut self, now: Now) {

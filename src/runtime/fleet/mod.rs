@@ -23,6 +23,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::base::addr::EndpointAddr;
@@ -33,7 +34,7 @@ use crate::fleet::duty::{Changes, Subject};
 use crate::fleet::fact::{Key, Value};
 use crate::fleet::facts::Flaw;
 use crate::fleet::id::PeerId;
-use crate::fleet::peer::{NotRegistered, Peer, StreamId};
+use crate::fleet::peer::{self, NotRegistered, Peer, StreamId};
 use crate::fleet::seal::Keyring;
 use crate::fleet::standing::Terms;
 use crate::health::checker::Vote;
@@ -51,7 +52,10 @@ pub struct Fleet(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// As it began: its name, its places.
     spec: Arc<config::Fleet>,
+    /// As the last reload has it: what may change while it runs.
+    wanted: ArcSwap<config::Fleet>,
     clock: Clock,
     /// Held while what is known is written to its file; taken before `state`.
     saving: Mutex<()>,
@@ -71,6 +75,8 @@ struct State {
     saved: (u64, Nanos),
     /// An operator has spoken: not in a while, but now.
     is_to_be_saved: bool,
+    /// The seeds are other ones.
+    is_to_be_resolved: bool,
     /// Who waits for what looks at other peers find.
     looks: Vec<(StreamId, status::Look)>,
     /// A successor takes over: nothing is taken in, so that nothing is lost.
@@ -138,24 +144,39 @@ impl Fleet {
         let now = self.now();
         // Where the fleet has ended it holds here all the same.
         self.with(|state| {
-            for (part, word) in parts {
-                let key = Key::Override {
-                    upstream: upstream.clone(),
-                    endpoint: endpoint.clone(),
-                    part,
-                };
-                let value = word.map_or(Value::Gone, |(word, by)| Value::Said { word, by });
+            for part in parts {
+                let (key, value) = words(upstream, endpoint, part);
                 if let Err(flaw) = say(&mut state.peer, key, value, now) {
+                    // Whoever says something has asked before; of what is recalled, nobody could.
                     tracing::error!(
-                        "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` is not told to the other peers, and \
-                         ends here with the next thing that the fleet says of this upstream: {flaw}; when that is \
-                         mended, say it again"
+                        "fleet: what was said of endpoint {endpoint} of upstream `{upstream}` cannot be told to the \
+                         other peers, and does not hold: {flaw}; when that is mended, say it again"
                     );
                 }
             }
             state.is_to_be_saved = true;
         });
         self.0.wake.notify_one();
+    }
+
+    /// Whether all that could be told to the fleet.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn could_say(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        parts: &[Changed],
+    ) -> Result<(), Flaw> {
+        let could = self.with(|state| {
+            parts.iter().try_for_each(|part| {
+                let (key, value) = words(upstream, endpoint, part.clone());
+                state.peer.could_say(key, value)
+            })
+        });
+        // Where the fleet has ended nobody is told.
+        could.unwrap_or(Ok(()))
     }
 
     /// Upstreams of which the fleet says something else than when it was last asked.
@@ -181,7 +202,12 @@ impl Fleet {
         self.with(|state| state.peer.told(spec, is_down, now))
     }
 
-    /// Whether something is held of what is said of an upstream, until checks find its endpoints down.
+    /// Checks find these endpoints of an upstream up.
+    pub fn pass<'a>(&self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
+        self.with(|state| state.peer.pass(upstream, up));
+    }
+
+    /// Whether something is held of what is said of an upstream, until checks find its endpoints down or up.
     pub fn holds(&self, upstream: &str) -> bool {
         let state = self.state();
         state
@@ -250,6 +276,31 @@ impl Fleet {
                 state.keyring = keyring;
             }
         });
+    }
+
+    /// Goes on as a new configuration has it, as far as a running peer can; `upstreams` are those that it has.
+    pub fn reconfigure(&self, spec: &Arc<config::Fleet>, upstreams: &BTreeSet<Name>) {
+        let before = self.0.wanted.swap(spec.clone());
+        let now = self.now();
+        let terms = peer::Terms {
+            max_clock_skew: spec.max_clock_skew,
+            max_remove: spec.max_remove,
+            probers: spec.probers as usize,
+            zone: spec.zone.clone(),
+        };
+        self.with(|state| {
+            state.peer.retain(|name| upstreams.contains(name));
+            if before != *spec {
+                state.peer.set_terms(terms, now);
+                state.is_to_be_resolved |= before.seeds != spec.seeds;
+            }
+        });
+        self.0.wake.notify_one();
+    }
+
+    /// How the last reload has it, of which a running peer takes over what does not hang on sockets and identity.
+    pub fn wanted(&self) -> Arc<config::Fleet> {
+        self.0.wanted.load_full()
     }
 
     /// Who is checked by the configuration that is served now, and what follows from that.
@@ -322,4 +373,17 @@ impl Fleet {
         // What came meanwhile waits to be taken in.
         self.0.wake.notify_one();
     }
+}
+
+/// What an operator has changed, as a fact has it.
+fn words(upstream: &Name, endpoint: &EndpointAddr, (part, word): Changed) -> (Key, Value) {
+    let key = Key::Override {
+        upstream: upstream.clone(),
+        endpoint: endpoint.clone(),
+        part,
+    };
+    (
+        key,
+        word.map_or(Value::Gone, |(word, by)| Value::Said { word, by }),
+    )
 }

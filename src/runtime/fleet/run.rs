@@ -124,7 +124,8 @@ async fn take_part(
             let fleet = fleet.clone();
             saving.spawn_blocking(move || fleet.save());
         }
-        if now.now >= next_resolve && resolving.is_empty() {
+        if resolving.is_empty() && (now.now >= next_resolve || fleet.state().is_to_be_resolved) {
+            fleet.state().is_to_be_resolved = false;
             let is_alone = fleet.state().peer.live().is_empty();
             let every = if is_alone {
                 RESOLVE_ALONE
@@ -132,7 +133,7 @@ async fn take_part(
                 RESOLVE_EVERY
             };
             next_resolve = now.now.saturating_add(nanos(every));
-            resolving.spawn(resolve(fleet.0.spec.seeds.clone()));
+            resolving.spawn(resolve(fleet.wanted().seeds.clone()));
         }
         // 5 until there is more
         let Some(at) = fleet.with(|state| state.peer.wake_at()) else {

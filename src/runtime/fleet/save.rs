@@ -36,7 +36,14 @@ impl Fleet {
             if root == saved && now.now < at.saturating_add(nanos(SAVE_ANYWAY)) {
                 return None;
             }
-            let image = Image::new(state.peer.id(), name, now.unix_ms, state.peer.facts());
+            let mut facts: Vec<_> = state.peer.facts().iter().collect();
+            let mut of = now.unix_ms;
+            if let Some(past) = state.peer.past() {
+                // Not decided yet: the next process decides, and has to know how old it is.
+                facts.extend(past.facts());
+                of = past.saved_unix_ms();
+            }
+            let image = Image::with(state.peer.id(), name, of, facts);
             Some((image, root))
         });
         let Some((image, root)) = image.flatten() else {

@@ -1,149 +1,98 @@
-use std::time::Duration;
+//! What is saved, and what a reload changes.
 
-use tokio::task::LocalSet;
-use tokio_util::sync::CancellationToken;
+use std::net::SocketAddr;
+use std::thread;
 
 use super::*;
-use crate::config::parse;
+use crate::config::Seed;
+use crate::fleet::fact::Word;
+use crate::fleet::facts::snapshot::{self, Loaded};
+use crate::runtime::fleet_keys::tests::fleet;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::overrides::{By, Word};
+use crate::upstream::overrides::{By, Field};
 
-/// What a test may wait for.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Bed {
-    fleet: Fleet,
-    sockets: Option<Sockets>,
-    orders: Orders,
+/// A peer with a folder for what it knows.
+fn peer() -> (tempfile::TempDir, config::Fleet, Fleet) {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("fleet.key");
+    std::fs::write(&secret, "the secret of these tests\n").unwrap();
+    let spec = config::Fleet {
+        state_dir: Some(folder.path().to_owned()),
+        ..fleet("edge", &secret)
+    };
+    let begun = begin(Arc::new(spec.clone()), spec.bind, &Registry::new(1)).unwrap();
+    (folder, spec, begun.fleet)
 }
 
-fn upstream(name: &str) -> String {
-    format!("[upstreams.{name}]\nendpoints = ['127.0.0.1:9']\n")
-}
-
-fn bed(folder: &std::path::Path, seeds: &[&Bed]) -> Bed {
-    let secret = folder.join("fleet.key");
-    std::fs::write(
-        &secret,
-        "c2ltdWxhdGVkIHNlY3JldCBvZiBhIGZsZWV0IG9mIHRlc3Rz\n",
-    )
-    .unwrap();
-    let seeds: Vec<String> = seeds
-        .iter()
-        .map(|seed| format!("'{}'", seed.fleet.state().peer.addr()))
-        .collect();
-    let text = format!(
-        "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n{}[fleet]\nname = 'test'\nbind = '127.0.0.1:7946'\n\
-         secret_file = '{}'\nseeds = [{}]\n",
-        upstream("app"),
-        secret.display(),
-        seeds.join(", ")
-    );
-    let config = parse("test.toml", &text).unwrap().config;
-    let spec = config.fleet.clone().unwrap();
-    let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let addr = sockets.addr().unwrap();
-    let begun = begin(spec, addr, &Registry::new(1)).unwrap();
-    Bed {
-        fleet: begun.fleet,
-        sockets: Some(sockets),
-        orders: begun.orders,
-    }
-}
-
-fn endpoint() -> EndpointAddr {
-    EndpointAddr::Ip("127.0.0.1:9".parse().unwrap())
-}
-
-/// A drain, by somebody.
-fn drain(fleet: &Fleet, upstream: &str) {
+fn drain(fleet: &Fleet, n: u16) {
+    let endpoint = EndpointAddr::Ip(SocketAddr::from(([10, 0, 0, 1], n)));
     let by = By {
         owner: "uid:0".to_owned(),
         reason: String::new(),
-        since_unix_ms: fleet.now().unix_ms,
+        since_unix_ms: 1,
         expires_unix_ms: None,
     };
-    let said = vec![(crate::fleet::fact::Part::State, Some((Word::Drain, by)))];
-    fleet.say(&upstream.into(), &endpoint(), said);
+    let parts = vec![(Field::State, Some((Word::Drain, by)))];
+    fleet.could_say(&"app".into(), &endpoint, &parts).unwrap();
+    fleet.say(&"app".into(), &endpoint, parts);
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "{what}");
-}
-
-/// As the control thread has them.
-fn block_on(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, test);
-}
-
-/// A fact that one of them has a fault about: without the guard the control thread of every peer that hears of it
-/// would end.
+/// The timer, an upgrade and an end may all save at once: one of them would write into the file of another, or put
+/// an older state over a newer one.
 #[test]
-fn fault_of_the_peer_ends_the_fleet_and_nothing_else() {
-    block_on(async {
-        let folder = tempfile::tempdir().unwrap();
-        let mut one = bed(folder.path(), &[]);
-        let mut other = bed(folder.path(), &[&one]);
-        let stop = CancellationToken::new();
-        let (told, mut said) = mpsc::channel(2);
-        let mut tasks = tokio::task::JoinSet::new();
-        for bed in [&mut one, &mut other] {
-            let told = told.clone();
-            tasks.spawn_local(run(
-                bed.fleet.clone(),
-                bed.sockets.take(),
-                || true,
-                move |why| told.try_send(why).unwrap(),
-                stop.clone(),
-            ));
+fn saves_at_once_leave_the_last_state_whole() {
+    const EACH: u16 = 20;
+    let (folder, spec, fleet) = peer();
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            let fleet = &fleet;
+            scope.spawn(move || {
+                for n in 1..=EACH {
+                    drain(fleet, writer * EACH + n);
+                    fleet.save();
+                }
+            });
         }
-        let knows = |bed: &Bed, count: usize| bed.fleet.state().peer.live().len() == count;
-        until("they meet", || knows(&one, 1) && knows(&other, 1)).await;
-        let roles = crate::health::duty::Roles::new();
-        other
-            .fleet
-            .0
-            .duty
-            .send_replace(Arc::new(Duty::Shared(roles)));
-
-        drain(&one.fleet, "panics-in-tests");
-        let why = said.recv().await.unwrap();
-        assert!(why.contains("asked for by a test"), "{why}");
-        assert_eq!(other.fleet.stopped(), Some(why));
-        assert_eq!(other.fleet.0.cells.stopped.value(), 1);
-        // It asks all endpoints itself again, and whoever asks it for something hears that, not a panic.
-        assert_eq!(**other.orders.duty.borrow(), Duty::Everybody);
-        let config = parse(
-            "test.toml",
-            &format!(
-                "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n{}",
-                upstream("app")
-            ),
-        );
-        let spec = config.unwrap().config.upstreams[0].clone();
-        assert!(other.fleet.told(&spec, &|_| false).is_none());
-        assert!(other.fleet.news().is_empty());
-        drain(&other.fleet, "app");
-        assert!(other.fleet.view().stopped.is_some());
-        // The one that said it has no fault about it, and sees that the other is gone.
-        assert_eq!(one.fleet.stopped(), None);
-        until("the other is missed", || knows(&one, 0)).await;
-        drain(&one.fleet, "app");
-        assert!(one.fleet.told(&spec, &|_| false).is_some());
-
-        stop.cancel();
-        while let Some(ended) = tasks.join_next().await {
-            ended.unwrap();
-        }
-        assert_eq!(one.fleet.stopped(), None);
     });
+    let loaded = snapshot::load(folder.path(), &spec.name, 0).unwrap();
+    let Loaded::Known(known) = loaded else {
+        panic!("{loaded:?}");
+    };
+    let root = |facts: Vec<_>| {
+        let mut store = crate::fleet::facts::Facts::default();
+        for fact in facts {
+            store.merge(fact, 0);
+        }
+        store.root()
+    };
+    assert_eq!(
+        known.facts.len(),
+        4 * usize::from(EACH) + 1,
+        "and who it is"
+    );
+    assert_eq!(root(known.facts), fleet.state().peer.facts().root());
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 2, "the secret and the facts");
+}
+
+#[test]
+fn reload_changes_what_hangs_on_no_socket() {
+    let (_folder, spec, fleet) = peer();
+    let next = config::Fleet {
+        probers: 5,
+        max_remove: 0.1,
+        zone: Some("b".into()),
+        seeds: vec![Seed::Addr("10.0.0.9:7946".parse().unwrap())],
+        ..spec.clone()
+    };
+    let next = Arc::new(next);
+    fleet.reconfigure(&next, &BTreeSet::new());
+    assert_eq!(fleet.wanted(), next);
+    let state = fleet.state();
+    assert!(state.is_to_be_resolved);
+    let me = state.peer.facts().get(&Key::Peer(state.peer.id())).unwrap();
+    let Value::Peer(about) = &me.value else {
+        panic!("{me:?}");
+    };
+    assert_eq!(about.zone, Some("b".into()), "said to the others");
 }

@@ -37,7 +37,8 @@ impl Live {
         self.heed_upstreams(&names);
     }
 
-    /// Checks found an endpoint down: what is held back since one peer alone may not take it away, may be so now.
+    /// Checks found an endpoint down, or up: what is held back since one peer alone may not take so much away, or add
+    /// so much that nobody has seen, may be so now.
     pub(super) fn heed_held(&mut self, upstream: &Name) {
         let holds = |fleet: &Fleet| fleet.holds(upstream);
         if self.fleet.as_ref().is_some_and(holds) {
@@ -61,9 +62,11 @@ impl Live {
             let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
             let members = members.map(|u| u.members.load_full());
             let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
-            let down = endpoints.filter(|e| e.health() == Health::Down);
+            let down = endpoints.clone().filter(|e| e.health() == Health::Down);
+            let up = endpoints.filter(|e| e.health() == Health::Up);
             // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
             let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
+            fleet.pass(&spec.name, up.map(|e| &e.addr));
             let Some(told) = fleet.told(spec, &|addr| down.contains(addr)) else {
                 return;
             };

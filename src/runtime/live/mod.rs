@@ -19,6 +19,7 @@ use crate::base::clock::{Clock, Nanos};
 use crate::base::tls::CertificateError;
 use crate::config::units::format_duration;
 use crate::config::{self, Config, Name, OnDown};
+use crate::fleet::facts::Flaw;
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
@@ -174,6 +175,12 @@ pub enum ChangeError {
     /// It could not be saved, and would be gone after a restart.
     #[error(transparent)]
     Save(#[from] SaveError),
+    /// The fleet cannot be told, and what one peer alone says does not last.
+    #[error("the fleet cannot be told, so nothing has changed: {why}; {}", next_step(*.why))]
+    Untold {
+        /// Why not.
+        why: Flaw,
+    },
 }
 
 // === impl Live ===
@@ -344,6 +351,10 @@ impl Live {
         if let (Some(fleet), Some(keyring)) = (&self.fleet, keyring) {
             fleet.set_keyring(keyring);
         }
+        if let (Some(fleet), Some(spec)) = (&self.fleet, &self.config.fleet) {
+            let upstreams = self.config.upstreams.iter().map(|u| u.name.clone());
+            fleet.reconfigure(spec, &upstreams.collect());
+        }
         self.heed_all();
         Ok(reconciled)
     }
@@ -363,14 +374,20 @@ impl Live {
         let now = self.clock.unix_ms();
         let mut next = self.overrides.clone();
         let applied = next.apply(change, &self.config, now)?;
+        let (upstream, endpoint) = (&applied.upstream, &applied.endpoint);
+        let parts = changed_parts(&self.overrides, &next, upstream, endpoint);
+        if let Some(fleet) = &self.fleet {
+            // What the others never hear of would end here with the next thing that they say.
+            fleet
+                .could_say(upstream, endpoint, &parts)
+                .map_err(|why| ChangeError::Untold { why })?;
+        }
         if let Some(store) = &self.store {
             store.save(&next)?;
         }
-        let before = std::mem::replace(&mut self.overrides, next);
+        self.overrides = next;
         self.republish(&applied.upstream);
         if let Some(fleet) = &self.fleet {
-            let (upstream, endpoint) = (&applied.upstream, &applied.endpoint);
-            let parts = changed_parts(&before, &self.overrides, upstream, endpoint);
             fleet.say(upstream, endpoint, parts);
         }
         let what = What::of_override(&applied.upstream, &applied.endpoint);
@@ -495,9 +512,7 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
-            if changes.iter().any(|change| change.health == Health::Down) {
-                self.heed_held(&upstream.spec.name);
-            }
+            self.heed_held(&upstream.spec.name);
         }
     }
 
@@ -969,6 +984,29 @@ fn checked(snapshot: &Snapshot) -> Targets {
         }
     }
     targets.into()
+}
+
+/// What whoever asked for a change can do that the fleet cannot be told.
+fn next_step(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Address => {
+            "name the endpoint by an address that is the same at every peer, without a zone (`%eth0`)"
+        }
+        Flaw::Quota => "take back here what is no longer needed, or say it at another peer",
+        Flaw::Full => {
+            "take back what is no longer needed; `isobar fleet status` shows what there is, and it is forgotten a day \
+             after it was taken back"
+        }
+        Flaw::TooLong => "give a shorter reason",
+        Flaw::Ahead
+        | Flaw::ControlCharacter
+        | Flaw::Name
+        | Flaw::NoOwner
+        | Flaw::Origin
+        | Flaw::Ttl
+        | Flaw::Value
+        | Flaw::Weight => "say something that a file could say",
+    }
 }
 
 /// The members that the file and operators together ask for.

@@ -51,3 +51,6 @@ pub(super) fn why(panic: &(dyn Any + Send)) -> String {
     let text = text.unwrap_or("it does not say");
     text.lines().next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+mod tests;
