@@ -249,6 +249,8 @@ pub struct FleetView {
     pub clock_skew_ms: BTreeMap<String, i64>,
     /// For how long this peer has not come to its work, in all, as far as that was noticed.
     pub stall_seconds: f64,
+    /// Why its part in the fleet has ended by a fault of isobar; `None` = it has not.
+    pub stopped: Option<String>,
 }
 
 /// How many peers there are.
@@ -258,8 +260,10 @@ pub struct MemberCounts {
     pub alive: u64,
     /// That have not answered lately.
     pub suspect: u64,
-    /// That are gone, and not forgotten yet.
+    /// That were found not to answer any more, and are not forgotten yet.
     pub down: u64,
+    /// That said that they go, and are not forgotten yet.
+    pub left: u64,
 }
 
 /// What went one way.
@@ -328,7 +332,7 @@ pub struct MemberView {
     pub peer: String,
     /// Where it is reached.
     pub address: String,
-    /// `alive`, `suspect` or `down`.
+    /// `alive`, `suspect`, `down` (it was found not to answer) or `left` (it said that it goes).
     pub state: &'static str,
     /// Whether it is the one that was asked.
     pub this: bool,

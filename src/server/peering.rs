@@ -85,8 +85,9 @@ pub(super) fn begin_with(
         begun.fleet.recall(upstream, endpoint, parts);
     }
     for upstream in &config.upstreams {
-        let told = begun.fleet.told(upstream, &|_| false);
-        overrides.heed(told, upstream);
+        if let Some(told) = begun.fleet.told(upstream, &|_| false) {
+            overrides.heed(told, upstream);
+        }
     }
     Ok(Some(Peering {
         begun,
@@ -245,7 +246,11 @@ impl Registrar for Window {
             ttl: wish.ttl,
         };
         let name = &upstream.spec.name;
-        match self.fleet.register(name, &wish.endpoint, terms) {
+        let Some(registered) = self.fleet.register(name, &wish.endpoint, terms) else {
+            let why = "it takes no part in its fleet any more";
+            return Err(RegisterError::Unready { why });
+        };
+        match registered {
             Ok(registrar) => Ok(Registration {
                 registrar: registrar.to_string(),
                 is_new,

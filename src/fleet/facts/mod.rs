@@ -26,7 +26,7 @@ pub use snapshot::Snapshot;
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::discriminant;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -53,6 +53,8 @@ pub struct Facts {
     /// chooses names chooses buckets, and a full one must not make merging slow.
     buckets: Buckets,
     digests: Digests,
+    /// Of their encodings: most of what is heard is heard again.
+    hashes: HashSet<u64>,
     /// Every upstream that a fact is about, and how many are: names are shared by all its facts.
     upstreams: BTreeMap<Name, usize>,
     counts: Counts,
@@ -196,6 +198,12 @@ impl Facts {
         gone.len()
     }
 
+    /// Whether a fact is known, by its encoding: for what every peer hears from several others. By its hash, as
+    /// [`root`](Self::root) tells stores apart. What is not known by it may be known all the same.
+    pub fn knows(&self, encoded: &[u8]) -> bool {
+        self.hashes.contains(&hash(encoded))
+    }
+
     /// Takes a fact out, as if it had never been heard.
     pub fn take_out(&mut self, key: &Key) -> Option<Fact> {
         self.remove(key).map(|held| held.fact().clone())
@@ -317,6 +325,7 @@ impl Facts {
     /// Puts in its places what is in none.
     fn insert(&mut self, held: Held) {
         self.digests.add(held.0.bucket, held.0.hash);
+        self.hashes.insert(held.0.hash);
         *self.counts.of(held.fact()) += 1;
         self.origins.add(held.fact().origin);
         if let Some(name) = held.fact().key.upstream() {
@@ -330,6 +339,7 @@ impl Facts {
         let held = self.by_key.take(key)?;
         self.buckets.of_mut(held.0.bucket).remove(key);
         self.digests.subtract(held.0.bucket, held.0.hash);
+        self.hashes.remove(&held.0.hash);
         *self.counts.of(held.fact()) -= 1;
         self.origins.remove(held.fact().origin);
         if let Some(name) = held.fact().key.upstream()

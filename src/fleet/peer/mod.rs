@@ -119,6 +119,17 @@ pub struct News {
     pub upstreams: BTreeSet<Name>,
 }
 
+/// A peer that is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its last life.
+    pub identity: Identity,
+    /// Since when this peer knows.
+    pub since: Nanos,
+    /// It said that it goes; else it was found not to answer.
+    pub left: bool,
+}
+
 /// What a peer knows of another.
 #[derive(Clone, Debug)]
 pub struct Contact {
@@ -197,8 +208,8 @@ pub struct Peer {
     contacts: HashMap<PeerId, Contact>,
     /// Those who are there, and since when; without this peer.
     live: BTreeMap<PeerId, (Identity, Nanos)>,
-    /// Those who are not, and since when this peer knows.
-    gone: BTreeMap<PeerId, (Identity, Nanos)>,
+    /// Those who are not.
+    gone: BTreeMap<PeerId, Gone>,
     next_push: Nanos,
     next_sync: Nanos,
     /// Whom to compare with then.
@@ -363,6 +374,13 @@ impl Peer {
         self.introduce(now);
     }
 
+    /// Knows that these are there from now on, as after a while with them.
+    #[cfg(test)]
+    pub(crate) fn meet(&mut self, others: impl Iterator<Item = Identity>, now: Now) {
+        self.membership.meet(others, now.now);
+        self.after_membership(now);
+    }
+
     /// Who it is.
     pub fn id(&self) -> PeerId {
         self.me
@@ -388,8 +406,8 @@ impl Peer {
         &self.live
     }
 
-    /// Those that are not there, and since when it knows.
-    pub fn gone(&self) -> &BTreeMap<PeerId, (Identity, Nanos)> {
+    /// Those that are not there.
+    pub fn gone(&self) -> &BTreeMap<PeerId, Gone> {
         &self.gone
     }
 
@@ -542,8 +560,11 @@ impl Peer {
                 self.after_membership(now);
             }
             Kind::Facts => {
-                for fact in push::unpack(&opened.payload) {
-                    match fact {
+                for encoded in push::split(&opened.payload) {
+                    if encoded.is_some_and(|encoded| self.facts.knows(encoded)) {
+                        continue;
+                    }
+                    match encoded.and_then(push::read) {
                         Some(fact) => self.take(&fact, opened.sender, now),
                         None => self.flaw("encoding"),
                     }
@@ -599,7 +620,7 @@ impl Peer {
             let live = &self.live;
             // Who is alone remembers all: they may come back.
             self.gone
-                .retain(|_, (_, since)| *since >= forgotten || live.is_empty());
+                .retain(|_, gone| gone.since >= forgotten || live.is_empty());
             self.contacts
                 .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
@@ -694,6 +715,13 @@ impl Peer {
         if self.facts.get(&fact.key).is_some_and(|known| known == fact) {
             return;
         }
+        #[cfg(test)]
+        assert!(
+            fact.key
+                .upstream()
+                .is_none_or(|name| &**name != "panics-in-tests"),
+            "asked for by a test"
+        );
         let stamp = fact.stamp;
         if self
             .clock
@@ -779,18 +807,22 @@ impl Peer {
 
     /// The addresses of at most `count` peers, drawn by lot.
     fn some_peers(&mut self, count: usize) -> Vec<SocketAddr> {
-        let mut peers: Vec<_> = self
-            .live
-            .values()
-            .map(|(identity, _)| identity.addr)
-            .collect();
-        let count = count.min(peers.len());
-        for i in 0..count {
-            let j = i + self.rng.below(peers.len() - i);
-            peers.swap(i, j);
+        // Floyd's: count different places of all, each set of them as likely as another.
+        let all = self.live.len();
+        let mut places = Vec::with_capacity(count);
+        for last in all.saturating_sub(count)..all {
+            let place = self.rng.below(last + 1);
+            let place = if places.contains(&place) { last } else { place };
+            places.push(place);
         }
-        peers.truncate(count);
-        peers
+        places.sort_unstable();
+        let mut peers = self.live.values();
+        let mut passed = 0;
+        let addrs = places.iter().filter_map(|place| {
+            let skipped = place - std::mem::replace(&mut passed, place + 1);
+            peers.nth(skipped).map(|(identity, _)| identity.addr)
+        });
+        addrs.collect()
     }
 
     fn send(&mut self, kind: Kind, to: SocketAddr, payload: &[u8], unix_ms: u64) {
@@ -824,7 +856,12 @@ impl Peer {
                     if left {
                         self.orphans.left(peer.peer, now.now);
                     }
-                    self.gone.insert(peer.peer, (peer, now.now));
+                    let gone = Gone {
+                        identity: peer,
+                        since: now.now,
+                        left,
+                    };
+                    self.gone.insert(peer.peer, gone);
                     self.has_moved = true;
                 }
                 membership::Out::Rejoined(_) => {

@@ -175,6 +175,7 @@ pub fn begin(
         is_to_be_resolved: false,
         looks: Vec::new(),
         is_frozen: false,
+        stopped: None,
     };
     let shared = Shared {
         wanted: ArcSwap::new(spec.clone()),

@@ -1,10 +1,12 @@
 //! What is saved, and what a reload changes.
 
+use std::net::SocketAddr;
 use std::thread;
 
 use super::*;
+use crate::config::Seed;
 use crate::fleet::fact::Word;
-use crate::fleet::facts::snapshot::Loaded;
+use crate::fleet::facts::snapshot::{self, Loaded};
 use crate::runtime::fleet_keys::tests::fleet;
 use crate::telemetry::metrics::registry::Registry;
 use crate::upstream::overrides::{By, Field};

@@ -68,7 +68,9 @@ impl Live {
             // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
             let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
             fleet.pass(&spec.name, up.map(|e| &e.addr));
-            let told = fleet.told(spec, &|addr| down.contains(addr));
+            let Some(told) = fleet.told(spec, &|addr| down.contains(addr)) else {
+                return;
+            };
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;

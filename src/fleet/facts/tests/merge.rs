@@ -32,6 +32,22 @@ proptest! {
         prop_assert_eq!(list(&again), list(&forth));
     }
 
+    /// What is heard again is told by its bytes from all that was heard before.
+    #[test]
+    fn what_holds_is_known_by_its_bytes_and_nothing_else(
+        facts in prop::collection::vec(any_fact(), 0..40),
+    ) {
+        let mut store = store(&facts);
+        let bytes = |fact: &Fact| postcard::to_allocvec(fact).unwrap();
+        for fact in &facts {
+            prop_assert_eq!(store.knows(&bytes(fact)), store.get(&fact.key) == Some(fact));
+        }
+        for fact in list(&store) {
+            store.take_out(&fact.key);
+            prop_assert!(!store.knows(&bytes(&fact)));
+        }
+    }
+
     #[test]
     fn digests_are_equal_where_facts_are(
         a in prop::collection::vec(any_fact(), 0..8),
