@@ -14,6 +14,7 @@ pub mod load;
 pub mod proxy_protocol;
 pub mod rng;
 pub mod siphash;
+pub mod socket;
 pub mod stream;
 pub mod systemd;
 pub mod timer;
