@@ -12,6 +12,7 @@ pub mod fold;
 pub mod hash;
 pub mod load;
 pub mod proxy_protocol;
+pub mod reactor;
 pub mod rng;
 pub mod siphash;
 pub mod socket;

@@ -8,11 +8,10 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
 use tokio::task::coop;
 
 use crate::base::buffer::Buffer;
-use crate::base::socket;
+use crate::base::socket::Socket;
 use crate::base::stream::Stream;
 
 use super::splice::{Pipe, SPLICE_MIN, Side, Spliced};
@@ -122,7 +121,7 @@ impl Pump {
         loop {
             while !self.buffer.is_empty() {
                 let written = match &mut *to {
-                    Stream::Tcp(to) => socket::poll_send(to, cx, self.buffer.filled()),
+                    Stream::Tcp(to) => to.poll_send(cx, self.buffer.filled()),
                     to => to.poll_write(cx, self.buffer.filled()),
                 };
                 match written {
@@ -199,10 +198,10 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        from: &TcpStream,
+        from: &Socket,
     ) -> Poll<Result<(), (Side, io::Error)>> {
         let (buffer, is_awaited) = (&mut self.buffer, &mut self.is_awaited);
-        let read = socket::recv(from, || {
+        let read = from.recv(|| {
             *is_awaited = false;
             if buffer.is_none() {
                 *buffer = worker.buffers.take();
