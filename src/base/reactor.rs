@@ -188,7 +188,8 @@ impl Reactor {
             let ready = Ready::of(event.flags);
             kept.ready.0 |= ready.0;
             if kept.wanted.meets(ready) {
-                kept.wanted = Ready::NONE;
+                // Who waits for the other side too goes on waiting, though he does not ask again.
+                kept.wanted.0 &= !ready.with_ends().0;
                 if let Some(waker) = &kept.waker {
                     waker.wake_by_ref();
                 }
@@ -301,6 +302,23 @@ mod tests {
         place.clear(Ready::READ);
         assert!(place.poll_ready(&mut cx, Ready::READ).is_pending());
         assert!(place.is_ready(Ready::WRITE));
+    }
+
+    /// A connection whose bulk waited for room heard nothing of its other direction any more.
+    #[tokio::test]
+    async fn a_wait_for_one_side_outlives_what_is_told_of_the_other() {
+        let (reactor, _running) = Reactor::start().unwrap();
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let place = reactor.add(&socket, Ready::NONE).unwrap();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(place.poll_ready(&mut cx, Ready::READ).is_pending());
+        assert!(place.poll_ready(&mut cx, Ready::WRITE).is_pending());
+        reactor.tell(&[event(0, 0, EventFlags::OUT)]);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        reactor.tell(&[event(0, 0, EventFlags::IN)]);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]
