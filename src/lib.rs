@@ -18,7 +18,7 @@
 //!
 //! | floor | folder | what is there |
 //! |---|---|---|
-//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, files that are written whole, coroutines, streams, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
+//! | F0 | [`base`] | addresses, buffers, clocks, deadlines (timer wheel), decimal text, files that are written whole, coroutines, streams, sockets and a reactor for those that only carry bytes, hash, rng, the load of an endpoint, the PROXY protocol, the words of systemd, TLS |
 //! | F1 | [`telemetry`] | reasons, and kinds of abuse; cells that workers write and a scrape sums; the access log and its writer thread; the history of changes |
 //! | F1 | [`http1`] | the codec, pure: heads as spans, framing decided in one file, chunks, trailers |
 //! | F1 | [`http2`] | streams of HTTP/2 as channels that carry heads as text |
@@ -89,6 +89,9 @@
 //!   into a buffer that everybody behind would have to know of: one more system call for connections whose
 //!   listener tells them apart, and none of the others knows of it. Only a header of the PROXY protocol is
 //!   taken.
+//! - Connections that are only passed on live in a reactor of the worker's own, an epoll inside that of tokio
+//!   (`base/reactor.rs`): in tokio's a wake-up costs more than all that isobar does with a message, and leaving it
+//!   a system call a socket. They are still tasks of the one runtime.
 //! - Layer 4 has no routes: a listener names its upstream, and TLS that is passed through is told apart by
 //!   the listener (`proxy/greet.rs`). One connection has no head to match.
 //! - The fleet compares stores by sums of 4,096 buckets, not by version vectors: a vector is right only while no peer

@@ -1,11 +1,12 @@
 //! What one worker owns: everything here is used by one thread only.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
+use crate::base::reactor::Reactor;
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
 use crate::base::tls::{Gate, RecordBuffers};
@@ -53,6 +54,9 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// Room for datagrams, lent to one turn of a loop; `None` until the first.
     pub datagrams: RefCell<Option<Slots>>,
+    /// The reactor of connections that are passed on as they are; without one they are in the runtime's, as all
+    /// others.
+    pub reactor: OnceCell<Reactor>,
     /// Buffers for what is encrypted.
     pub records: Rc<RecordBuffers>,
     /// Where connections of HTTP/2 read.
@@ -155,6 +159,7 @@ impl Worker {
             cells,
             connections: Cell::new(0),
             datagrams: RefCell::new(None),
+            reactor: OnceCell::new(),
             records: Rc::default(),
             landing: Rc::default(),
             gate: Rc::new(Gate::new(clock)),

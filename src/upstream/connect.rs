@@ -183,7 +183,7 @@ async fn connect(
                 let stream = TcpStream::connect(addr).await?;
                 // Heads and last segments leave at once; Nagle would hold them for an ACK.
                 stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
+                Stream::Tcp(stream.into())
             }
             EndpointAddr::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         })
