@@ -1,10 +1,6 @@
 //! What operators say to a fleet: it is not lost by whatever happens to a process or its files, it is refused if the
 //! others could not be told, and a reload changes how much of it one peer may bring about.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of a test: failing is their report"
-)]
 
 use std::time::Duration;
 

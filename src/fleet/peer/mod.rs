@@ -464,7 +464,8 @@ impl Peer {
             // What is said here holds here, also where what was held is of a time that is yet to come.
             stamp = stamp.max(Stamp(held.stamp.0.saturating_add(1)));
         }
-        self.say_fact(self.fact(stamp, key, value), now)
+        let fact = self.fact(stamp, key, value);
+        self.say_fact(&fact, now)
     }
 
     /// Takes in what was said here at `unix_ms`, when the fleet was not told. What was said or taken back since
@@ -477,7 +478,7 @@ impl Peer {
         if self.recall_aside(&fact, now) {
             return Ok(());
         }
-        self.say_fact(fact, now)
+        self.say_fact(&fact, now)
     }
 
     /// Whether it could be [said](Self::say).
@@ -497,9 +498,9 @@ impl Peer {
         }
     }
 
-    fn say_fact(&mut self, fact: Fact, now: Now) -> Result<(), Flaw> {
+    fn say_fact(&mut self, fact: &Fact, now: Now) -> Result<(), Flaw> {
         match self.facts.merge(fact.clone(), now.unix_ms) {
-            Merged::New { before } => self.note_news(&fact, before.as_ref(), now),
+            Merged::New { before } => self.note_news(fact, before.as_ref(), now),
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => return Err(flaw),
         }

@@ -118,7 +118,7 @@ impl Peer {
         };
         for fact in facts {
             if is_young(fact.stamp, now.unix_ms) {
-                self.reclaim(fact, now);
+                self.reclaim(&fact, now);
             } else if self.facts.get(&fact.key).is_none() {
                 past.keep(fact, now.unix_ms);
             }
@@ -227,7 +227,7 @@ impl Peer {
             Fate::Told => {
                 self.ended = past.ended;
                 for fact in past.words.into_values() {
-                    self.reclaim(fact, now);
+                    self.reclaim(&fact, now);
                 }
                 // Others who came back earlier may have told it meanwhile.
                 let is_back = |ended: &&Fact| {
@@ -253,10 +253,10 @@ impl Peer {
     }
 
     /// Takes in what this peer knew.
-    fn reclaim(&mut self, fact: Fact, now: Now) {
+    fn reclaim(&mut self, fact: &Fact, now: Now) {
         if let Merged::New { before } = self.facts.merge(fact.clone(), now.unix_ms) {
-            self.lease(&fact, now.now);
-            self.note_news(&fact, before.as_ref(), now);
+            self.lease(fact, now.now);
+            self.note_news(fact, before.as_ref(), now);
         }
     }
 

@@ -330,7 +330,8 @@ impl Checked {
         }
         let is_other = self.threshold.observe(evidence).is_some();
         let health = self.threshold.health();
-        if !is_other && !(role.votes() && is_to_be_told(target, health, evidence)) {
+        let is_due = is_other || role.votes() && is_to_be_told(target, health, evidence);
+        if !is_due {
             return;
         }
         let checks = self.checks(spec);
