@@ -1,7 +1,6 @@
 //! What operators say to a fleet: it is not lost by whatever happens to a process or its files, it is refused if the
 //! others could not be told, and a reload changes how much of it one peer may bring about.
 
-
 use std::time::Duration;
 
 use isobar::fleet::facts::snapshot::{self, Image, Loaded};
