@@ -90,7 +90,7 @@ fn prepare(peers: usize, endpoints: usize, probers: usize) -> Vec<Peer> {
     let mut plan = Plan::over(peers, &[], "");
     plan.tables = format!(
         "[fleet.health]\nprobers = {probers}\n[upstreams.app]\nendpoints = [{}]\nwhen_unhealthy = 'fail_open'\n\
-         health = {{ check = 'tcp', interval = '200ms', timeout = '5s', rise = 2, fall = 3 }}\n",
+         health = {{ check = 'tcp', interval = '1s', rise = 2, fall = 3 }}\n",
         list.join(", ")
     );
     let mut peers = plan.prepare();

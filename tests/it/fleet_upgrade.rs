@@ -130,7 +130,7 @@ fn what_happens_during_an_upgrade_that_fails_is_not_lost() {
     let mut plan = Plan::over(
         3,
         &addrs,
-        "health = { check = 'tcp', interval = '500ms', timeout = '5s', rise = 1 }",
+        "health = { check = 'tcp', interval = '1s', rise = 1 }",
     );
     plan.tables = format!("[fleet.health]\nprobers = 2\n{}", plan.tables);
     let mut peers = plan.prepare();
