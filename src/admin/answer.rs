@@ -92,7 +92,10 @@ impl Answers {
             Ready::Ready => StatusCode::OK,
             Ready::Draining | Ready::Starting => StatusCode::SERVICE_UNAVAILABLE,
         };
-        text(status, format!("{}\n", state.as_str()))
+        // The first line is for machines.
+        let note = self.readiness.noted();
+        let note = note.map_or(String::new(), |note| format!("{note}\n"));
+        text(status, format!("{}\n{note}", state.as_str()))
     }
 }
 

@@ -13,16 +13,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use super::buffer::Buffer;
+use super::socket::Socket;
 use super::tls::TlsStream;
 
 /// A stream between two ends.
 #[derive(Debug)]
 pub enum Stream {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// A Unix socket.
     Unix(UnixStream),
     /// TLS over one of them.
@@ -450,7 +451,7 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -462,8 +463,8 @@ mod tests {
         let (here, there) = UnixStream::pair().unwrap();
         vec![
             (
-                Stream::Tcp(accepted.unwrap().0),
-                Stream::Tcp(client.unwrap()),
+                Stream::Tcp(accepted.unwrap().0.into()),
+                Stream::Tcp(client.unwrap().into()),
             ),
             (Stream::Unix(here), Stream::Unix(there)),
         ]
@@ -578,7 +579,7 @@ mod tests {
     async fn the_kernel_is_told_to_ask() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let stream = Stream::Tcp(stream.unwrap());
+        let stream = Stream::Tcp(stream.unwrap().into());
         stream.keep_alive(Duration::from_secs(60));
         let Stream::Tcp(stream) = &stream else {
             panic!("not TCP")

@@ -112,9 +112,12 @@ pub struct About {
     pub config: u64,
     /// When its process started, in milliseconds since 1970.
     pub started_unix_ms: u64,
+    /// Since when it has known all that the fleet says, likewise: over restarts, but not over a time in which
+    /// what was taken back is forgotten.
+    pub knows_since_unix_ms: u64,
 }
 
-/// How long tombstones are kept; who was away for longer forgets all that it knew. As in distributed.md 1.5.
+/// How long tombstones are kept; who was away for longer does not tell what it knew. As in distributed.md 1.5.
 pub const GC_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest text of a vote, in bytes: a row of them fits a datagram.

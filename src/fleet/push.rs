@@ -45,8 +45,8 @@ pub fn tellings(peers: usize) -> u32 {
     ((peers.max(1) + 1) as f64).ln().ceil() as u32 + 2
 }
 
-/// The facts in a message; one that cannot be read is `None`.
-pub fn unpack(mut payload: &[u8]) -> impl Iterator<Item = Option<Fact>> {
+/// The facts in a message, encoded; `None` = there is no end to what it begins with.
+pub fn split(mut payload: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
         if payload.is_empty() {
             return None;
@@ -62,25 +62,32 @@ pub fn unpack(mut payload: &[u8]) -> impl Iterator<Item = Option<Fact>> {
             return Some(None);
         };
         payload = rest;
-        Some(postcard::from_bytes(fact).ok())
+        Some(Some(fact))
     })
+}
+
+/// One of them; `None` = it cannot be read.
+pub fn read(encoded: &[u8]) -> Option<Fact> {
+    postcard::from_bytes(encoded).ok()
 }
 
 /// Adds a fact to a message of at most `max` bytes; whether it fitted.
 pub fn pack(fact: &Fact, max: usize, message: &mut Vec<u8>) -> bool {
+    let start = message.len();
+    message.extend_from_slice(&[0; LENGTH]);
     // Only a want of memory fails here.
-    let Ok(bytes) = postcard::to_allocvec(fact) else {
+    let Ok(mut packed) = postcard::to_extend(fact, std::mem::take(message)) else {
         return false;
     };
-    let Ok(length) = u16::try_from(bytes.len()) else {
-        return false;
-    };
-    if message.len() + LENGTH + bytes.len() > max {
-        return false;
+    let length = packed.len() - start - LENGTH;
+    let fits = packed.len() <= max && u16::try_from(length).is_ok();
+    if fits {
+        packed[start..start + LENGTH].copy_from_slice(&(length as u16).to_be_bytes());
+    } else {
+        packed.truncate(start);
     }
-    message.extend_from_slice(&length.to_be_bytes());
-    message.extend_from_slice(&bytes);
-    true
+    *message = packed;
+    fits
 }
 
 // === impl Push ===
@@ -201,6 +208,10 @@ mod tests {
             stamp: Stamp::at(id),
             origin: PeerId(id),
         }
+    }
+
+    fn unpack(message: &[u8]) -> impl Iterator<Item = Option<Fact>> {
+        split(message).map(|fact| fact.and_then(read))
     }
 
     fn ids(message: &[u8]) -> Vec<u64> {

@@ -29,7 +29,7 @@ pub enum Role {
     /// It asks, and what it finds holds here: as without a fleet.
     #[default]
     Alone,
-    /// It asks, and what it finds is a vote.
+    /// It asks, and what it finds is a vote. Whatever comes of the votes, it sends nothing where its own checks fail.
     Prober {
         /// When in each interval.
         phase: Phase,
@@ -82,7 +82,7 @@ impl Role {
         }
     }
 
-    /// Whether what it finds holds here.
+    /// Whether what it finds holds here, be it well or dead; that it is dead holds in any case, for whoever asks.
     pub const fn judges(self) -> bool {
         match self {
             Self::Alone => true,

@@ -6,16 +6,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{SockFilter, SockRef};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::base::addr::canonical;
+use crate::base::reactor::Reactor;
+use crate::base::socket::Socket;
 use crate::base::stream::Stream;
 
 /// A connection on its way to another worker.
@@ -44,6 +49,8 @@ pub struct Spread {
 pub enum Acceptor {
     /// TCP.
     Tcp(TcpListener),
+    /// TCP whose connections are passed on as they are: in the worker's own reactor.
+    Bytes(AsyncFd<OwnedFd>, Reactor),
     /// Unix.
     Unix(UnixListener),
 }
@@ -146,11 +153,14 @@ impl Handed {
         })
     }
 
-    /// The stream, on the reactor of the worker that received it.
-    pub fn into_stream(self) -> io::Result<Stream> {
+    /// The stream, on the reactor of the worker that received it: its own, if that is given.
+    pub fn into_stream(self, reactor: Option<&Reactor>) -> io::Result<Stream> {
         if self.peer.is_some() {
             let stream = std::net::TcpStream::from(self.fd);
-            Ok(Stream::Tcp(TcpStream::from_std(stream)?))
+            Ok(Stream::Tcp(match reactor {
+                Some(reactor) => Socket::accepted(stream, reactor)?,
+                None => TcpStream::from_std(stream)?.into(),
+            }))
         } else {
             let stream = std::os::unix::net::UnixStream::from(self.fd);
             Ok(Stream::Unix(UnixStream::from_std(stream)?))
@@ -175,8 +185,8 @@ impl Acceptor {
     /// its queue, so the queue is closed at its entrance first and emptied after. A client that
     /// comes now repeats its SYN a second later: to our successor, or to be refused.
     pub fn refuse_new(&self) {
-        if let Self::Tcp(listener) = self
-            && let Err(error) = SockRef::from(listener).attach_filter(&NO_SYN)
+        if let Self::Tcp(_) | Self::Bytes(..) = self
+            && let Err(error) = SockRef::from(self).attach_filter(&NO_SYN)
         {
             // Sandboxes may forbid filters: then a connection made in the instant between the last
             // accept and the close is reset.
@@ -187,10 +197,7 @@ impl Acceptor {
     /// A connection that is already waiting, asked of the kernel itself: the reactor tells of it
     /// later. `None` = there is none.
     pub fn accept_waiting(&self) -> Option<(Stream, Option<SocketAddr>)> {
-        let socket = match self {
-            Self::Tcp(listener) => SockRef::from(listener),
-            Self::Unix(listener) => SockRef::from(listener),
-        };
+        let socket = SockRef::from(self);
         loop {
             let accepted = socket.accept().and_then(|(socket, peer)| {
                 socket.set_nonblocking(true)?;
@@ -200,7 +207,7 @@ impl Acceptor {
                 }
                 socket.set_tcp_nodelay(true)?;
                 let stream = TcpStream::from_std(socket.into())?;
-                Ok((Stream::Tcp(stream), peer.as_socket().map(canonical)))
+                Ok((Stream::Tcp(stream.into()), peer.as_socket().map(canonical)))
             });
             match accepted {
                 Ok(accepted) => return Some(accepted),
@@ -215,12 +222,32 @@ impl Acceptor {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Some(canonical(peer))))
+                Ok((Stream::Tcp(stream.into()), Some(canonical(peer))))
+            }
+            Self::Bytes(listener, reactor) => {
+                let accept = |listener: &OwnedFd| {
+                    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                    Ok(acceptfrom_with(listener, flags)?)
+                };
+                let (fd, peer) = listener.async_io(Interest::READABLE, accept).await?;
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                let socket = Socket::accepted(fd.into(), reactor)?;
+                Ok((Stream::Tcp(socket), peer.map(canonical)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), None))
             }
+        }
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Bytes(listener, _) => listener.get_ref().as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Nanos, nanos};
 use crate::config::Protocol;
 use crate::telemetry::metrics::cells::{ConnectFailure, EndpointOutcome, PoolOutcome};
@@ -57,18 +58,30 @@ pub(super) async fn dial(
         now,
         nanos(upstream.shared.spec.connect_timeout),
     );
-    let means = worker.means();
-    let announced = announce(conn, &upstream.shared.spec);
-    let made = upstream::open(
-        ticket.endpoint(),
-        &upstream.shared,
-        &means,
-        &announced,
-        purpose,
-        &conn.timer,
-        || conn.is_cutting(),
-    );
-    let connected = Box::pin(made).await;
+    let spec = &upstream.shared.spec;
+    let announced = announce(conn, spec);
+    let is_cut = || conn.is_cutting();
+    let connected = match (&endpoint.addr, worker.reactor.get()) {
+        (EndpointAddr::Ip(addr), Some(reactor))
+            if purpose == Purpose::Bytes && spec.tls.is_none() && announced.is_empty() =>
+        {
+            let (me, timer) = (worker.index, &conn.timer);
+            upstream::open_plain(*addr, endpoint, reactor, me, timer, is_cut).await
+        }
+        _ => {
+            let means = worker.means();
+            let made = upstream::open(
+                ticket.endpoint(),
+                &upstream.shared,
+                &means,
+                &announced,
+                purpose,
+                &conn.timer,
+                is_cut,
+            );
+            Box::pin(made).await
+        }
+    };
     let after = worker.clock.now();
     let elapsed = after.saturating_sub(now);
     match connected {

@@ -89,6 +89,11 @@ pub(super) fn is_needed(listener: &ListenerPlan) -> bool {
     listener.tls.is_some() || listener.spec.proxy_protocol.is_some() || tells_apart(listener)
 }
 
+/// Whether connections of `listener` are passed on as they are, whatever they begin with.
+pub fn passes_on(listener: &ListenerPlan) -> bool {
+    listener.layer4.upstream.is_some() && !is_needed(listener)
+}
+
 /// Whether the first bytes decide what becomes of a connection.
 pub(super) fn tells_apart(listener: &ListenerPlan) -> bool {
     !listener.layer4.passthrough.is_empty() || listener.spec.detect.is_some()

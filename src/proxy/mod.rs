@@ -44,6 +44,7 @@ mod worker;
 #[cfg(test)]
 mod simulated;
 
+pub use greet::passes_on;
 pub use h1::{Conn, serve};
 pub use turn_away::turn_away;
 pub use worker::{Phase, Worker};

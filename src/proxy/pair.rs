@@ -22,7 +22,7 @@ pub(super) struct Pair {
     patience: Patience,
     /// What had moved when that was last looked at.
     progress: u64,
-    /// When something last moved, or ended.
+    /// When something last moved, or ended, to the tick.
     active_at: Nanos,
     /// When a side that nobody reads from was last looked after.
     looked_at: Nanos,
@@ -114,9 +114,13 @@ impl Pair {
         let is_stuck = up.holds_bytes() || down.holds_bytes();
         if moved != self.progress || self.is_half() != was_half {
             self.progress = moved;
-            self.active_at = worker.clock.now();
-            self.is_stuck = is_stuck;
-            self.arm(timer);
+            // Messages come by the thousand in a tick: once is enough.
+            let now = worker.timers.present();
+            if now != self.active_at || is_stuck != self.is_stuck || self.is_half() != was_half {
+                self.active_at = now;
+                self.is_stuck = is_stuck;
+                self.arm(timer);
+            }
         } else if is_stuck != self.is_stuck {
             self.is_stuck = is_stuck;
             self.looked_at = worker.clock.now();

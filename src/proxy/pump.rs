@@ -6,9 +6,12 @@
 //! pipe inside the kernel, for as long as it is bulk.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+
+use tokio::task::coop;
 
 use crate::base::buffer::Buffer;
+use crate::base::socket::Socket;
 use crate::base::stream::Stream;
 
 use super::splice::{Pipe, SPLICE_MIN, Side, Spliced};
@@ -23,6 +26,8 @@ pub(super) struct Pump {
     is_bulk: bool,
     /// How it began.
     start: Start,
+    /// The reactor was asked to tell of its source, and has not: what was last asked for still holds.
+    is_awaited: bool,
     /// Its source has ended; what was read is still to be written.
     has_ended: bool,
     /// Its source's end was passed on.
@@ -58,6 +63,7 @@ impl Pump {
             pipe: None,
             is_bulk: start == Start::Splicing,
             start,
+            is_awaited: false,
             has_ended: false,
             is_done: false,
             is_deaf: false,
@@ -66,8 +72,9 @@ impl Pump {
         }
     }
 
-    /// Moves what can be moved. The end of the source is passed on as the end of this direction only
-    /// (half-close), unless `is_last`: then both connections are about to be closed, which says it too.
+    /// Moves what can be moved; always for the same task. The end of the source is passed on as the end of
+    /// this direction only (half-close), unless `is_last`: then both connections are about to be closed, which
+    /// says it too.
     ///
     /// # Errors
     /// Which side failed, and how.
@@ -113,7 +120,11 @@ impl Pump {
     ) -> Poll<Result<(), (Side, io::Error)>> {
         loop {
             while !self.buffer.is_empty() {
-                match to.poll_write(cx, self.buffer.filled()) {
+                let written = match &mut *to {
+                    Stream::Tcp(to) => to.poll_send(cx, self.buffer.filled()),
+                    to => to.poll_write(cx, self.buffer.filled()),
+                };
+                match written {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err((Side::Write, io::ErrorKind::WriteZero.into())));
@@ -134,6 +145,14 @@ impl Pump {
                 }
                 return Poll::Ready(Ok(()));
             }
+            let may_splice = self.is_bulk || self.pipe.is_some();
+            if let Stream::Tcp(source) = &*from
+                && !(may_splice && matches!(to, Stream::Tcp(_)))
+            {
+                ready!(self.poll_message(cx, worker, source))?;
+                continue;
+            }
+            self.is_awaited = false;
             if self.pipe.is_none() && self.buffer.is_none() {
                 match from.poll_readable(cx) {
                     Poll::Pending => return Poll::Pending,
@@ -141,7 +160,7 @@ impl Pump {
                     Poll::Ready(Ok(())) => {}
                 }
             }
-            if (self.is_bulk || self.pipe.is_some())
+            if may_splice
                 && let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
                 && let Some(pipe) = self.pipe.take().or_else(|| worker.pipes.take())
             {
@@ -168,20 +187,65 @@ impl Pump {
             }
             match from.poll_read(cx, &mut self.buffer) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => self.has_ended = true,
-                Poll::Ready(Ok(_)) => {
-                    let is_full = self.buffer.spare().is_empty();
-                    self.is_bulk =
-                        is_full && (self.start == Start::Splicing || self.moved >= SPLICE_MIN);
-                }
+                Poll::Ready(Ok(n)) => self.note_read(n),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err((Side::Read, e))),
             }
         }
     }
 
+    /// Reads what has come by `from`, or its end.
+    fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        from: &Socket,
+    ) -> Poll<Result<(), (Side, io::Error)>> {
+        let (buffer, is_awaited) = (&mut self.buffer, &mut self.is_awaited);
+        let read = from.recv(|| {
+            *is_awaited = false;
+            if buffer.is_none() {
+                *buffer = worker.buffers.take();
+            }
+            buffer.spare()
+        });
+        match read {
+            Ok(n) => {
+                self.buffer.commit(n);
+                self.note_read(n);
+                // One who sends faster than is read must leave others their turn.
+                if self.buffer.spare().is_empty() {
+                    ready!(coop::poll_proceed(cx)).made_progress();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                // Asking costs more than all that was done here when it was the other side that woke us.
+                if self.is_awaited {
+                    return Poll::Pending;
+                }
+                // A task that has used up its turn is woken again, and nothing was asked for.
+                let is_asked = coop::has_budget_remaining();
+                let polled = from.poll_read_ready(cx);
+                self.is_awaited = is_asked && polled.is_pending();
+                polled.map_err(|e| (Side::Read, e))
+            }
+            Err(e) => Poll::Ready(Err((Side::Read, e))),
+        }
+    }
+
+    /// Notes that `n` bytes were read into the buffer, which held none.
+    fn note_read(&mut self, n: usize) {
+        if n == 0 {
+            self.has_ended = true;
+            return;
+        }
+        let is_full = self.buffer.spare().is_empty();
+        self.is_bulk = is_full && (self.start == Start::Splicing || self.moved >= SPLICE_MIN);
+    }
+
     /// Gives back what nothing lies in.
     fn rest(&mut self, worker: &Worker) {
-        if self.is_done || self.buffer.is_empty() {
+        if (self.is_done || self.buffer.is_empty()) && !self.buffer.is_none() {
             let buffer = std::mem::replace(&mut self.buffer, Buffer::none());
             worker.buffers.put(buffer);
         }

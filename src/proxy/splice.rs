@@ -12,7 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use crate::base::socket::Socket;
 
 /// From this many body bytes to come splicing pays: below, the copy of what arrives in one or two
 /// reads costs less than the second system call (bench/README.md, "splice").
@@ -101,8 +102,8 @@ impl Pipe {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &Socket,
+        to: &Socket,
         left: &mut u64,
         moved: &mut u64,
         waits: &mut Side,

@@ -1,14 +1,16 @@
 //! What one worker owns: everything here is used by one thread only.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::buffer::{Buffer, BufferPool};
 use crate::base::clock::{Clock, Nanos};
+use crate::base::reactor::Reactor;
 use crate::base::rng::Rng;
 use crate::base::timer::Timers;
 use crate::base::tls::{Gate, RecordBuffers};
+use crate::http2::Landing;
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::WorkerCells;
@@ -52,8 +54,13 @@ pub struct Worker {
     pub connections: Cell<usize>,
     /// Room for datagrams, lent to one turn of a loop; `None` until the first.
     pub datagrams: RefCell<Option<Slots>>,
+    /// The reactor of connections that are passed on as they are; without one they are in the runtime's, as all
+    /// others.
+    pub reactor: OnceCell<Reactor>,
     /// Buffers for what is encrypted.
     pub records: Rc<RecordBuffers>,
+    /// Where connections of HTTP/2 read.
+    pub landing: Rc<Landing>,
     /// What handshakes pass.
     pub gate: Rc<Gate>,
     /// The second of the last line about a client that failed, and how many there were in it.
@@ -152,7 +159,9 @@ impl Worker {
             cells,
             connections: Cell::new(0),
             datagrams: RefCell::new(None),
+            reactor: OnceCell::new(),
             records: Rc::default(),
+            landing: Rc::default(),
             gate: Rc::new(Gate::new(clock)),
             logged: Cell::default(),
             turned_away: TurnedAway::default(),
@@ -258,6 +267,7 @@ impl Worker {
             worker: self.index,
             clock: self.clock,
             records: self.records.clone(),
+            landing: self.landing.clone(),
             gate: self.gate.clone(),
         }
     }

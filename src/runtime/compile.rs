@@ -202,7 +202,7 @@ impl Compiler {
                     let addr = wanted.addr.clone();
                     Arc::new(Endpoint::new(addr, &spec.name, &self.registry))
                 });
-                let health = match (&spec.health, known.map(|known| known.health())) {
+                let health = match (&spec.health, known.map(|known| known.verdict())) {
                     (None, _) => Health::Unchecked,
                     (Some(checks), None) => Threshold::new(checks).health(),
                     // It took requests until now: that checks begin is no reason to take it down.
@@ -218,10 +218,10 @@ impl Compiler {
                     endpoint.forget_said();
                 }
                 Seat {
+                    health: endpoint.health(),
                     endpoint,
                     weight: wanted.weight,
                     admits: wanted.admits,
-                    health,
                     tier: match places.get(&wanted.addr) {
                         Some(tier) => *tier,
                         None => Tier {

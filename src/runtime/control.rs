@@ -71,6 +71,10 @@ pub fn start(
                     live.vote(std::mem::take(&mut findings.votes));
                     live.hear(&std::mem::take(&mut findings.heard));
                 };
+                let ended = {
+                    let readiness = readiness.clone();
+                    move |why| readiness.note(format!("the fleet has ended here: {why}"))
+                };
                 let known = move || readiness.set_known();
                 let mut checker = Checker::new(seed);
                 let gossip = peering.map(|peering| {
@@ -82,7 +86,16 @@ pub fn start(
                     } = peering;
                     checker = std::mem::replace(&mut checker, Checker::new(seed))
                         .sharing(orders.duty, orders.at_once);
-                    fleet::run(fleet, sockets, live.clone(), stop)
+                    let live = live.clone();
+                    let hand_on = move || {
+                        match live.try_lock() {
+                            Ok(mut live) => live.heed_fleet(),
+                            Err(TryLockError::Poisoned(error)) => error.into_inner().heed_fleet(),
+                            Err(TryLockError::WouldBlock) => return false,
+                        }
+                        true
+                    };
+                    fleet::run(fleet, sockets, hand_on, ended, stop)
                 });
                 let gossip = async {
                     match gossip {

@@ -14,7 +14,9 @@ use crate::base::tls::CertificateFacts;
 use crate::config::diff::{Change as ConfigChange, Diff, FieldChange, Object, Verbosity, diff};
 use crate::config::effective::effective_toml;
 use crate::config::{self, Config, Loaded, Problems};
+use crate::fleet::id::PeerId;
 use crate::guard::breaker::State;
+use crate::health::duty::Role;
 use crate::proxy::snapshot::{Published, Snapshot};
 use crate::telemetry::history::{Cause, Page, Timeline, Trigger, What, hexadecimal};
 use crate::telemetry::log::LevelSwitch;
@@ -284,18 +286,25 @@ impl Operations {
 
     /// Every upstream with its endpoints.
     pub fn upstreams(&self) -> Vec<UpstreamView> {
-        let overrides = self.live().overrides().clone();
+        let (overrides, fleet) = self.said();
         let snapshot = self.0.published.snapshot.load_full();
         let upstreams = snapshot.upstreams.iter();
-        upstreams.map(|u| upstream_view(u, &overrides)).collect()
+        upstreams
+            .map(|u| upstream_view(u, &overrides, fleet.as_ref()))
+            .collect()
     }
 
     /// One upstream.
     pub fn upstream(&self, name: &str) -> Option<UpstreamView> {
-        let overrides = self.live().overrides().clone();
+        let (overrides, fleet) = self.said();
         let snapshot = self.0.published.snapshot.load_full();
         let found = snapshot.upstreams.iter().find(|u| &*u.spec.name == name)?;
-        Some(upstream_view(found, &overrides))
+        Some(upstream_view(found, &overrides, fleet.as_ref()))
+    }
+
+    fn said(&self) -> (Overrides, Option<Fleet>) {
+        let live = self.live();
+        (live.overrides().clone(), live.fleet().cloned())
     }
 
     /// What a reload of the files would do.
@@ -593,7 +602,11 @@ fn certificates(snapshot: &Snapshot, listener: &str) -> Vec<CertificateView> {
     tls.facts().iter().map(view).collect()
 }
 
-fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
+fn upstream_view(
+    upstream: &Upstream,
+    overrides: &Overrides,
+    fleet: Option<&Fleet>,
+) -> UpstreamView {
     let members = upstream.members.load_full();
     UpstreamView {
         name: upstream.spec.name.to_string(),
@@ -613,7 +626,11 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
                     .iter()
                     .position(|e| e.addr == layers.endpoint);
                 EndpointView {
-                    observed: place.map(|place| observed(&members, place)),
+                    observed: place.map(|place| {
+                        let endpoint = &members.endpoints[place];
+                        let shared = fleet.map(|fleet| fleet.shares(&upstream.spec.name, endpoint));
+                        observed(&members, place, shared.unwrap_or_default())
+                    }),
                     layers,
                 }
             })
@@ -621,7 +638,9 @@ fn upstream_view(upstream: &Upstream, overrides: &Overrides) -> UpstreamView {
     }
 }
 
-fn observed(members: &Members, place: usize) -> Observed {
+/// `shared`: what this process does about the endpoint's health, and who checks it in a fleet.
+fn observed(members: &Members, place: usize, shared: (Role, Vec<PeerId>)) -> Observed {
+    let (role, probers) = shared;
     let endpoint = &members.endpoints[place];
     let said = endpoint.said();
     Observed {
@@ -631,12 +650,17 @@ fn observed(members: &Members, place: usize) -> Observed {
             at_unix_ms: since.at_unix_ms,
             why: since.why.clone(),
         }),
-        last_check: endpoint.last_check().map(|check| LastCheckView {
-            at_unix_ms: check.at_unix_ms,
-            result: check.result.as_str(),
-            text: check.text.clone(),
-            took_ms: check.took_ms,
-        }),
+        // What was found before others came to check it is not how the last check went.
+        last_check: endpoint
+            .last_check()
+            .filter(|_| role.asks())
+            .map(|check| LastCheckView {
+                at_unix_ms: check.at_unix_ms,
+                result: check.result.as_str(),
+                text: check.text.clone(),
+                took_ms: check.took_ms,
+            }),
+        checked_by: probers.iter().map(ToString::to_string).collect(),
         ejected: endpoint.ejection().map(|ejection| EjectedView {
             until_unix_ms: ejection.until_unix_ms,
             why: ejection.why.clone(),

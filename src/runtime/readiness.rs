@@ -1,6 +1,7 @@
 //! Whether this process wants traffic: one word, set by the runtime, read by load balancers.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Whether this process wants traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,10 @@ pub enum Ready {
 
 /// The shared state; starts as [`Ready::Starting`].
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    note: Mutex<Option<String>>,
+}
 
 // === impl Ready ===
 
@@ -38,7 +42,7 @@ impl Readiness {
     pub fn set(&self, state: Ready) {
         // Release, so that what made the process ready (bound listeners) is visible to whoever
         // reads this and acts on it.
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
     }
 
     /// What there is to know before traffic may come is known: ready, unless it drains already.
@@ -46,16 +50,31 @@ impl Readiness {
         let (starting, ready) = (Ready::Starting as u8, Ready::Ready as u8);
         // As in `set`. Anything but starting stays as it is.
         let _ = self
-            .0
+            .state
             .compare_exchange(starting, ready, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Says beside the state what people should know; it changes nothing for load balancers.
+    pub fn note(&self, note: String) {
+        *self.lock() = Some(note);
+    }
+
+    /// What was noted last.
+    pub fn noted(&self) -> Option<String> {
+        self.lock().clone()
     }
 
     /// The state.
     pub fn state(&self) -> Ready {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             1 => Ready::Ready,
             2 => Ready::Draining,
             _ => Ready::Starting,
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        // A text is written whole.
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

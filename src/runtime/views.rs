@@ -161,8 +161,10 @@ pub struct Observed {
     pub health: &'static str,
     /// Since when, and why; `None` = it is what it was taken for at first.
     pub since: Option<SinceView>,
-    /// How the last check went; `None` = none has ended.
+    /// How the last check of this process went; `None` = none has ended, or others check it.
     pub last_check: Option<LastCheckView>,
+    /// The peers of the fleet that check it, this one among them if it does; empty = no fleet shares that.
+    pub checked_by: Vec<String>,
     /// It is left alone for what requests say of it; `None` = it is not.
     pub ejected: Option<EjectedView>,
     /// What it says of itself, in the words of its agent; `None` = nothing that changes anything.
@@ -247,6 +249,8 @@ pub struct FleetView {
     pub clock_skew_ms: BTreeMap<String, i64>,
     /// For how long this peer has not come to its work, in all, as far as that was noticed.
     pub stall_seconds: f64,
+    /// Why its part in the fleet has ended by a fault of isobar; `None` = it has not.
+    pub stopped: Option<String>,
 }
 
 /// How many peers there are.
@@ -256,8 +260,10 @@ pub struct MemberCounts {
     pub alive: u64,
     /// That have not answered lately.
     pub suspect: u64,
-    /// That are gone, and not forgotten yet.
+    /// That were found not to answer any more, and are not forgotten yet.
     pub down: u64,
+    /// That said that they go, and are not forgotten yet.
+    pub left: u64,
 }
 
 /// What went one way.
@@ -326,7 +332,7 @@ pub struct MemberView {
     pub peer: String,
     /// Where it is reached.
     pub address: String,
-    /// `alive`, `suspect` or `down`.
+    /// `alive`, `suspect`, `down` (it was found not to answer) or `left` (it said that it goes).
     pub state: &'static str,
     /// Whether it is the one that was asked.
     pub this: bool,

@@ -14,12 +14,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::base::clock::{Nanos, nanos};
+use crate::base::reactor::{Reactor, watch};
 use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
 use crate::proxy::snapshot::ListenerPlan;
 use crate::proxy::udp::{self, Assigned, Stage};
-use crate::proxy::{Conn, Phase, Worker, serve, turn_away};
+use crate::proxy::{Conn, Phase, Worker, passes_on, serve, turn_away};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
 use crate::telemetry::metrics::cells::ListenerCells;
@@ -175,11 +176,24 @@ pub fn run(
             idle: Notify::new(),
         });
         let tick = spawn_local(tick(worker.clone()));
+        let reactor = match Reactor::start() {
+            Ok((reactor, running)) => {
+                let _ = worker.reactor.set(reactor);
+                Some(spawn_local(running))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no reactor for connections that are passed on");
+                None
+            }
+        };
         let gate = worker.gate.clone();
         let gate = spawn_local(async move { gate.keep().await });
         obey(&shared, commands, handed).await;
         tick.abort();
         gate.abort();
+        if let Some(reactor) = reactor {
+            reactor.abort();
+        }
         worker.clear();
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             log.flush();
@@ -402,9 +416,10 @@ async fn empty(shared: &Rc<Shared>, sockets: Vec<Socket>) {
 fn listen(shared: &Rc<Shared>, listening: Listening) {
     let acceptor = match listening.kind {
         SocketKind::Udp => return listen_for_datagrams(shared, listening),
-        SocketKind::Tcp => {
-            TcpListener::from_std(std::net::TcpListener::from(listening.fd)).map(Acceptor::Tcp)
-        }
+        SocketKind::Tcp => match own_reactor(&shared.worker, listening.slot) {
+            Some(reactor) => watch(listening.fd).map(|listener| Acceptor::Bytes(listener, reactor)),
+            None => TcpListener::from_std(listening.fd.into()).map(Acceptor::Tcp),
+        },
         SocketKind::Unix => {
             UnixListener::from_std(std::os::unix::net::UnixListener::from(listening.fd))
                 .map(Acceptor::Unix)
@@ -428,6 +443,13 @@ fn listen(shared: &Rc<Shared>, listening: Listening) {
         acceptor,
         accepting: task,
     });
+}
+
+/// The reactor for the connections of the listener in `slot`, if they are passed on as they are. (Should a reload
+/// make something else of it they may stay there.)
+fn own_reactor(worker: &Worker, slot: usize) -> Option<Reactor> {
+    let plan = worker.listener_for(slot)?;
+    passes_on(&plan).then(|| worker.reactor.get().cloned())?
 }
 
 fn listen_for_datagrams(shared: &Rc<Shared>, listening: Listening) {
@@ -519,7 +541,8 @@ fn take_over(shared: &Rc<Shared>, handed: Handed) {
         slot: handed.slot,
         open: handed.open.clone(),
     };
-    match handed.into_stream() {
+    let reactor = own_reactor(&shared.worker, handed.slot);
+    match handed.into_stream(reactor.as_ref()) {
         Ok(stream) => admit(shared, &listening, stream, peer),
         Err(error) => {
             shared.spread.sub(shared.worker.index);

@@ -44,8 +44,8 @@ pub(super) struct Counter {
 /// How often a successor tries to bind what the process before it still holds.
 const SUCCEED_EVERY: Duration = Duration::from_millis(20);
 
-/// How often it is looked whether the file of tokens is another one.
-const TOKENS_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether the file of tokens is another one, or a reload names another.
+const RULES_EVERY: Duration = Duration::from_secs(2);
 
 /// What this process is in its fleet, if it has one. What the fleet knew when it was last here is in `overrides` then.
 /// `generation` counts the processes before it, who may hold its sockets.
@@ -73,22 +73,21 @@ pub(super) fn begin_with(
     let bound = sockets.as_ref().and_then(Sockets::addr);
     let addr = advertised(spec, bound.unwrap_or(spec.bind))?;
     let begun = begin(spec.clone(), addr, registry)?;
-    if let Some(since) = begun.missing_since {
-        // What operators said here before there was a fleet is the fleet's now; so is what they said and this
-        // process lost before it was saved with the rest.
-        let before = Overrides::default();
-        for (upstream, endpoint) in overrides.endpoints() {
-            let mut parts = changed_parts(&before, overrides, upstream, endpoint);
-            parts.retain(|(_, word)| {
-                let said = word.as_ref().map(|(_, by)| by.since_unix_ms);
-                said.is_some_and(|at| at >= since)
-            });
-            begun.fleet.recall(upstream, endpoint, parts);
-        }
+    // What operators said here before there was a fleet is the fleet's now; so is what they said and this process lost
+    // before it was saved with the rest.
+    let before = Overrides::default();
+    for (upstream, endpoint) in overrides.endpoints() {
+        let mut parts = changed_parts(&before, overrides, upstream, endpoint);
+        parts.retain(|(_, word)| {
+            let said = word.as_ref().map(|(_, by)| by.since_unix_ms);
+            said.is_some_and(|at| at >= begun.missing_since)
+        });
+        begun.fleet.recall(upstream, endpoint, parts);
     }
     for upstream in &config.upstreams {
-        let told = begun.fleet.told(upstream, &|_| false);
-        overrides.heed(told, upstream);
+        if let Some(told) = begun.fleet.told(upstream, &|_| false) {
+            overrides.heed(told, upstream);
+        }
     }
     Ok(Some(Peering {
         begun,
@@ -134,7 +133,10 @@ impl Counter {
         } = self;
         let rules = Arc::new(ArcSwap::from_pointee(rules));
         let desk = Desk {
-            registrar: Arc::new(Window { fleet, published }),
+            registrar: Arc::new(Window {
+                fleet: fleet.clone(),
+                published,
+            }),
             rules: rules.clone(),
         };
         let serving = async {
@@ -149,7 +151,7 @@ impl Counter {
         // The second never ends.
         tokio::select! {
             () = serving => {}
-            () = follow_tokens(&spec, &rules) => {}
+            () = follow_rules(&spec, &fleet, &rules) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -165,25 +167,26 @@ async fn succeed(spec: &config::Register) -> TcpListener {
     }
 }
 
-/// Takes over the tokens of a file that has changed; one that cannot be used leaves those that were. Cancel safe.
-async fn follow_tokens(spec: &config::Register, rules: &ArcSwap<Rules>) {
-    let mut before = version(&spec.token_file);
+/// Takes over the tokens of a file that has changed, and what a reload says of registrations; what cannot be used leaves
+/// what was. Cancel safe.
+async fn follow_rules(begun: &config::Register, fleet: &Fleet, rules: &ArcSwap<Rules>) {
+    let mut before = (begun.clone(), version(&begun.token_file));
     loop {
-        sleep(TOKENS_EVERY).await;
+        sleep(RULES_EVERY).await;
+        // Where it is served stays what it was.
+        let wanted = fleet.wanted().register.clone();
+        let spec = wanted.unwrap_or_else(|| before.0.clone());
         let path = spec.token_file.clone();
         let now = tokio::task::spawn_blocking(move || version(&path)).await;
         let Ok(now) = now else { continue };
-        if now == before {
+        if (&spec, &now) == (&before.0, &before.1) {
             continue;
         }
-        before = now;
-        let register = spec.clone();
-        match tokio::task::spawn_blocking(move || Rules::read(&register)).await {
+        before = (spec.clone(), now);
+        match tokio::task::spawn_blocking(move || Rules::read(&spec)).await {
             Ok(Ok(next)) => {
                 rules.store(Arc::new(next));
-                tracing::info!(
-                    "fleet: the tokens of registrations are those of the file as it is now"
-                );
+                tracing::info!("fleet: registrations follow the tokens and `max_ttl` of now");
             }
             Ok(Err(error)) => tracing::error!("fleet: {error}; those from before hold"),
             Err(_) => {}
@@ -243,7 +246,11 @@ impl Registrar for Window {
             ttl: wish.ttl,
         };
         let name = &upstream.spec.name;
-        match self.fleet.register(name, &wish.endpoint, terms) {
+        let Some(registered) = self.fleet.register(name, &wish.endpoint, terms) else {
+            let why = "it takes no part in its fleet any more";
+            return Err(RegisterError::Unready { why });
+        };
+        match registered {
             Ok(registrar) => Ok(Registration {
                 registrar: registrar.to_string(),
                 is_new,

@@ -2,12 +2,10 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -21,7 +19,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
 use crate::config::{Protocol, UpstreamTls};
-use crate::http2::{ClientStream, Link, UNSETTLED};
+use crate::http2::{Accepted, ClientStream, Connection as Http2, Landing, Limits, Link};
 
 use super::links::{Dialing, Turn};
 use super::pool::Counted;
@@ -64,21 +62,15 @@ pub struct Means {
     pub records: Rc<RecordBuffers>,
     /// What handshakes pass.
     pub gate: Rc<Gate>,
+    /// Where connections of HTTP/2 read.
+    pub landing: Rc<Landing>,
 }
 
 /// Bytes that an endpoint may send on a stream before they are read: 5 MB/s over 50 ms.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// The `h2` crate charges 256 bytes for a frame that nobody has read, and ends the connection above its
-/// budget: so many times the window let each stream be full of messages of 16 bytes, as those of gRPC
-/// whose clients are slow may be. Endpoints are trusted with that.
-const SMALL_FRAMES: usize = 16;
-
 /// Largest head of a response, as HTTP/1 has it.
-const HEAD_MAX: u32 = 64 * 1024;
-
-/// Bytes that `h2` holds of a request before they are frames.
-const SEND_BUFFER: usize = 64 * 1024;
+const HEAD_MAX: usize = 64 * 1024;
 
 /// Whether this process lacks something (ports, descriptors, memory): says nothing of the endpoint.
 pub fn is_local(error: &io::Error) -> bool {
@@ -163,7 +155,7 @@ pub async fn open(
         }
         return Ok(Connection::new(stream, shared.clone(), means.worker));
     }
-    let link = link(stream, upstream, shared, means, timer, &is_cut).await?;
+    let link = link(stream, upstream, shared, means);
     keep(dialing, endpoint, &link, means);
     let stream = Box::new(ClientStream::new(link));
     Ok(Connection::shared(stream, shared))
@@ -191,7 +183,7 @@ async fn connect(
                 let stream = TcpStream::connect(addr).await?;
                 // Heads and last segments leave at once; Nagle would hold them for an ACK.
                 stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
+                Stream::Tcp(stream.into())
             }
             EndpointAddr::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         })
@@ -263,59 +255,38 @@ fn name(tls: &UpstreamTls, addr: &EndpointAddr) -> Option<ServerName<'static>> {
 }
 
 /// Begins HTTP/2 on `stream`, and moves its frames from then on.
-async fn link(
-    stream: Stream,
-    upstream: &Upstream,
-    endpoint: &Arc<Endpoint>,
-    means: &Means,
-    timer: &Timer,
-    is_cut: &impl Fn() -> bool,
-) -> Result<Rc<Link>, ConnectError> {
+fn link(stream: Stream, upstream: &Upstream, endpoint: &Arc<Endpoint>, means: &Means) -> Rc<Link> {
     let is_encrypted = stream.is_encrypted();
     let max_streams = upstream.spec.max_streams.get();
-    // That of all streams together: no client that does not read stalls another.
-    let window = STREAM_WINDOW
-        .saturating_mul(max_streams)
-        .min(i32::MAX as u32);
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
-        .data_frame_budget(SMALL_FRAMES.saturating_mul(window as usize))
-        .initial_max_send_streams(UNSETTLED)
-        .max_header_list_size(HEAD_MAX)
-        .max_send_buffer_size(SEND_BUFFER);
-    let mut handshake = std::pin::pin!(builder.handshake::<_, Bytes>(stream));
-    let (send, mut connection) = poll_fn(|cx| {
-        if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
-            return Poll::Ready(shaken.map_err(|e| ConnectError::Io(io::Error::other(e))));
-        }
-        ended(cx, timer, is_cut)
-    })
-    .await?;
-    let link = Rc::new(Link::new(send, is_encrypted, &endpoint.name));
-    let weak: Weak<Link> = Rc::downgrade(&link);
+    let limits = Limits {
+        stream_window: STREAM_WINDOW,
+        // That of all streams together: no client that does not read stalls another.
+        connection_window: STREAM_WINDOW
+            .saturating_mul(max_streams)
+            .min(i32::MAX as u32),
+        // An endpoint opens none.
+        max_streams: 0,
+        max_head: HEAD_MAX,
+    };
+    let landing = means.landing.clone();
+    let (link, mut connection) =
+        Http2::client(stream, limits, landing, is_encrypted, &endpoint.name);
     let counted = Counted::new(endpoint.clone(), means.worker);
     // It ends when nobody has a stream on it and nobody keeps it for more.
     spawn_local(async move {
         let _counted = counted;
-        let mut is_settled = false;
-        let ended = poll_fn(|cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            // What the other end allows came with one of the frames just read.
-            is_settled = is_settled || weak.upgrade().is_none_or(|link| link.is_settled());
-            polled
-        })
-        .await;
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
-        }
-        if let Some(link) = weak.upgrade() {
-            link.retire();
+        match poll_fn(|cx| connection.poll_accept(cx, is_encrypted)).await {
+            Accepted::Broke(error) => {
+                tracing::debug!(%error, "a connection of HTTP/2 to an endpoint broke");
+            }
+            Accepted::End(end) => {
+                tracing::debug!(?end, "a connection of HTTP/2 to an endpoint ended");
+            }
+            // Endpoints open none: whoever tries breaks the connection.
+            Accepted::Stream(_) => {}
         }
     });
-    Ok(link)
+    link
 }
 
 /// Whether a wait is over because its time is, or the process.

@@ -37,6 +37,10 @@ pub struct Endpoint {
     epoch: AtomicU32,
     /// A [`Health`]; written by the control plane's lock holder alone.
     health: AtomicU8,
+    /// This process's own checks find it down, whatever its fleet finds; written as `health` is.
+    is_down_here: AtomicBool,
+    /// Why, and since when.
+    down_here: ArcSwapOption<Since>,
     /// Left alone for what requests say of it; written as `health` is.
     ejected: AtomicBool,
     /// Why, and until when.
@@ -134,6 +138,8 @@ impl Endpoint {
             cut: AtomicBool::new(false),
             epoch: AtomicU32::new(0),
             health: AtomicU8::new(Health::Unchecked as u8),
+            is_down_here: AtomicBool::new(false),
+            down_here: ArcSwapOption::empty(),
             ejected: AtomicBool::new(false),
             ejection: ArcSwapOption::empty(),
             ready_since: AtomicU64::new(0),
@@ -145,8 +151,18 @@ impl Endpoint {
         }
     }
 
-    /// What checks found last.
+    /// What checks found last: down, if those of this process do, else as [`Endpoint::verdict`] has it.
     pub fn health(&self) -> Health {
+        if self.is_down_here() {
+            Health::Down
+        } else {
+            self.verdict()
+        }
+    }
+
+    /// What was found last by those whose word it is: the votes of a fleet, or, where they do not rule, the checks
+    /// of this process.
+    pub fn verdict(&self) -> Health {
         // Relaxed: picks go by the published members; this is for the next generation and for views.
         match self.health.load(Ordering::Relaxed) {
             1 => Health::Down,
@@ -155,11 +171,28 @@ impl Endpoint {
         }
     }
 
-    /// Says what checks found; seen by picks when the members are next published. One writer at a
+    /// Says what was found; seen by picks when the members are next published. One writer at a
     /// time: the control plane's lock sees to that.
     pub fn set_health(&self, health: Health) {
         self.health.store(health as u8, Ordering::Relaxed);
-        self.cells.control().health.set(health as u64);
+        self.show_health();
+    }
+
+    /// Whether this process's own checks find it down: enough for this process, whatever its fleet finds.
+    pub fn is_down_here(&self) -> bool {
+        self.is_down_here.load(Ordering::Relaxed)
+    }
+
+    /// Says that this process's own checks find it down, or takes that back; as [`Endpoint::set_health`].
+    pub fn set_down_here(&self, since: Option<Since>) {
+        let is_down = since.is_some();
+        self.down_here.store(since.map(Arc::new));
+        self.is_down_here.store(is_down, Ordering::Relaxed);
+        self.show_health();
+    }
+
+    fn show_health(&self) {
+        self.cells.control().health.set(self.health() as u64);
     }
 
     /// How the last check went; `None` = none has ended.
@@ -174,16 +207,19 @@ impl Endpoint {
 
     /// Since when it is what checks found it to be; `None` = it is what it was taken for.
     pub fn since(&self) -> Option<Arc<Since>> {
-        self.since.load_full()
+        self.down_here
+            .load_full()
+            .or_else(|| self.since.load_full())
     }
 
-    /// Notes since when it is what it is.
+    /// Notes since when it is what [`Endpoint::verdict`] says.
     pub fn set_since(&self, since: Since) {
         self.since.store(Some(Arc::new(since)));
     }
 
     /// Nobody checks it any more: what was found is over.
     pub fn forget_checks(&self) {
+        self.set_down_here(None);
         self.since.store(None);
         self.last_check.store(None);
     }
@@ -299,4 +335,42 @@ impl Endpoint {
 /// Never 0.
 fn line_hash(line: &[u8]) -> u64 {
     hash(line).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_source_of_checks_is_enough_to_be_down() {
+        let registry = Registry::new(1);
+        let addr = EndpointAddr::Ip(([127, 0, 0, 1], 80).into());
+        let endpoint = Endpoint::new(addr, "app", &registry);
+        let shown = || endpoint.cells.control().health.value();
+        let since = |why: &str| Since {
+            at_unix_ms: 7,
+            why: why.to_owned(),
+        };
+        let why = || endpoint.since().map(|since| since.why.clone());
+        for found in [Health::Unchecked, Health::Up, Health::Down] {
+            endpoint.set_health(found);
+            endpoint.set_since(since("the fleet"));
+            assert_eq!((endpoint.health(), endpoint.verdict()), (found, found));
+            endpoint.set_down_here(Some(since("own checks")));
+            assert_eq!(
+                (endpoint.health(), endpoint.verdict()),
+                (Health::Down, found)
+            );
+            assert_eq!(shown(), Health::Down as i64);
+            assert_eq!(why().as_deref(), Some("own checks"));
+            endpoint.set_down_here(None);
+            assert_eq!((endpoint.health(), shown()), (found, found as i64));
+            assert_eq!(why().as_deref(), Some("the fleet"));
+        }
+        endpoint.set_down_here(Some(since("own checks")));
+        endpoint.set_health(Health::Up);
+        assert_eq!(endpoint.health(), Health::Down);
+        endpoint.forget_checks();
+        assert_eq!((endpoint.health(), endpoint.since()), (Health::Up, None));
+    }
 }

@@ -64,7 +64,7 @@ fn status_and_members_show_the_fleet() {
 
     // On a busy machine one may doubt the other for a moment.
     let own = format!(
-        "fleet {}: this is peer {} at {}\n2 peers: 2 alive, 0 suspect, 0 down\n",
+        "fleet {}: this is peer {} at {}\n2 peers: 2 alive, 0 suspect, 0 down, 0 left\n",
         bed.name,
         ids[0],
         bed.relays[0].addr()

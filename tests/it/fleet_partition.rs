@@ -1,5 +1,5 @@
 //! Five peers in five network namespaces: a network that falls apart, both sides of which go on, and that is
-//! whole again.
+//! whole again; and one that loses packets.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::fleet::{Fleet, Peer, Plan, await_each};
 use crate::support::openssl::Tool;
-use crate::support::{need, not_run};
+use crate::support::{need, not_run, scaled};
 
 /// Two switches with a cable between them; peers 0, 1 and 2 are at the first, 3 and 4 at the second. All of it is
 /// in namespaces of its own, which go when this is dropped.
@@ -27,10 +27,10 @@ const LEFT: usize = 3;
 // === impl Net ===
 
 impl Net {
-    /// `None` where this process may not, after having said so.
-    fn build() -> Option<Self> {
+    /// `test` tells those of one process apart. `None` where this process may not, after having said so.
+    fn build(test: &str) -> Option<Self> {
         let ip = need("ip")?;
-        let name = |what: &str| format!("isobar-{}-{what}", std::process::id());
+        let name = |what: &str| format!("isobar-{}-{test}-{what}", std::process::id());
         let names = (0..PEERS).map(|n| name(&format!("p{n}")));
         let net = Self {
             ip,
@@ -86,6 +86,47 @@ impl Net {
         }
     }
 
+    /// From now on each peer gets only so much of what is sent to it, datagrams and segments alike; `false` where this
+    /// cannot be, after having said so. By nftables: what `tc` needs for it (netem) is in few kernels of small machines.
+    fn lose(&self, percent: u32) -> bool {
+        let Some(nft) = need("nft") else { return false };
+        let rules = format!(
+            "table inet loss {{ chain heard {{ type filter hook input priority 0; \
+             iifname eth0 numgen random mod 100 < {percent} counter drop; }}; }}"
+        );
+        for peer in 0..PEERS {
+            let within = ["netns", "exec", self.of(peer), &path(&nft), &rules];
+            if let Err(why) = self.ip(&within) {
+                not_run(&format!("packets cannot be lost here: {why}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How many packets a peer has not got.
+    fn lost(&self, peer: usize) -> u64 {
+        let list = [
+            "netns",
+            "exec",
+            self.of(peer),
+            "nft",
+            "list",
+            "chain",
+            "inet",
+            "loss",
+            "heard",
+        ];
+        let (_, said) = Tool::run(&self.ip, &list);
+        let mut words = said
+            .split_whitespace()
+            .skip_while(|word| *word != "packets");
+        words
+            .nth(1)
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0)
+    }
+
     /// The cable between the switches.
     #[track_caller]
     fn cable(&self, state: &str) {
@@ -139,7 +180,7 @@ fn endpoint(n: u8) -> SocketAddr {
 
 #[test]
 fn both_sides_of_a_cut_go_on_and_agree_once_it_is_mended() {
-    let Some(net) = Net::build() else { return };
+    let Some(net) = Net::build("cut") else { return };
     let fleet = start(&net);
     let (left, right): (Vec<&Peer>, Vec<&Peer>) = (
         fleet.peers[..LEFT].iter().collect(),
@@ -183,4 +224,35 @@ fn both_sides_of_a_cut_go_on_and_agree_once_it_is_mended() {
     fleet.await_equal();
     fleet.await_whole();
     fleet.await_equal();
+}
+
+/// One packet in twenty is lost on each way: what is pushed reaches some by the other peers who push it, or once they
+/// compare; whoever does not answer answers somebody else.
+#[test]
+fn lost_packets_keep_nothing_from_anybody() {
+    let Some(net) = Net::build("loss") else {
+        return;
+    };
+    let fleet = start(&net);
+    if !net.lose(5) {
+        return;
+    }
+    let mut took = Vec::new();
+    let rounds = scaled(4, 40);
+    for round in 0..rounds {
+        let at = &fleet.peers[round % PEERS];
+        let (new, word) = (endpoint(10 + round as u8), ["drain", "disable"][round % 2]);
+        at.add(new);
+        took.push(fleet.await_all("an endpoint is added", |peer| peer.has(new)));
+        at.set_state(new, word);
+        let says = format!("{word} 1");
+        took.push(fleet.await_all("it is taken away", |peer| peer.effective(new) == says));
+    }
+    let lost: u64 = (0..PEERS).map(|peer| net.lost(peer)).sum();
+    took.sort_unstable();
+    let [middle, longest] = [took[took.len() / 2], took[took.len() - 1]];
+    eprintln!("{lost} packets lost; known by all after {middle:?} (middle), {longest:?} (longest)");
+    assert!(lost > 0);
+    fleet.await_equal();
+    fleet.await_whole();
 }

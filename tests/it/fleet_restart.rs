@@ -34,13 +34,13 @@ fn peer_that_died_is_missed_and_one_that_ends_says_so() {
     let a = Origin::named("a");
     let mut fleet = Plan::over(3, &[a.addr()], IN_TURN).start();
     let ids: Vec<String> = fleet.peers.iter().map(Peer::id).collect();
-    let is_down = |of: usize| {
+    let is = |of: usize, state: &'static str| {
         let id = ids[of].clone();
-        move |peer: &Peer| peer.state_of(&id) == "down" && peer.alive() == 2
+        move |peer: &Peer| peer.state_of(&id) == state && peer.alive() == 2
     };
     fleet.peers[1].kill();
     let others = [&fleet.peers[0], &fleet.peers[2]];
-    let took = await_each(&others, "the others miss it", is_down(1));
+    let took = await_each(&others, "the others miss it", is(1, "down"));
     eprintln!("a peer that was killed is missed after {took:?}");
     // The others go on, and it is told what it missed.
     let b = Origin::named("b");
@@ -56,7 +56,7 @@ fn peer_that_died_is_missed_and_one_that_ends_says_so() {
 
     fleet.peers[2].stop();
     let others = [&fleet.peers[0], &fleet.peers[1]];
-    let took = await_each(&others, "the others know that it ended", is_down(2));
+    let took = await_each(&others, "the others know that it ended", is(2, "left"));
     eprintln!("a peer that ended is gone after {took:?}");
     assert!(
         took < Duration::from_secs(10),

@@ -8,6 +8,7 @@ use crate::support::eventually::eventually;
 use crate::support::gate::Gate;
 use crate::support::h2::{H2Client, next, read_all, request, run, send_all, spawn, within};
 use crate::support::h2_origin::{Exchange, H2Origin};
+use crate::support::h2raw::{self, H2};
 use crate::support::origin::{Origin, Step, response};
 use crate::support::watched::Watched;
 use crate::support::wire::Broken;
@@ -259,18 +260,14 @@ fn refused_stream_is_sent_again() {
         }
     });
     let proxy = Watched::over(origin.addr(), "", TO_H2);
-    run(async {
-        let client = H2Client::connect(proxy.addr()).await;
-        let asked = request("POST", "/")
-            .header("content-length", "5")
-            .body(())
-            .unwrap();
-        let answer = client.exchange(asked, b"hello").await.unwrap();
-        assert_eq!(
-            (answer.status.as_u16(), answer.text().as_str()),
-            (200, "second")
-        );
-    });
+    // In one piece: a body that was not here with its head is not kept to be sent again.
+    let mut client = H2::connect(proxy.addr());
+    let stream = client.stream();
+    let head = h2raw::request("POST", "/", &[("content-length", "5")]);
+    let head = h2raw::headers(stream, 0, head);
+    client.send([head, h2raw::data(stream, h2raw::END_STREAM, "hello")].concat());
+    let answer = client.answer(stream);
+    assert_eq!((answer.status, &*answer.body), (Some(200), &b"second"[..]));
     assert_eq!(origin.requests().len(), 2);
     proxy.await_metric("isobar_upstream_replays_total{upstream=\"app\"}", 1.0);
 }

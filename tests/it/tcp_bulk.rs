@@ -294,3 +294,27 @@ fn messages_and_bulk_take_turns() {
         assert!(running.metric(&series) > 100_000.0, "{way}");
     }
 }
+
+/// The one who reads what fills every buffer on the way is the one who speaks next.
+#[test]
+fn who_was_slow_to_hear_is_heard() {
+    const ANSWER: usize = 8 << 20;
+    let endpoint = Endpoint::new();
+    let running = over(&endpoint);
+    let (mut client, mut server) = join(&running, &endpoint);
+    let answering = std::thread::spawn(move || {
+        let all = pattern(0, ANSWER);
+        for _ in 0..6 {
+            assert_eq!(server.exactly(1), b"?");
+            server.send(&all);
+        }
+        server
+    });
+    let expected = pattern(0, ANSWER);
+    for n in 0..6 {
+        client.send(b"?");
+        assert!(client.exactly(ANSWER) == expected, "answer {n}");
+    }
+    client.end();
+    assert_eq!(answering.join().unwrap().next(), Came::End);
+}

@@ -73,9 +73,12 @@ fn resetting() -> (SocketAddr, JoinHandle<()>) {
     let endpoint = Endpoint::new();
     let addr = endpoint.addr();
     let thread = std::thread::spawn(move || {
-        // Five in a row eject it, and then it is asked no more.
+        // Five in a row eject it, and then it is asked no more. What says who the client is shows that the proxy
+        // has seen the connection made: it might be told of a reset before.
         for _ in 0..5 {
-            endpoint.accept().reset();
+            let mut end = endpoint.accept();
+            assert!(matches!(end.next(), Came::Bytes(_)));
+            end.reset();
         }
     });
     (addr, thread)
@@ -162,7 +165,8 @@ fn an_endpoint_that_resets_at_once_is_ejected() {
     let (sick, thread) = resetting();
     let endpoint = Endpoint::new();
     let upstream = format!(
-        "{}\nbalance = 'first'\noutlier = {{ eject_for = '1h', max_eject = '1h' }}",
+        "{}\nbalance = 'first'\nsend_proxy_protocol = 'v1'\n\
+         outlier = {{ eject_for = '1h', max_eject = '1h' }}",
         list(&[sick, endpoint.addr()])
     );
     let proxy = Proxy::start(&config(&upstream));
@@ -173,6 +177,7 @@ fn an_endpoint_that_resets_at_once_is_ejected() {
     eventually("it is ejected", || ejected(&proxy, sick) == 1.0);
     for _ in 0..5 {
         let (mut client, mut server) = endpoint.join(&proxy);
+        assert!(matches!(server.next(), Came::Bytes(_)));
         client.talks_to(&mut server);
     }
     // Each is counted when its client has been told already.
@@ -183,7 +188,7 @@ fn an_endpoint_that_resets_at_once_is_ejected() {
 fn a_breaker_opens_and_nobody_is_asked() {
     let (sick, thread) = resetting();
     let upstream = format!(
-        "{}\noutlier = 'off'\n\
+        "{}\noutlier = 'off'\nsend_proxy_protocol = 'v1'\n\
          breaker = {{ failure_ratio = '50%', min_requests = 5, window = '1h', open_for = '10m' }}",
         list(&[sick])
     );

@@ -106,6 +106,10 @@ fn changed(operations: &Operations, change: Change) -> Result<Reply, Problem> {
             let detail = chain(&error);
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-saved", detail)
         }
+        ChangeError::Untold { .. } => {
+            let detail = error.to_string();
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-told", detail)
+        }
     })?;
     let reply = Reply::json(&applied)?;
     Ok(if is_new {

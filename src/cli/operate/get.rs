@@ -214,7 +214,10 @@ fn says(observed: &Observed) -> Option<String> {
 
 fn last_check(observed: &Observed, now: u64) -> String {
     let Some(check) = &observed.last_check else {
-        return "-".to_owned();
+        return match &observed.checked_by[..] {
+            [] => "-".to_owned(),
+            peers => format!("not made here: peers {} make them", peers.join(", ")),
+        };
     };
     let ago = lasting(now.saturating_sub(check.at_unix_ms) / 1000);
     let result = match (&check.text, &*check.result) {
@@ -290,6 +293,11 @@ mod tests {
             "down: taken for it until its checks say otherwise"
         );
         assert_eq!(last_check(&fresh, now), "-");
+        let shared = observed(r#""health": "up", "checked_by": ["a1", "b2"]"#);
+        assert_eq!(
+            last_check(&shared, now),
+            "not made here: peers a1, b2 make them"
+        );
         let busy = observed(
             r#""health": "up",
                "last_check": {"at_unix_ms": 999000, "result": "traffic", "text": null, "took_ms": 0}"#,

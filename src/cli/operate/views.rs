@@ -147,6 +147,8 @@ pub(super) struct Observed {
     pub(super) health: String,
     pub(super) since: Option<Since>,
     pub(super) last_check: Option<LastCheck>,
+    #[serde(default)]
+    pub(super) checked_by: Vec<String>,
     pub(super) ejected: Option<Ejected>,
     pub(super) says: Option<String>,
     pub(super) in_flight: u64,

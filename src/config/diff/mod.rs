@@ -345,28 +345,35 @@ impl Diff {
         }
     }
 
-    /// Who a process acts as one with, and how, is decided when it starts: sockets, identity and keys
-    /// hang on it. (What the secret file holds is no part of a configuration.)
+    /// Who a process acts as one with is decided when it starts: sockets and identity hang on it. (What the
+    /// secret file holds is no part of a configuration.)
     fn fleet(&mut self, old: Option<&Fleet>, new: Option<&Fleet>) {
+        /// `register`: a place to register, where there was none, or none any more.
+        const RESTART: [&str; 6] = [
+            "name",
+            "bind",
+            "advertise",
+            "state_dir",
+            "register",
+            "register.bind",
+        ];
         let name = |fleet: Option<&Fleet>| fleet.map(|fleet| fleet.name.to_string());
-        let what = match (old, new) {
-            (None, None) => return,
-            (Some(old), Some(new)) if old == new => {
-                return self.push(Object::Fleet, Change::Unchanged);
+        match (old, new) {
+            (None, None) => {}
+            (Some(old), Some(new)) => {
+                let tables = (old != new).then(|| (effective::fleet(old), effective::fleet(new)));
+                self.settings(&Object::Fleet, tables, &RESTART);
             }
-            (Some(old), Some(new)) => fields(
-                Kind::Fleet.table(),
-                &effective::fleet(old),
-                &effective::fleet(new),
-            ),
             // It comes or goes as a whole.
-            (old, new) => vec![FieldChange {
-                path: "name".to_owned(),
-                old: name(old),
-                new: name(new),
-            }],
-        };
-        self.push(Object::Fleet, Change::NeedsRestart { what });
+            (old, new) => {
+                let what = vec![FieldChange {
+                    path: "name".to_owned(),
+                    old: name(old),
+                    new: name(new),
+                }];
+                self.push(Object::Fleet, Change::NeedsRestart { what });
+            }
+        }
     }
 
     /// Things of one kind, by identity.

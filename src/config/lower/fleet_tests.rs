@@ -350,7 +350,7 @@ fn who_reads_the_secret_is_warned_of_and_a_peer_that_forgets() {
 }
 
 #[test]
-fn a_change_of_the_fleet_waits_for_a_restart() {
+fn what_hangs_on_sockets_and_identity_waits_for_a_restart() {
     let of = |keys: &str| -> Config {
         let keys = format!("name = 'edge'\nstate_dir = '/s'\n{keys}");
         let mut config = loaded("", &keys).unwrap_or_else(|p| panic!("{p}")).config;
@@ -362,13 +362,25 @@ fn a_change_of_the_fleet_waits_for_a_restart() {
     };
     let old = of("bind = '10.0.0.5:7946'");
     assert!(diff(&old, &old).is_empty());
-    let new = of("bind = '10.0.0.5:7946'\nhealth.probers = 5\nseeds = ['dns:a:1']");
-    assert_eq!(
-        diff(&old, &new).to_string(),
-        "plan: fleet needing a restart; 6 unchanged\n  \
-         ! fleet   seeds: [] -> [dns:a:1] (needs a restart)\n            \
-         health.probers: 3 -> 5 (needs a restart)"
+    let new = of(
+        "bind = '10.0.0.5:7946'\nhealth.probers = 5\nseeds = ['dns:a:1']\nguard.max_remove = '10%'",
     );
+    let changed = diff(&old, &new).to_string();
+    assert!(!changed.contains("restart"), "{changed}");
+    for what in [
+        "seeds: [] -> [dns:a:1]",
+        "health.probers: 3 -> 5",
+        "guard.max_remove: 0.5 -> 0.1",
+    ] {
+        assert!(changed.contains(what), "{changed}");
+    }
+    let new = of("bind = '10.0.0.5:7947'\nhealth.probers = 5");
+    let moved = diff(&old, &new).to_string();
+    assert!(
+        moved.contains("bind: 10.0.0.5:7946 -> 10.0.0.5:7947 (needs a restart)"),
+        "{moved}"
+    );
+    assert!(!moved.contains("5 (needs a restart)"), "{moved}");
     let without = Config {
         fleet: None,
         ..old.clone()

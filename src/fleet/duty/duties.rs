@@ -1,13 +1,15 @@
 //! One peer's view of shared health: which endpoints it asks, and what the votes say of each.
 
 use std::collections::hash_map::Entry::Vacant;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::addr::EndpointAddr;
-use crate::base::clock::Nanos;
+use crate::base::clock::{Nanos, nanos};
 use crate::config::Name;
 use crate::fleet::id::PeerId;
+use crate::fleet::stamp::Stamp;
 use crate::health::duty::{Duty, Role, Roles};
 
 use super::assign::Roster;
@@ -35,9 +37,23 @@ pub struct Duties {
     retract: Vec<(Name, EndpointAddr)>,
     /// Entries that wait for others to vote, by when that ends.
     waiting: BTreeSet<(Nanos, usize)>,
+    /// Peers that came lately.
+    came: BTreeMap<PeerId, Came>,
     /// A role has changed since the duty was told.
     is_untold: bool,
 }
+
+/// When a peer came, and from when on it says what it finds.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    at: Nanos,
+    since: Stamp,
+}
+
+/// How long a vote from before its peer came does not count: it may have said something else since, and that is heard
+/// by then. Between two comparisons there are 12 s at most, and what one of them finds is pushed to all within a
+/// second; who has just started has asked by then.
+pub(super) const SETTLE: Duration = Duration::from_secs(13);
 
 // === impl Duties ===
 
@@ -56,6 +72,7 @@ impl Duties {
             is_stale: false,
             retract: Vec::new(),
             waiting: BTreeSet::new(),
+            came: BTreeMap::new(),
             is_untold: true,
         }
     }
@@ -74,6 +91,15 @@ impl Duties {
     pub fn set_peers(&mut self, peers: &[(PeerId, Option<Name>)]) {
         self.roster = Roster::new(peers);
         self.is_stale = true;
+    }
+
+    /// A peer is there that was not, or that has begun anew: what it found before `since` counts for nothing until it
+    /// says so again, or until it would have said something else (13 s). What the fleet says of an endpoint stays
+    /// meanwhile, if the others who ask it are too few.
+    pub fn came(&mut self, peer: PeerId, since: Stamp, now: Nanos) {
+        let before = self.came.get(&peer).map(|came| came.since);
+        let since = before.map_or(since, |before| before.max(since));
+        self.came.insert(peer, Came { at: now, since });
     }
 
     /// All endpoints that are checked; who was there before keeps his state. What the fleet says of each is told
@@ -101,9 +127,8 @@ impl Duties {
                 Some(old) => old.with(subject),
                 None => Entry::new(subject),
             };
-            if let Some(until) = entry.waits_until {
-                self.waiting.insert((until, at));
-            }
+            let times = entry.wakes_at();
+            self.waiting.extend(times.map(|until| (until, at)));
             self.dirty.push(at);
             self.entries.push(entry);
         }
@@ -129,6 +154,7 @@ impl Duties {
         if std::mem::take(&mut self.is_stale) {
             self.choose_all();
         }
+        self.came.retain(|_, came| came.settles_at() > now);
         // In order, so that an entry is there once: those whose time to wait is over, by the clock.
         while let Some((until, at)) = self.waiting.first().copied()
             && until <= now
@@ -236,12 +262,22 @@ impl Duties {
         if entry.probers.is_none() {
             entry.probers = Some(entry.choose(self.k, &self.roster));
         }
+        for until in entry.wakes_at() {
+            self.waiting.remove(&(until, at));
+        }
         let probers = entry.probers();
         let votes = probers.iter().filter_map(|prober| {
             let cast = votes(&entry.subject, *prober)?;
             (cast.check == entry.subject.check).then_some((*prober, cast))
         });
-        let votes: Vec<_> = votes.collect();
+        let mut votes: Vec<_> = votes.collect();
+        let is_old = |(prober, cast): &(PeerId, Cast<'_>)| {
+            let came = self.came.get(prober);
+            came.filter(|came| cast.stamp < came.since)
+        };
+        let old = votes.iter().filter_map(is_old);
+        entry.settles_at = old.map(Came::settles_at).min();
+        votes.retain(|vote| is_old(vote).is_none());
         if entry.is_doubted(self.me, &votes, now) {
             let name = (
                 entry.subject.upstream.clone(),
@@ -250,15 +286,9 @@ impl Duties {
             changes.confirm.push(name);
         }
         changes.rulings.extend(entry.rule(&votes));
-        if let Some(until) = entry.waits_until {
-            self.waiting.remove(&(until, at));
-        }
         let role = entry.next_role(self.me, now);
-        if let Some(until) = entry.waits_until
-            && until > now
-        {
-            self.waiting.insert((until, at));
-        }
+        let times = entry.wakes_at().filter(|until| *until > now);
+        self.waiting.extend(times.map(|until| (until, at)));
         let before = std::mem::replace(&mut entry.role, role);
         if before.votes() && !role.votes() {
             let subject = &entry.subject;
@@ -277,5 +307,13 @@ impl Duties {
             roles.insert(upstream.clone(), of_upstream.collect());
         }
         Duty::Shared(roles)
+    }
+}
+
+// === impl Came ===
+
+impl Came {
+    fn settles_at(&self) -> Nanos {
+        self.at.saturating_add(nanos(SETTLE))
     }
 }

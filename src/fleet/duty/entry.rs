@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) role: Role,
     /// Since others are to ask and too few have voted: until when they are waited for.
     pub(super) waits_until: Option<Nanos>,
+    /// Votes from before their peers went away do not count: when the first of them does again.
+    pub(super) settles_at: Option<Nanos>,
     pub(super) confirms: Confirms,
     pub(super) is_dirty: bool,
 }
@@ -44,6 +46,7 @@ impl Entry {
             is_untold: true,
             role: Role::Alone,
             waits_until: None,
+            settles_at: None,
             confirms: Confirms::default(),
             is_dirty: true,
         }
@@ -59,6 +62,11 @@ impl Entry {
             is_dirty: true,
             ..self
         }
+    }
+
+    /// When it is to be judged again though nothing is said.
+    pub(super) fn wakes_at(&self) -> impl Iterator<Item = Nanos> + use<> {
+        [self.waits_until, self.settles_at].into_iter().flatten()
     }
 
     pub(super) fn probers(&self) -> &[PeerId] {
@@ -108,7 +116,11 @@ impl Entry {
             let vote = votes.iter().find(|(of, _)| *of == prober);
             vote.map(|(_, vote)| vote.passed)
         };
-        let ruling = verdict(self.probers(), find);
+        let ruling = match verdict(self.probers(), find) {
+            // Those who came back are about to say.
+            Ruling::TooFew if self.settles_at.is_some() => self.ruling,
+            ruling => ruling,
+        };
         let before = std::mem::replace(&mut self.ruling, ruling);
         let is_told_anew = std::mem::take(&mut self.is_untold) && ruling.health().is_some();
         let is_news = std::mem::discriminant(&before) != std::mem::discriminant(&ruling);

@@ -111,9 +111,14 @@ impl Subject {
 impl Ruled {
     /// Who found it, for people: the peers' names.
     pub fn peers(&self) -> String {
-        let names: Vec<_> = self.by.iter().map(ToString::to_string).collect();
-        names.join(", ")
+        names(&self.by)
     }
+}
+
+/// Peers, for people.
+pub fn names(peers: &[PeerId]) -> String {
+    let names: Vec<_> = peers.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

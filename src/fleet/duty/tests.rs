@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
+use super::duties::SETTLE;
 use super::*;
 use crate::base::clock::{Nanos, nanos};
 use crate::health::duty::{Phase, Role};
@@ -59,6 +60,13 @@ impl World {
         let vote = (passed, check, Stamp(self.stamp));
         self.votes.insert((endpoint(n), prober), vote);
         self.duties.heard("app", &endpoint(n));
+    }
+
+    /// A peer is there again after what was said so far.
+    fn came_back(&mut self, peer: PeerId, now: Nanos) {
+        self.stamp += 1;
+        self.duties.came(peer, Stamp(self.stamp), now);
+        self.duties.heard("app", &endpoint(1));
     }
 
     fn update(&mut self, now: Nanos) -> Changes {
@@ -321,6 +329,66 @@ fn fellow_that_fails_is_a_reason_to_ask_if_this_one_passes() {
     world.cast(1, ME, false);
     world.cast(1, PeerId(2), false);
     assert_eq!(world.update(60 * SECOND).confirm, [], "it fails here too");
+}
+
+/// What they found before they went may be long past.
+#[test]
+fn votes_of_peers_that_came_back_count_once_they_are_said_again() {
+    let mut world = World::new(3, 3, 1);
+    for (peer, passed) in [(ME, true), (PeerId(2), false), (PeerId(3), false)] {
+        world.cast(1, peer, passed);
+    }
+    assert_eq!(health(&world.update(0)), [Some(Health::Down)]);
+    // They went, and what was dead is well: this peer found so, and so did those who asked in their place.
+    world.duties.set_peers(&peers(1));
+    world
+        .duties
+        .set_peers(&[(ME, None), (PeerId(4), None), (PeerId(5), None)]);
+    world.cast(1, PeerId(4), true);
+    assert_eq!(health(&world.update(1)), [Some(Health::Up)]);
+    world.duties.set_peers(&peers(3));
+    world.came_back(PeerId(2), 2 * SECOND);
+    world.came_back(PeerId(3), 3 * SECOND);
+    let changes = world.update(3 * SECOND);
+    assert_eq!(
+        changes.rulings,
+        [],
+        "what they found before says nothing now"
+    );
+    assert!(world.role(1).is_ruled(), "it stays what it was");
+    assert_eq!(changes.confirm, [], "nor does anybody doubt it");
+    // Who came back first would have said by then that it finds something else.
+    let settle = nanos(SETTLE);
+    assert_eq!(world.duties.next_due(), Some(2 * SECOND + settle));
+    assert_eq!(world.update(2 * SECOND + settle - 1), Changes::default());
+    assert_eq!(
+        health(&world.update(2 * SECOND + settle)),
+        [None],
+        "one each"
+    );
+    assert_eq!(world.duties.next_due(), Some(3 * SECOND + settle));
+    assert_eq!(
+        health(&world.update(3 * SECOND + settle)),
+        [Some(Health::Down)]
+    );
+    assert_eq!(world.duties.next_due(), None);
+}
+
+#[test]
+fn what_peers_find_after_they_came_back_counts_at_once() {
+    let mut world = World::new(3, 3, 1);
+    for peer in [ME, PeerId(2), PeerId(3)] {
+        world.cast(1, peer, true);
+    }
+    assert_eq!(health(&world.update(0)), [Some(Health::Up)]);
+    world.came_back(PeerId(2), SECOND);
+    world.came_back(PeerId(3), SECOND);
+    assert_eq!(world.update(SECOND).rulings, []);
+    world.cast(1, PeerId(3), false);
+    assert_eq!(health(&world.update(SECOND + 1)), [None], "one each");
+    world.cast(1, PeerId(2), false);
+    assert_eq!(health(&world.update(SECOND + 2)), [Some(Health::Down)]);
+    assert_eq!(world.duties.next_due(), None);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Flaw {
     NoOwner,
     /// Somebody else than the only one who may.
     Origin,
+    /// Who says it has said as much as one peer may.
+    Quota,
     /// A text, or all of it, is too long.
     TooLong,
     /// A registration that lasts too short or too long a time.
@@ -158,7 +160,7 @@ fn check_text(text: &str, max: usize) -> Result<(), Flaw> {
 
 impl Flaw {
     /// All of them, in the order of the labels.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Address,
         Self::Ahead,
         Self::ControlCharacter,
@@ -166,6 +168,7 @@ impl Flaw {
         Self::Name,
         Self::NoOwner,
         Self::Origin,
+        Self::Quota,
         Self::TooLong,
         Self::Ttl,
         Self::Value,
@@ -182,6 +185,7 @@ impl Flaw {
             Self::Name => "name",
             Self::NoOwner => "no_owner",
             Self::Origin => "origin",
+            Self::Quota => "quota",
             Self::TooLong => "too_long",
             Self::Ttl => "ttl",
             Self::Value => "value",
@@ -197,10 +201,19 @@ impl fmt::Display for Flaw {
             Self::Address => f.write_str("no endpoint can have this address at every peer"),
             Self::Ahead => f.write_str("it is of a time that is yet to come"),
             Self::ControlCharacter => f.write_str("a text has a control character"),
-            Self::Full => write!(f, "there are {} facts already", super::MAX_FACTS),
+            Self::Full => write!(
+                f,
+                "the fleet has said {} things, the most there can be",
+                super::MAX_FACTS
+            ),
             Self::Name => f.write_str("a name that cannot be"),
             Self::NoOwner => f.write_str("nobody is named who says it"),
             Self::Origin => f.write_str("another peer than this one alone may say it"),
+            Self::Quota => write!(
+                f,
+                "the peer has said {} things, the most that one may",
+                super::MAX_OF_ORIGIN
+            ),
             Self::TooLong => write!(
                 f,
                 "a text is too long, or all of it exceeds {MAX_FACT} bytes"

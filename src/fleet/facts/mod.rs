@@ -14,17 +14,19 @@ pub mod compare;
 mod digest;
 pub mod order;
 mod quarantine;
+mod quota;
 pub mod snapshot;
 
 pub use check::{Flaw, MAX_TTL, MAX_VERSION, MIN_TTL};
 pub use compare::Comparison;
 pub use digest::{BUCKETS, BUCKETS_OF_GROUP, GROUPS, bucket_of};
 pub use quarantine::{Flawed, KEPT, Quarantine};
+pub use quota::{MAX_EVER, MAX_OF_ORIGIN, ROOM_OF_EACH};
 pub use snapshot::Snapshot;
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::discriminant;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,9 +38,11 @@ use crate::config::Name;
 use super::fact::{Fact, GC_AFTER, Key, Part, Value};
 use super::id::PeerId;
 use digest::Digests;
+use quota::Origins;
 
 /// Most facts: 10,000 endpoints with three registrars, three parts of an override and three votes each are
-/// 90,000, of 1,000 peers each says one of itself, and up to the next power of two there are tombstones.
+/// 90,000, of 1,000 peers each says one of itself, and up to the next power of two there are tombstones. Beyond
+/// it there is room for those who have said little ([`ROOM_OF_EACH`]).
 pub const MAX_FACTS: usize = 131_072;
 
 /// The facts that a peer knows.
@@ -49,9 +53,12 @@ pub struct Facts {
     /// chooses names chooses buckets, and a full one must not make merging slow.
     buckets: Buckets,
     digests: Digests,
+    /// Of their encodings: most of what is heard is heard again.
+    hashes: HashSet<u64>,
     /// Every upstream that a fact is about, and how many are: names are shared by all its facts.
     upstreams: BTreeMap<Name, usize>,
     counts: Counts,
+    origins: Origins,
 }
 
 /// What became of a fact that was heard.
@@ -140,9 +147,10 @@ impl Facts {
         }
         match held {
             Some(held) if !order::supersedes(&fact, &held.0.fact) => return Merged::Older,
-            Some(_) => {}
-            None if self.len() >= MAX_FACTS => return Merged::Refused(Flaw::Full),
-            None => {}
+            Some(_) | None => {}
+        }
+        if let Err(flaw) = self.origins.room(&fact, held.map(Held::fact), self.len()) {
+            return Merged::Refused(flaw);
         }
         let before = self.remove(&fact.key).map(|held| held.0.fact.value.clone());
         self.share_name(&mut fact.key);
@@ -155,6 +163,20 @@ impl Facts {
             len: bytes.len() as u16,
         })));
         Merged::New { before }
+    }
+
+    /// Whether a fact would be taken, if it were the latest of its key.
+    ///
+    /// # Errors
+    /// What [`merge`](Self::merge) would refuse it for.
+    pub fn admits(&self, fact: &Fact) -> Result<(), Flaw> {
+        fact.check()?;
+        self.origins.room(fact, self.get(&fact.key), self.len())
+    }
+
+    /// How many facts are of one peer.
+    pub fn of_origin(&self, origin: PeerId) -> usize {
+        self.origins.of(origin)
     }
 
     /// Forgets what nobody needs any longer: what [`is_past`], and what a peer alone may say (that is, of itself,
@@ -174,6 +196,12 @@ impl Facts {
             self.remove(key);
         }
         gone.len()
+    }
+
+    /// Whether a fact is known, by its encoding: for what every peer hears from several others. By its hash, as
+    /// [`root`](Self::root) tells stores apart. What is not known by it may be known all the same.
+    pub fn knows(&self, encoded: &[u8]) -> bool {
+        self.hashes.contains(&hash(encoded))
     }
 
     /// Takes a fact out, as if it had never been heard.
@@ -297,7 +325,9 @@ impl Facts {
     /// Puts in its places what is in none.
     fn insert(&mut self, held: Held) {
         self.digests.add(held.0.bucket, held.0.hash);
+        self.hashes.insert(held.0.hash);
         *self.counts.of(held.fact()) += 1;
+        self.origins.add(held.fact().origin);
         if let Some(name) = held.fact().key.upstream() {
             *self.upstreams.entry(name.clone()).or_default() += 1;
         }
@@ -309,7 +339,9 @@ impl Facts {
         let held = self.by_key.take(key)?;
         self.buckets.of_mut(held.0.bucket).remove(key);
         self.digests.subtract(held.0.bucket, held.0.hash);
+        self.hashes.remove(&held.0.hash);
         *self.counts.of(held.fact()) -= 1;
+        self.origins.remove(held.fact().origin);
         if let Some(name) = held.fact().key.upstream()
             && let Some(facts) = self.upstreams.get_mut(name)
         {

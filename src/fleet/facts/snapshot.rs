@@ -13,7 +13,7 @@ use crate::base::file::{self, Unsaved};
 use crate::fleet::fact::{Fact, GC_AFTER, MAX_FACT};
 use crate::fleet::id::PeerId;
 
-use super::{Facts, MAX_FACTS};
+use super::{Facts, MAX_EVER};
 
 /// Its name in `state_dir`.
 pub const FILE: &str = "fleet.facts";
@@ -29,7 +29,7 @@ const MAGIC: [u8; 8] = *b"isobar\x00F";
 const HEAD: usize = MAGIC.len() + 4 + 4 + 8;
 
 /// Largest file read: all facts at their longest, and the head.
-const MAX_BYTES: u64 = (MAX_FACTS * MAX_FACT + 4096) as u64;
+const MAX_BYTES: u64 = (MAX_EVER * MAX_FACT + 4096) as u64;
 
 /// What a peer knew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub enum Loaded {
     /// What this peer knew.
     Known(Snapshot),
     /// This peer, but what it knew is older than [`GC_AFTER`]: others have forgotten what was taken back since, and
-    /// it would bring that back. No facts.
+    /// it would bring that back if it told it. For [`Peer::remember`](crate::fleet::peer::Peer::remember).
     Past(Snapshot),
 }
 
@@ -206,12 +206,11 @@ pub fn save(state_dir: &Path, image: &Image) -> Result<(), SaveError> {
     }
 }
 
-fn aged(mut snapshot: Snapshot, unix_ms: u64) -> Loaded {
+fn aged(snapshot: Snapshot, unix_ms: u64) -> Loaded {
     let age_ms = unix_ms.saturating_sub(snapshot.saved_unix_ms);
     if u128::from(age_ms) <= GC_AFTER.as_millis() {
         return Loaded::Known(snapshot);
     }
-    snapshot.facts = Vec::new();
     Loaded::Past(snapshot)
 }
 
@@ -265,11 +264,16 @@ fn u64_of(bytes: &[u8]) -> u64 {
 impl Image {
     /// Of what a peer knows now.
     pub fn new(peer: PeerId, fleet: &str, unix_ms: u64, facts: &Facts) -> Self {
+        Self::with(peer, fleet, unix_ms, facts.iter().collect())
+    }
+
+    /// Of these facts, as of `unix_ms`.
+    pub fn with(peer: PeerId, fleet: &str, unix_ms: u64, facts: Vec<&Fact>) -> Self {
         let content = Content {
             peer,
             fleet,
             saved_unix_ms: unix_ms,
-            facts: facts.iter().collect(),
+            facts,
         };
         // Facts that are held can be encoded.
         let content = postcard::to_allocvec(&content).unwrap_or_default();

@@ -8,7 +8,8 @@
 //!
 //! Foca leaves to us: a peer that lost all others looks for them again at its seeds and where they were; a fleet
 //! that fell apart grows together, since everybody knocks at those that are gone; a peer is one peer though it
-//! moves or starts again; who leaves is told from who died; memory is bounded.
+//! moves or starts again; who leaves is told from who died; whom nobody suspects any longer is no suspect; memory
+//! is bounded.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use foca::{Foca, NoCustomBroadcast, OwnedNotification, State, Timer};
 
+mod doubts;
 mod effects;
 mod identity;
 mod out;
@@ -32,6 +34,7 @@ pub use self::identity::Identity;
 pub use self::out::{Counts, Liveness, Out, Refused};
 pub use self::timers::Stalls;
 
+use self::doubts::Doubts;
 use self::effects::{Chance, Effects};
 use self::identity::{LEFT, Wire};
 use self::seek::Seek;
@@ -56,6 +59,7 @@ pub struct Membership {
     size: u32,
     seeds: Vec<SocketAddr>,
     seek: Seek,
+    doubts: Doubts,
     /// Who is down and when that is forgotten, the oldest first.
     downs: VecDeque<(Nanos, Identity)>,
     /// When this peer last took a new identity, and how many times in quick succession.
@@ -91,6 +95,7 @@ impl Membership {
             size,
             seeds: Vec::new(),
             seek: Seek::default(),
+            doubts: Doubts::default(),
             downs: VecDeque::new(),
             renewed_at: None,
             renewed_in_a_row: 0,
@@ -162,7 +167,10 @@ impl Membership {
                     let result = self.foca.handle_timer(timer, &mut self.effects);
                     self.took(&result, now);
                 }
-                Due::Seek(number) if number == self.seek.number => self.look_around(now),
+                Due::Seek(number) if number == self.seek.number => {
+                    self.end_doubts(now);
+                    self.look_around(now);
+                }
                 Due::Seek(_) => {}
             }
         }

@@ -70,6 +70,48 @@ fn who_does_not_answer_is_suspected_then_down() {
     assert!(outs.contains(&Out::Down { peer, left }), "{outs:?}");
 }
 
+/// Whoever suspected it forgot about it, and it never heard: it would be a suspect for ever.
+#[test]
+fn who_answers_is_no_suspect_for_long() {
+    let (mut a, mut b) = pair();
+    let suspicion = foca::Member::new(b.me(), 0, State::Suspect);
+    let result = a
+        .foca
+        .apply_many([suspicion].into_iter(), false, &mut a.effects);
+    a.took(&result, START);
+    let is_suspect = |a: &Membership| a.members().any(|(_, how)| how == Liveness::Suspect);
+    assert!(is_suspect(&a));
+    let mut now = START;
+    let mut ended = None;
+    while now < START + 120 * SECOND {
+        let next = a.wake_at().into_iter().chain(b.wake_at()).min();
+        now = next.unwrap().max(now);
+        a.wake(now);
+        b.wake(now);
+        for _ in 0..2 {
+            for (_, payload) in sends(&mut a) {
+                b.datagram(&payload, now).unwrap();
+            }
+            for (_, payload) in sends(&mut b) {
+                a.datagram(&payload, now).unwrap();
+            }
+        }
+        assert_eq!((a.len(), b.len()), (1, 1), "it answers");
+        if !is_suspect(&a) {
+            ended = ended.or(Some(now));
+        }
+    }
+    assert!(ended.is_some_and(|at| at < START + 90 * SECOND));
+    assert!(!is_suspect(&a), "and not again");
+    // Who is silent from then on is found out as ever.
+    let silent = now;
+    while !a.is_alone() {
+        now = a.wake_at().unwrap().max(now);
+        a.wake(now);
+        assert!(now < silent + 20 * SECOND);
+    }
+}
+
 /// As long as it was asleep, nobody had a chance to answer.
 #[test]
 fn who_stood_still_suspects_nobody_at_once() {

@@ -9,6 +9,7 @@
 //! ```
 
 mod health;
+mod past;
 mod setback;
 mod standing;
 mod streams;
@@ -26,7 +27,7 @@ use crate::config::Name;
 use super::Now;
 use super::duty::Duties;
 use super::fact::{About, Fact, GC_AFTER, Key, Value};
-use super::facts::{Facts, Flaw, Merged, Quarantine};
+use super::facts::{Facts, Flaw, MAX_OF_ORIGIN, Merged, Quarantine};
 use super::id::PeerId;
 use super::membership::{self, Identity, Membership};
 use super::push::{self, Push};
@@ -34,6 +35,7 @@ use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opened, Opener, Refusal, Sealer, S
 use super::stamp::{HybridClock, Stamp};
 use super::standing::{Brake, Leases, Orphans};
 
+pub use past::Past;
 use setback::Setback;
 pub use standing::NotRegistered;
 use streams::Streams;
@@ -62,6 +64,19 @@ pub struct Settings {
     pub max_remove: f64,
     /// Decides whom it speaks to.
     pub seed: u64,
+}
+
+/// What of [`Settings`] may change while it runs.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// How far clocks may differ.
+    pub max_clock_skew: Duration,
+    /// The share of an upstream's endpoints that one peer may take away.
+    pub max_remove: f64,
+    /// How many peers check each endpoint.
+    pub probers: usize,
+    /// Where it stands.
+    pub zone: Option<Name>,
 }
 
 /// What a peer wants done.
@@ -102,6 +117,17 @@ pub enum Out {
 pub struct News {
     /// Upstreams of which something else is said.
     pub upstreams: BTreeSet<Name>,
+}
+
+/// A peer that is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its last life.
+    pub identity: Identity,
+    /// Since when this peer knows.
+    pub since: Nanos,
+    /// It said that it goes; else it was found not to answer.
+    pub left: bool,
 }
 
 /// What a peer knows of another.
@@ -160,7 +186,13 @@ pub struct Peer {
     opener: Opener,
     membership: Membership,
     facts: Facts,
+    /// What it knew when it last ran, if that is too long ago to be told.
+    past: Option<Past>,
+    /// What is known to have been taken back before all were away.
+    ended: BTreeMap<Key, Fact>,
     quarantine: Quarantine,
+    /// Those who have said as much as one may.
+    noisy: BTreeSet<PeerId>,
     duties: Duties,
     leases: Leases,
     orphans: Orphans,
@@ -176,8 +208,8 @@ pub struct Peer {
     contacts: HashMap<PeerId, Contact>,
     /// Those who are there, and since when; without this peer.
     live: BTreeMap<PeerId, (Identity, Nanos)>,
-    /// Those who are not, and since when this peer knows.
-    gone: BTreeMap<PeerId, (Identity, Nanos)>,
+    /// Those who are not.
+    gone: BTreeMap<PeerId, Gone>,
     next_push: Nanos,
     next_sync: Nanos,
     /// Whom to compare with then.
@@ -219,6 +251,9 @@ const STALL: Duration = Duration::from_secs(1);
 /// Contacts remembered beside those of members.
 const MAX_CONTACTS: usize = 4096;
 
+/// Of how many it is remembered that they have said as much as one may: fewer fit a store twice over.
+const MAX_NOISY: usize = 64;
+
 /// Where the traffic of streams is counted.
 const STREAMS: usize = 2;
 
@@ -252,7 +287,10 @@ impl Peer {
             opener: Opener::new(settings.keyring, me),
             membership,
             facts: settings.facts,
+            past: None,
+            ended: BTreeMap::new(),
             quarantine: Quarantine::default(),
+            noisy: BTreeSet::new(),
             duties: Duties::new(me, settings.probers),
             leases: Leases::default(),
             orphans: Orphans::default(),
@@ -295,6 +333,8 @@ impl Peer {
             peer.lease(fact, now.now);
         }
         peer.place_peers();
+        // The others still know what an earlier life found.
+        peer.count_votes_since(identity, 0, now.now);
         peer
     }
 
@@ -310,10 +350,35 @@ impl Peer {
         self.opener.set_keyring(keyring);
     }
 
+    /// Goes on with other settings.
+    pub fn set_terms(&mut self, terms: Terms, now: Now) {
+        self.max_clock_skew = terms.max_clock_skew;
+        self.brake.set_max_remove(terms.max_remove);
+        // What is held may be more now, or less.
+        let held: Vec<_> = self.brake.upstreams().cloned().collect();
+        self.news.upstreams.extend(held);
+        self.duties.set_k(terms.probers);
+        self.is_duty_due = true;
+        self.about.zone = terms.zone;
+        self.introduce(now);
+    }
+
+    /// Forgets what has had effect in upstreams that are gone.
+    pub fn retain(&mut self, is_there: impl FnMut(&Name) -> bool) {
+        self.brake.retain(is_there);
+    }
+
     /// Says which configuration is served here: a hash.
     pub fn serves(&mut self, config: u64, now: Now) {
         self.about.config = config;
         self.introduce(now);
+    }
+
+    /// Knows that these are there from now on, as after a while with them.
+    #[cfg(test)]
+    pub(crate) fn meet(&mut self, others: impl Iterator<Item = Identity>, now: Now) {
+        self.membership.meet(others, now.now);
+        self.after_membership(now);
     }
 
     /// Who it is.
@@ -341,8 +406,8 @@ impl Peer {
         &self.live
     }
 
-    /// Those that are not there, and since when it knows.
-    pub fn gone(&self) -> &BTreeMap<PeerId, (Identity, Nanos)> {
+    /// Those that are not there.
+    pub fn gone(&self) -> &BTreeMap<PeerId, Gone> {
         &self.gone
     }
 
@@ -399,7 +464,8 @@ impl Peer {
             // What is said here holds here, also where what was held is of a time that is yet to come.
             stamp = stamp.max(Stamp(held.stamp.0.saturating_add(1)));
         }
-        self.say_at(stamp, key, value, now)
+        let fact = self.fact(stamp, key, value);
+        self.say_fact(&fact, now)
     }
 
     /// Takes in what was said here at `unix_ms`, when the fleet was not told. What was said or taken back since
@@ -408,18 +474,33 @@ impl Peer {
     /// # Errors
     /// What is wrong with it.
     pub fn recall(&mut self, key: Key, value: Value, unix_ms: u64, now: Now) -> Result<(), Flaw> {
-        self.say_at(Stamp::at(unix_ms.min(now.unix_ms)), key, value, now)
+        let fact = self.fact(Stamp::at(unix_ms.min(now.unix_ms)), key, value);
+        if self.recall_aside(&fact, now) {
+            return Ok(());
+        }
+        self.say_fact(&fact, now)
     }
 
-    fn say_at(&mut self, stamp: Stamp, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
-        let fact = Fact {
+    /// Whether it could be [said](Self::say).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn could_say(&self, key: Key, value: Value) -> Result<(), Flaw> {
+        self.facts.admits(&self.fact(Stamp::default(), key, value))
+    }
+
+    fn fact(&self, stamp: Stamp, key: Key, value: Value) -> Fact {
+        Fact {
             stamp,
             origin: self.me,
             key,
             value,
-        };
+        }
+    }
+
+    fn say_fact(&mut self, fact: &Fact, now: Now) -> Result<(), Flaw> {
         match self.facts.merge(fact.clone(), now.unix_ms) {
-            Merged::New { before } => self.note_news(&fact, before.as_ref(), now.now),
+            Merged::New { before } => self.note_news(fact, before.as_ref(), now),
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => return Err(flaw),
         }
@@ -431,11 +512,14 @@ impl Peer {
     /// # Errors
     /// What is wrong with it.
     pub fn say_once(&mut self, key: Key, value: Value, now: Now) -> Result<(), Flaw> {
-        match self.facts.get(&key) {
-            Some(fact) if fact.value == value => Ok(()),
-            None if value == Value::Gone => Ok(()),
-            _ => self.say(key, value, now),
+        let is_said = match self.facts.get(&key) {
+            Some(fact) => fact.value == value,
+            None => value == Value::Gone,
+        };
+        if is_said && !self.has_past(&key) {
+            return Ok(());
         }
+        self.say(key, value, now)
     }
 
     /// Tells a fact to some peers at once, beside what is pushed to all.
@@ -477,8 +561,11 @@ impl Peer {
                 self.after_membership(now);
             }
             Kind::Facts => {
-                for fact in push::unpack(&opened.payload) {
-                    match fact {
+                for encoded in push::split(&opened.payload) {
+                    if encoded.is_some_and(|encoded| self.facts.knows(encoded)) {
+                        continue;
+                    }
+                    match encoded.and_then(push::read) {
                         Some(fact) => self.take(&fact, opened.sender, now),
                         None => self.flaw("encoding"),
                     }
@@ -493,7 +580,7 @@ impl Peer {
         let again = self.again.values().copied().min();
         let duty = self.duties.next_due().filter(|_| !self.is_duty_due);
         let end = self.leases.next_end().map(|at| at.min(self.next_look));
-        let others = [duty, end, again];
+        let others = [duty, end, again, self.leases.next_due()];
         at = others.into_iter().flatten().fold(at, Nanos::min);
         if !self.live.is_empty() {
             at = at.min(self.next_sync);
@@ -526,16 +613,23 @@ impl Peer {
         }
         self.expire_streams(now.now);
         self.end_leases(now);
+        self.say_changes(now);
         self.look_again(now.now);
         if now.now >= self.next_chores {
             self.next_chores = now.now.saturating_add(nanos(CHORES_EVERY));
             let forgotten = now.now.saturating_sub(nanos(GC_AFTER));
-            self.gone.retain(|_, (_, since)| *since >= forgotten);
             let live = &self.live;
+            // Who is alone remembers all: they may come back.
+            self.gone
+                .retain(|_, gone| gone.since >= forgotten || live.is_empty());
             self.contacts
                 .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
             self.introduce(now);
+            self.look_back(now);
+            let facts = &self.facts;
+            self.noisy
+                .retain(|origin| facts.of_origin(*origin) > MAX_OF_ORIGIN / 2);
             // Who is alone cannot tell who is gone for good.
             let (me, live) = (self.me, &self.live);
             self.facts.collect(now.unix_ms, |peer| {
@@ -622,6 +716,13 @@ impl Peer {
         if self.facts.get(&fact.key).is_some_and(|known| known == fact) {
             return;
         }
+        #[cfg(test)]
+        assert!(
+            fact.key
+                .upstream()
+                .is_none_or(|name| &**name != "panics-in-tests"),
+            "asked for by a test"
+        );
         let stamp = fact.stamp;
         if self
             .clock
@@ -636,18 +737,38 @@ impl Peer {
                 self.counts.merged += 1;
                 self.counts.lag_ms = Some(now.unix_ms.saturating_sub(stamp.unix_ms()));
                 self.lease(fact, now.now);
-                self.note_news(fact, before.as_ref(), now.now);
+                self.note_news(fact, before.as_ref(), now);
             }
             Merged::Known | Merged::Older => {}
             Merged::Refused(flaw) => {
                 self.flaw(flaw.as_str());
+                if flaw == Flaw::Quota {
+                    self.note_noise(fact.origin);
+                }
                 self.quarantine.note(fact, flaw, from, now.unix_ms);
             }
         }
     }
 
+    /// Somebody has no room left for what it says: people are told once.
+    fn note_noise(&mut self, origin: PeerId) {
+        if self.noisy.len() < MAX_NOISY && self.noisy.insert(origin) {
+            tracing::warn!(
+                "fleet: peer {origin} has said {MAX_OF_ORIGIN} things, the most that one may, and what else it says is \
+                 refused here: look there for what registers or changes so many endpoints (`isobar_fleet_facts`); if it \
+                 has gone wrong, stop it and start it again without its fleet.facts"
+            );
+        }
+    }
+
     /// Something else is so: others are to know, and whoever asks for news.
-    fn note_news(&mut self, fact: &Fact, before: Option<&Value>, now: Nanos) {
+    fn note_news(&mut self, fact: &Fact, before: Option<&Value>, now: Now) {
+        if self.outdate(fact) {
+            // It was said before, so it can be taken back; others hear of that alone.
+            let _ = self.say(fact.key.clone(), Value::Gone, now);
+            return;
+        }
+        let now = now.now;
         if self.push.is_empty() {
             self.next_push = self.next_push.max(now);
         }
@@ -662,6 +783,10 @@ impl Peer {
                 self.news.upstreams.insert(upstream.clone());
             }
         }
+    }
+
+    fn has_past(&self, key: &Key) -> bool {
+        self.past.as_ref().is_some_and(|past| past.has(key))
     }
 
     fn push_round(&mut self, now: Now) {
@@ -683,18 +808,22 @@ impl Peer {
 
     /// The addresses of at most `count` peers, drawn by lot.
     fn some_peers(&mut self, count: usize) -> Vec<SocketAddr> {
-        let mut peers: Vec<_> = self
-            .live
-            .values()
-            .map(|(identity, _)| identity.addr)
-            .collect();
-        let count = count.min(peers.len());
-        for i in 0..count {
-            let j = i + self.rng.below(peers.len() - i);
-            peers.swap(i, j);
+        // Floyd's: count different places of all, each set of them as likely as another.
+        let all = self.live.len();
+        let mut places = Vec::with_capacity(count);
+        for last in all.saturating_sub(count)..all {
+            let place = self.rng.below(last + 1);
+            let place = if places.contains(&place) { last } else { place };
+            places.push(place);
         }
-        peers.truncate(count);
-        peers
+        places.sort_unstable();
+        let mut peers = self.live.values();
+        let mut passed = 0;
+        let addrs = places.iter().filter_map(|place| {
+            let skipped = place - std::mem::replace(&mut passed, place + 1);
+            peers.nth(skipped).map(|(identity, _)| identity.addr)
+        });
+        addrs.collect()
     }
 
     fn send(&mut self, kind: Kind, to: SocketAddr, payload: &[u8], unix_ms: u64) {
@@ -714,10 +843,11 @@ impl Peer {
                 membership::Out::Send { to, payload } => {
                     self.send(Kind::Membership, to, &payload, now.unix_ms);
                 }
-                membership::Out::Up(identity) => self.came(identity, now.now),
+                membership::Out::Up(identity) => self.came(identity, now),
                 membership::Out::Renewed { to, .. } => {
                     // Another life may know less: it starts from what it saved.
                     self.live.insert(to.peer, (to, now.now));
+                    self.count_votes_since(to, 0, now.now);
                     self.maybe_sync_soon(to.peer, now.now);
                     self.has_moved = true;
                 }
@@ -727,7 +857,12 @@ impl Peer {
                     if left {
                         self.orphans.left(peer.peer, now.now);
                     }
-                    self.gone.insert(peer.peer, (peer, now.now));
+                    let gone = Gone {
+                        identity: peer,
+                        since: now.now,
+                        left,
+                    };
+                    self.gone.insert(peer.peer, gone);
                     self.has_moved = true;
                 }
                 membership::Out::Rejoined(_) => {
@@ -753,10 +888,14 @@ impl Peer {
         self.has_moved |= had_moved;
     }
 
-    fn came(&mut self, identity: Identity, now: Nanos) {
+    fn came(&mut self, identity: Identity, at: Now) {
+        let now = at.now;
         let is_first = self.live.is_empty();
         self.live.insert(identity.peer, (identity, now));
         let was_gone = self.gone.remove(&identity.peer).is_some();
+        // What it said while it was away is not known here, and what it said in an earlier life was found then.
+        let met_at = if was_gone { at.unix_ms } else { 0 };
+        self.count_votes_since(identity, met_at, now);
         self.has_moved = true;
         if is_first {
             // What was due before there was anybody is due now, and not late.
@@ -766,6 +905,12 @@ impl Peer {
         } else if was_gone {
             self.maybe_sync_soon(identity.peer, now);
         }
+    }
+
+    /// What a peer found before it began its life, or before it was met again, is not what it finds.
+    fn count_votes_since(&mut self, identity: Identity, met_at: u64, now: Nanos) {
+        let since = Stamp::at(identity.incarnation.max(met_at));
+        self.duties.came(identity.peer, since, now);
     }
 
     /// Somebody may have missed something. A few of those who see that compare with him: all of a thousand at once

@@ -92,7 +92,7 @@ impl Peer {
                 fact.stamp = self.clock.next(now.unix_ms);
             }
             self.facts.merge(fact.clone(), now.unix_ms);
-            self.note_news(&fact, None, now.now);
+            self.note_news(&fact, None, now);
         }
         self.hear_all(now);
     }

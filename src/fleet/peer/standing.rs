@@ -44,12 +44,19 @@ impl Peer {
             unix_ms: now.unix_ms,
         };
         let facts = self.facts.of_upstream(&spec.name);
+        let past = self.past.iter();
+        let facts = facts.chain(past.flat_map(|past| past.of_upstream(&spec.name)));
         let standing = told(&sight, facts, &mut self.orphans, &mut self.brake);
         match standing.again_at {
             Some(at) => self.again.insert(spec.name.clone(), at),
             None => self.again.remove(&spec.name),
         };
         standing.told
+    }
+
+    /// Checks find these endpoints of an upstream up.
+    pub fn pass<'a>(&mut self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
+        self.brake.pass(upstream, up);
     }
 
     /// What is said and has no effect, since one peer may not take away so much.
@@ -73,13 +80,14 @@ impl Peer {
         terms: Terms,
         now: Now,
     ) -> Result<(), NotRegistered> {
-        let value = Value::Registered {
-            weight: terms.weight,
-            zone: terms.zone.clone(),
-            ttl_ms: u32::try_from(terms.ttl.as_millis()).unwrap_or(u32::MAX),
-        };
         let key = self.registration(upstream, endpoint);
+        let value = registered(&terms);
+        // Before it is leased: what is said later could not be refused any more.
+        self.could_say(key.clone(), value.clone())?;
         let renewal = self.leases.renew(upstream, endpoint, terms, now.now)?;
+        if renewal == Renewal::Later {
+            return Ok(());
+        }
         // A renewal, too, if what is known is something else: an earlier life of this peer took back what it had
         // registered after it saved for the last time, and the others still knew.
         let said = self.say_once(key, value, now);
@@ -103,6 +111,15 @@ impl Peer {
             let _ = self.say_once(key, Value::Gone, now);
         }
         was_there
+    }
+
+    /// Registrations that have changed too soon after they had are said as they are now.
+    pub(super) fn say_changes(&mut self, now: Now) {
+        for (upstream, endpoint, terms) in self.leases.due(now.now) {
+            let key = self.registration(&upstream, &endpoint);
+            // It could be said when it came; it takes the place of what was said before.
+            let _ = self.say_once(key, registered(&terms), now);
+        }
     }
 
     /// Those that did not renew are no members any more.
@@ -170,5 +187,14 @@ impl Peer {
             endpoint: endpoint.clone(),
             registrar: self.me,
         }
+    }
+}
+
+/// What is said of a registration.
+fn registered(terms: &Terms) -> Value {
+    Value::Registered {
+        weight: terms.weight,
+        zone: terms.zone.clone(),
+        ttl_ms: u32::try_from(terms.ttl.as_millis()).unwrap_or(u32::MAX),
     }
 }

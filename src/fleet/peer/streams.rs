@@ -158,7 +158,14 @@ impl Peer {
         self.send_messages(id, &step.send, now);
         match step.end {
             End::NotYet => {}
-            End::Over => self.finish(id, step.differences, now),
+            End::Over => {
+                let is_whole = self.streams.open.get(&id);
+                let is_whole = is_whole.is_some_and(|s| s.is_own && !s.is_look);
+                self.finish(id, step.differences, now);
+                if is_whole {
+                    self.has_compared(peer, now);
+                }
+            }
             End::Cut => {
                 self.finish(id, step.differences, now);
                 self.sync_soon(peer, now.now);

@@ -5,9 +5,11 @@
 //! of them and one heap of events; whatever depends on chance depends on its seed. One second of a thousand idle
 //! peers is some two thousand datagrams.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::base::clock::Nanos;
+use crate::base::clock::{Clock, Nanos, nanos};
 
 mod event;
 mod members;
@@ -74,8 +76,9 @@ pub(crate) enum Heard<'a> {
     Closed { link: Link },
 }
 
-/// Seeds `1..=few`, `1..=many` of a long run (`ISOBAR_LONG=1`, see tests/README.md), or the one of `ISOBAR_SEED`;
-/// each is printed before its run.
+/// Seeds `1..=few`, `1..=many` of a long run (`ISOBAR_LONG_SIM=1`, see tests/README.md), or the one of `ISOBAR_SEED`;
+/// each is printed before its run, and how far a long run has come, past what libtest captures. What has failed is
+/// named with the command that repeats it.
 pub(crate) fn each_seed(few: u64, many: u64, mut run: impl FnMut(u64)) {
     let wanted = std::env::var("ISOBAR_SEED").ok();
     let seeds = match wanted.and_then(|seed| seed.parse().ok()) {
@@ -83,13 +86,59 @@ pub(crate) fn each_seed(few: u64, many: u64, mut run: impl FnMut(u64)) {
         None if is_long() => 1..=many,
         None => 1..=few,
     };
+    let last = *seeds.end();
+    let clock = Clock::start();
+    let mut said_at = 0;
     for seed in seeds {
         eprintln!("ISOBAR_SEED={seed}");
+        let replay = Replay { seed };
         run(seed);
+        drop(replay);
+        let now = clock.now();
+        if is_long() && (seed == last || now >= said_at + nanos(PROGRESS)) {
+            said_at = now;
+            let passed = Duration::from_nanos(now);
+            say(&format!(
+                "{}: seed {seed} of {last} passed, {passed:.0?}",
+                name()
+            ));
+        }
     }
 }
 
 /// This is a run of everything, `tests/run --all`.
 pub(crate) fn is_long() -> bool {
-    std::env::var_os("ISOBAR_LONG").is_some()
+    std::env::var_os("ISOBAR_LONG_SIM").is_some()
+}
+
+/// Lines of a long run that nobody waits for in vain.
+const PROGRESS: Duration = Duration::from_secs(20);
+
+/// Says how to repeat a seed that failed.
+struct Replay {
+    seed: u64,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let long = if is_long() { "ISOBAR_LONG_SIM=1 " } else { "" };
+            let (seed, name) = (self.seed, name());
+            say(&format!(
+                "to repeat it: {long}ISOBAR_SEED={seed} cargo test --profile sim --lib {name} -- --exact"
+            ));
+        }
+    }
+}
+
+/// The test that runs here: libtest calls its thread so.
+fn name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or("fleet::sim").to_owned()
+}
+
+/// A line on standard error, also where a test passes.
+fn say(line: &str) {
+    // Who reads it may have gone.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -47,10 +47,16 @@ impl Footing {
     }
 }
 
-/// The latest of registrations that give traffic, or else of all: who registers with weight 0 must not take away what
-/// another peer says.
+/// The latest of registrations that give traffic, or else of all: who registers with no weight, or with less than a
+/// [`LIGHT`]th of what it has elsewhere, must not take away what another peer says.
 pub(super) fn latest<'a>(
-    registered: impl Iterator<Item = (PeerId, &'a Record)>,
+    registered: impl Iterator<Item = (PeerId, &'a Record)> + Clone,
 ) -> Option<(PeerId, &'a Record)> {
-    registered.max_by_key(|(peer, record)| (record.weight > 0, record.stamp, *peer))
+    let weights = registered.clone().map(|(_, record)| record.weight);
+    let heaviest = weights.max()?;
+    let counts = |weight: u32| weight > 0 && weight.saturating_mul(LIGHT) >= heaviest;
+    registered.max_by_key(|(peer, record)| (counts(record.weight), record.stamp, *peer))
 }
+
+/// A server that starts slowly, or is busy, asks for a half or a quarter of its weight.
+const LIGHT: u32 = 4;

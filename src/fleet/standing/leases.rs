@@ -1,4 +1,9 @@
 //! The leases of the endpoints that registered here: renewals cost nobody else anything.
+//!
+//! What an endpoint says of itself may change with each renewal, and the fleet hears of it. So that none of them,
+//! and nobody who has a token, keeps the fleet busy, a change is said at once only if the last one was [`EVERY`] ago,
+//! and all of them together are [`CHANGES_A_SECOND`]. One that comes sooner waits, and what is newest by then is
+//! said. The endpoint is answered as if it had been: at its registrar its terms hold from then on.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +14,14 @@ use thiserror::Error;
 use crate::base::addr::EndpointAddr;
 use crate::base::clock::{Nanos, nanos};
 use crate::config::Name;
+use crate::guard::gcra::{Rate, Tat};
+
+/// How often something else is said of one registration: renewals come every ten seconds, so who changes its weight
+/// with each of them never waits.
+pub const EVERY: Duration = Duration::from_secs(5);
+
+/// Changes of all registrations together in a second, and at once: as many as may be new with one token.
+pub const CHANGES_A_SECOND: u32 = 100;
 
 /// Most leases of one registrar: as many as one upstream may have registered endpoints.
 pub const MAX_LEASES: usize = 10_000;
@@ -19,6 +32,12 @@ pub struct Leases {
     all: BTreeMap<(Name, EndpointAddr), Lease>,
     /// The same, by their ends.
     ends: BTreeSet<(Nanos, Name, EndpointAddr)>,
+    /// Those whose terms have changed and are to be said, by when.
+    waiting: BTreeSet<(Nanos, Name, EndpointAddr)>,
+    /// When the next change of any may be said, as of the last one.
+    pace: Tat,
+    /// Until then none that waits is said.
+    gate: Nanos,
     /// How long this peer has stood still: ends are in the time that it has seen.
     stalled: Nanos,
 }
@@ -30,6 +49,10 @@ pub struct Lease {
     pub terms: Terms,
     /// In the time that this peer has seen.
     ends: Nanos,
+    /// When its terms were said last.
+    said_at: Nanos,
+    /// When those of now will be.
+    waits_until: Option<Nanos>,
 }
 
 /// As what an endpoint registers.
@@ -48,6 +71,8 @@ pub struct Terms {
 pub enum Renewal {
     /// It is there with other terms: to be said.
     Changed,
+    /// It is there with terms that are said [later](Leases::due).
+    Later,
     /// It was not there: to be said.
     New,
     /// It lasts longer, and nobody else needs to know.
@@ -76,27 +101,74 @@ impl Leases {
         let ends = self.seen(now).saturating_add(nanos(terms.ttl));
         let is_full = self.all.len() >= MAX_LEASES;
         let key = (upstream.clone(), endpoint.clone());
-        let end = |at| (at, upstream.clone(), endpoint.clone());
+        let at = |at| (at, upstream.clone(), endpoint.clone());
         let renewal = match self.all.entry(key) {
             Entry::Vacant(_) if is_full => return Err(Full),
             Entry::Vacant(vacant) => {
-                vacant.insert(Lease { terms, ends });
+                vacant.insert(Lease {
+                    terms,
+                    ends,
+                    said_at: now,
+                    waits_until: None,
+                });
                 Renewal::New
             }
             Entry::Occupied(mut occupied) => {
                 let lease = occupied.get_mut();
-                self.ends.remove(&end(lease.ends));
+                self.ends.remove(&at(lease.ends));
+                lease.ends = ends;
                 let is_same = lease.terms == terms;
-                *lease = Lease { terms, ends };
-                if is_same {
+                lease.terms = terms;
+                if lease.waits_until.is_some() {
+                    Renewal::Later
+                } else if is_same {
                     Renewal::Renewed
                 } else {
-                    Renewal::Changed
+                    match next_change(lease.said_at, &mut self.pace, now) {
+                        None => {
+                            lease.said_at = now;
+                            Renewal::Changed
+                        }
+                        Some(until) => {
+                            lease.waits_until = Some(until);
+                            self.waiting.insert(at(until));
+                            Renewal::Later
+                        }
+                    }
                 }
             }
         };
-        self.ends.insert(end(ends));
+        self.ends.insert(at(ends));
         Ok(renewal)
+    }
+
+    /// Takes out the changes that may be said by now, in their order.
+    pub fn due(&mut self, now: Nanos) -> Vec<(Name, EndpointAddr, Terms)> {
+        let mut due = Vec::new();
+        while self.waiting.first().is_some_and(|(at, ..)| *at <= now) {
+            match rate().decide(self.pace, now) {
+                Ok(next) => self.pace = next,
+                Err(wait) => {
+                    self.gate = now.saturating_add(wait);
+                    break;
+                }
+            }
+            let Some((_, upstream, endpoint)) = self.waiting.pop_first() else {
+                break;
+            };
+            if let Some(lease) = self.all.get_mut(&(upstream.clone(), endpoint.clone())) {
+                lease.said_at = now;
+                lease.waits_until = None;
+                due.push((upstream, endpoint, lease.terms.clone()));
+            }
+        }
+        due
+    }
+
+    /// When [`due`](Self::due) has something to take out next.
+    pub fn next_due(&self) -> Option<Nanos> {
+        let (at, ..) = self.waiting.first()?;
+        Some((*at).max(self.gate))
     }
 
     /// An endpoint takes its registration back; whether there was one.
@@ -104,6 +176,7 @@ impl Leases {
         let Some(lease) = self.all.remove(&(upstream.clone(), endpoint.clone())) else {
             return false;
         };
+        self.forget(upstream, endpoint, &lease);
         let end = (lease.ends, upstream.clone(), endpoint.clone());
         self.ends.remove(&end)
     }
@@ -117,7 +190,9 @@ impl Leases {
                 break;
             };
             let key = (upstream, endpoint);
-            self.all.remove(&key);
+            if let Some(lease) = self.all.remove(&key) {
+                self.forget(&key.0, &key.1, &lease);
+            }
             expired.push(key);
         }
         expired
@@ -157,9 +232,36 @@ impl Leases {
         self.all.is_empty()
     }
 
+    /// What was to be said of it is not.
+    fn forget(&mut self, upstream: &Name, endpoint: &EndpointAddr, lease: &Lease) {
+        if let Some(until) = lease.waits_until {
+            let place = (until, upstream.clone(), endpoint.clone());
+            self.waiting.remove(&place);
+        }
+    }
+
     /// `now` without the times that this peer stood still.
     fn seen(&self, now: Nanos) -> Nanos {
         now.saturating_sub(self.stalled)
+    }
+}
+
+fn rate() -> Rate {
+    Rate::new(CHANGES_A_SECOND, Duration::from_secs(1), CHANGES_A_SECOND)
+}
+
+/// Until when a change waits, if it does; if not, it counts.
+fn next_change(said_at: Nanos, pace: &mut Tat, now: Nanos) -> Option<Nanos> {
+    let next = said_at.saturating_add(nanos(EVERY));
+    if now < next {
+        return Some(next);
+    }
+    match rate().decide(*pace, now) {
+        Ok(next) => {
+            *pace = next;
+            None
+        }
+        Err(wait) => Some(now.saturating_add(wait)),
     }
 }
 
@@ -210,6 +312,72 @@ mod tests {
     }
 
     #[test]
+    fn of_changes_in_quick_succession_the_newest_is_said_in_time() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        let renew = |leases: &mut Leases, weight, at| {
+            leases.renew(&app, &addr(1), terms(weight, 30), at * SECOND)
+        };
+        assert_eq!(renew(&mut leases, 1, 0), Ok(Renewal::New));
+        assert_eq!(renew(&mut leases, 2, 1), Ok(Renewal::Later));
+        assert_eq!(renew(&mut leases, 3, 2), Ok(Renewal::Later));
+        assert_eq!(renew(&mut leases, 3, 3), Ok(Renewal::Later), "not said yet");
+        assert_eq!(leases.next_due(), Some(5 * SECOND));
+        assert!(leases.due(5 * SECOND - 1).is_empty());
+        let due = leases.due(5 * SECOND);
+        assert_eq!(due, [("app".into(), addr(1), terms(3, 30))]);
+        assert_eq!(leases.next_due(), None);
+        assert_eq!(renew(&mut leases, 3, 6), Ok(Renewal::Renewed));
+        assert_eq!(renew(&mut leases, 4, 7), Ok(Renewal::Later));
+        assert_eq!(leases.next_due(), Some(10 * SECOND));
+        // It goes before that: there is nothing left to say.
+        assert!(leases.end(&"app".into(), &addr(1)));
+        assert_eq!(leases.next_due(), None);
+        // Who changes seldom does not wait, and whose lease ends has nothing left to say either.
+        assert_eq!(renew(&mut leases, 1, 20), Ok(Renewal::New));
+        assert_eq!(renew(&mut leases, 2, 25), Ok(Renewal::Changed));
+        assert_eq!(renew(&mut leases, 3, 29), Ok(Renewal::Later));
+        assert_eq!(leases.expired(100 * SECOND).len(), 1);
+        assert_eq!(leases.next_due(), None);
+    }
+
+    #[test]
+    fn all_changes_together_keep_a_pace() {
+        let (mut leases, app) = (Leases::default(), "app".into());
+        let all = 1000;
+        for n in 0..all {
+            leases.renew(&app, &addr(n), terms(1, 3600), 0).unwrap();
+        }
+        // Each says something else, every second.
+        let mut said = 0;
+        let mut now = 10 * SECOND;
+        for round in 0..20 {
+            for n in 0..all {
+                let weight = 2 + round;
+                let renewal = leases.renew(&app, &addr(n), terms(weight, 3600), now);
+                said += usize::from(renewal == Ok(Renewal::Changed));
+            }
+            let next = now + SECOND;
+            while let Some(at) = leases.next_due().filter(|at| *at < next) {
+                now = now.max(at);
+                said += leases.due(now).len();
+            }
+            now = next;
+        }
+        let most = CHANGES_A_SECOND as usize;
+        assert!((19 * most..=21 * most).contains(&said), "{said}");
+        // They stop, and the newest of each is known in the end.
+        let mut last = BTreeMap::new();
+        while let Some(at) = leases.next_due() {
+            now = now.max(at);
+            for (_, endpoint, terms) in leases.due(now) {
+                last.insert(endpoint, terms.weight);
+            }
+        }
+        assert!(last.len() > all / 2 && last.values().all(|weight| *weight == 21));
+        assert!(now < 45 * SECOND, "{now}");
+    }
+
+    #[test]
     fn deregistration_ends_it_once() {
         let (mut leases, app) = (Leases::default(), "app".into());
         leases.renew(&app, &addr(1), terms(3, 30), 0).unwrap();
@@ -250,7 +418,7 @@ mod tests {
         );
         assert_eq!(leases.len(), MAX_LEASES);
         let renewal = leases.renew(&app, &addr(7), terms(1, 20), 7);
-        assert_eq!(renewal, Ok(Renewal::Changed));
+        assert_eq!(renewal, Ok(Renewal::Later));
         assert_eq!(leases.iter().count(), MAX_LEASES);
         let expired = leases.expired(11 * SECOND);
         assert_eq!(expired.len(), MAX_LEASES - 1);

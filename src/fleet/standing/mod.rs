@@ -16,6 +16,6 @@ mod orphans;
 mod told;
 
 pub use brake::{Brake, Braked, SETTLES};
-pub use leases::{Full, Lease, Leases, MAX_LEASES, Renewal, Terms};
+pub use leases::{CHANGES_A_SECOND, EVERY, Full, Lease, Leases, MAX_LEASES, Renewal, Terms};
 pub use orphans::Orphans;
 pub use told::{Sight, Standing, told};

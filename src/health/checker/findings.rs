@@ -27,7 +27,8 @@ pub struct Verdict {
 pub enum Found {
     /// Peers of the fleet, by their votes: their names.
     Fleet(String),
-    /// This process, by asking.
+    /// This process, by asking. Where votes rule, that it finds the endpoint down holds for itself alone, and that
+    /// it finds it well means no more than that it does not.
     Here,
 }
 

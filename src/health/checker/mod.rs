@@ -129,7 +129,8 @@ impl Checker {
     /// nobody says any more, it asks everybody.
     ///
     /// Whoever sends a duty in which endpoints are ruled must have what the fleet says of them in force by the next
-    /// wait of this thread: then no verdict from here comes after it, and they count as known.
+    /// wait of this thread: then they count as known. A verdict from here says of an endpoint that is ruled only
+    /// whether it is down for this process.
     #[must_use]
     pub fn sharing(
         mut self,
@@ -304,6 +305,8 @@ impl Checker {
     /// Takes over whose checks are run here from now on.
     fn take_duty(&mut self, duty: Arc<Duty>) {
         self.duty = duty;
+        let verdicts = &self.findings.verdicts;
+        let pending: HashSet<_> = verdicts.iter().map(|v| of(&v.endpoint)).collect();
         let mut fresh = Vec::new();
         for (name, id) in &self.ids {
             let (upstream, endpoint, kind) = name;
@@ -314,7 +317,8 @@ impl Checker {
             if *kind == Kind::Agent || watched.role == role {
                 continue;
             }
-            if watched.play(role, &mut self.findings.votes) == Turn::Begins {
+            let is_pending = pending.contains(&of(&watched.target.endpoint));
+            if watched.play(role, is_pending, &mut self.findings.votes) == Turn::Begins {
                 fresh.push(*id);
             }
             if role.is_ruled() {
@@ -325,8 +329,8 @@ impl Checker {
         let Findings {
             verdicts, votes, ..
         } = &mut self.findings;
-        // What the fleet says holds, and is in force.
-        verdicts.retain(|v| self.duty.role(&v.upstream, &v.endpoint.addr).judges());
+        // What others find holds, and is in force.
+        verdicts.retain(|v| self.duty.role(&v.upstream, &v.endpoint.addr).asks());
         votes.retain(|v| self.duty.role(&v.upstream, &v.endpoint.addr).votes());
     }
 

@@ -10,7 +10,7 @@ use super::tests::{block_on, eventually, refusing, spec, target};
 use super::*;
 use crate::config::InitState;
 use crate::telemetry::metrics::cells::CheckResult;
-use crate::upstream::Health;
+use crate::upstream::{Health, Since};
 
 const PROBER: Role = Role::Prober {
     phase: Phase(0),
@@ -22,7 +22,7 @@ const SPARED: Role = Role::Spared { is_ruled: true };
 struct Fleet {
     duty: watch::Sender<Arc<Duty>>,
     at_once: mpsc::Sender<(Name, EndpointAddr)>,
-    _targets: watch::Sender<Targets>,
+    targets: watch::Sender<Targets>,
     taken: mpsc::UnboundedReceiver<Findings>,
     known: watch::Receiver<bool>,
 }
@@ -45,13 +45,27 @@ async fn run(roles: &[(&Target, Role)], script: impl AsyncFnOnce(Fleet)) {
         .collect();
     let (targets, of_targets) = watch::channel(Targets::from(targets));
     let (duty, of_duty) = watch::channel(duty(roles));
+    let of_writer = duty.subscribe();
     let (at_once, asked) = mpsc::channel(16);
     let (to, taken) = mpsc::unbounded_channel();
     let (tell, known) = watch::channel(false);
     let hand_on = move |findings: &mut Findings| {
         let findings = std::mem::take(findings);
         for verdict in &findings.verdicts {
-            verdict.endpoint.set_health(verdict.health);
+            // As the one writer does, which knows the roles.
+            let is_down = verdict.health == Health::Down;
+            let since = Since {
+                at_unix_ms: 0,
+                why: verdict.why.clone(),
+            };
+            verdict.endpoint.set_down_here(is_down.then_some(since));
+            if of_writer
+                .borrow()
+                .role("app", &verdict.endpoint.addr)
+                .judges()
+            {
+                verdict.endpoint.set_health(verdict.health);
+            }
         }
         // A script that has ended hears no more.
         let _ = to.send(findings);
@@ -64,7 +78,7 @@ async fn run(roles: &[(&Target, Role)], script: impl AsyncFnOnce(Fleet)) {
     let fleet = Fleet {
         duty,
         at_once,
-        _targets: targets,
+        targets,
         taken,
         known,
     };
@@ -125,19 +139,33 @@ fn what_others_ask_is_not_asked_and_goes_on_from_what_is_known() {
 }
 
 #[test]
-fn prober_says_its_vote_once_and_rules_nothing() {
+fn prober_says_its_vote_once_and_rules_nothing_but_what_it_does_itself() {
     block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let well = target(listener.local_addr().unwrap(), &spec(1, InitState::Up));
         let (_socket, addr) = refusing([127, 0, 7, 91]);
         let dead = target(addr, &spec(3, InitState::FullyUp));
         run(&[(&well, PROBER), (&dead, PROBER)], async |mut fleet| {
-            let mut votes = Vec::new();
-            while votes.len() < 2 {
+            let (mut votes, mut verdicts) = (Vec::new(), Vec::new());
+            while votes.len() < 2 || verdicts.is_empty() {
                 let found = fleet.taken.recv().await.unwrap();
-                assert!(found.verdicts.is_empty(), "{found:?}");
                 votes.extend(found.votes);
+                verdicts.extend(found.verdicts);
             }
+            // One failure is a vote; `fall` of them are enough for itself, whatever the others find.
+            let [verdict] = &verdicts[..] else {
+                unreachable!("{verdicts:?}");
+            };
+            assert!(Arc::ptr_eq(&verdict.endpoint, &dead.endpoint));
+            let found = (verdict.health, &verdict.by);
+            assert_eq!(found, (Health::Down, &Found::Here));
+            assert!(
+                verdict.why.starts_with("3 tcp checks in a row failed"),
+                "{}",
+                verdict.why
+            );
+            let found = (dead.endpoint.health(), dead.endpoint.verdict());
+            assert_eq!(found, (Health::Down, Health::Up));
             votes.sort_by_key(|vote| vote.passed);
             let [no, yes] = &votes[..] else {
                 unreachable!("{votes:?}");
@@ -152,18 +180,72 @@ fn prober_says_its_vote_once_and_rules_nothing() {
             assert_eq!(yes.check, super::super::check_hash::check_hash(asked));
             eventually(|| count(&dead, CheckResult::Connect) > 5).await;
             assert!(fleet.taken.try_recv().is_err(), "nothing is new");
-            // Too few have voted: what is found here holds, by `fall`.
-            let alone = Role::Prober {
-                phase: Phase(0),
-                is_ruled: false,
-            };
-            fleet
-                .duty
-                .send_replace(duty(&[(&dead, alone), (&well, PROBER)]));
+            // Nobody says any more that it finds it down: then it says so again.
+            dead.endpoint.set_down_here(None);
             let found = fleet.taken.recv().await.unwrap();
-            assert_eq!(found.verdicts.len(), 1, "{found:?}");
             assert_eq!(found.verdicts[0].health, Health::Down);
             assert!(found.votes.is_empty(), "it is what it was");
+        })
+        .await;
+    });
+}
+
+/// Too few have voted, and then enough: what is found here holds, and then for this process alone.
+#[test]
+fn what_is_found_here_holds_while_too_few_have_voted() {
+    block_on(async {
+        let (socket, addr) = refusing([127, 0, 7, 95]);
+        let one = target(addr, &spec(3, InitState::FullyUp));
+        let unruled = Role::Prober {
+            phase: Phase(0),
+            is_ruled: false,
+        };
+        run(&[(&one, unruled)], async |mut fleet| {
+            let mut found = Findings::default();
+            while found.verdicts.is_empty() {
+                found = fleet.taken.recv().await.unwrap();
+            }
+            assert_eq!(found.verdicts[0].health, Health::Down);
+            assert_eq!(one.endpoint.verdict(), Health::Down);
+            // The others find it well: it stays down here, and is found well here when it is.
+            one.endpoint.set_health(Health::Up);
+            fleet.duty.send_replace(duty(&[(&one, PROBER)]));
+            let before = count(&one, CheckResult::Connect);
+            eventually(|| count(&one, CheckResult::Connect) > before + 5).await;
+            assert_eq!(one.endpoint.health(), Health::Down);
+            assert!(fleet.taken.try_recv().is_err(), "nothing is new");
+            socket.listen(16).unwrap();
+            let found = fleet.taken.recv().await.unwrap();
+            assert_eq!(found.verdicts[0].health, Health::Up);
+            assert_eq!(one.endpoint.health(), Health::Up);
+        })
+        .await;
+    });
+}
+
+/// What was down before it was asked here is no finding of this process until it fails here.
+#[test]
+fn prober_that_finds_dead_what_was_dead_holds_it_down_though_others_find_it_well() {
+    block_on(async {
+        let (_socket, addr) = refusing([127, 0, 7, 96]);
+        let dead = target(addr, &spec(3, InitState::FullyDown));
+        assert_eq!(dead.endpoint.health(), Health::Down);
+        run(&[(&dead, PROBER)], async |mut fleet| {
+            let found = fleet.taken.recv().await.unwrap();
+            assert_eq!(found.verdicts[0].health, Health::Down);
+            assert!(!found.votes[0].passed);
+            dead.endpoint.set_health(Health::Up);
+            assert_eq!(dead.endpoint.health(), Health::Down);
+            // Others ask it: what was found here is not handed on any more, and what they find holds.
+            fleet.duty.send_replace(duty(&[(&dead, SPARED)]));
+            dead.endpoint.set_down_here(None);
+            let (_socket, addr) = refusing([127, 0, 7, 97]);
+            let other = target(addr, &spec(1, InitState::Up));
+            let both = Targets::from([dead.clone(), other.clone()]);
+            fleet.targets.send_replace(both);
+            let found = fleet.taken.recv().await.unwrap();
+            assert!(Arc::ptr_eq(&found.verdicts[0].endpoint, &other.endpoint));
+            assert_eq!(dead.endpoint.health(), Health::Up);
         })
         .await;
     });
@@ -229,7 +311,7 @@ fn without_anybody_to_say_more_everybody_is_asked() {
         run(&[(&spared, waits)], async |fleet| {
             let Fleet {
                 duty,
-                _targets,
+                targets: _targets,
                 known,
                 ..
             } = fleet;

@@ -60,7 +60,7 @@ enum State {
 
 #[derive(Debug)]
 struct Checked {
-    /// What this process makes of it; of use while its role is to judge.
+    /// What this process makes of it, by `rise` and `fall`.
     threshold: Threshold,
     /// What it says to its fleet, where it is asked for one.
     ballot: Ballot,
@@ -134,15 +134,21 @@ impl Watched {
     }
 
     /// Takes its role from the fleet. What is known of it goes on; what it takes to change that is counted anew
-    /// where what is found here begins to hold.
-    pub(super) fn play(&mut self, role: Role, votes: &mut Vec<Vote>) -> Turn {
+    /// where what is found here begins to hold. `is_pending`: what was found of it has not been handed on.
+    pub(super) fn play(&mut self, role: Role, is_pending: bool, votes: &mut Vec<Vote>) -> Turn {
         let before = std::mem::replace(&mut self.role, role);
         let (Ask::Check(spec), State::Check(checked)) = (&self.target.ask, &mut self.state) else {
             return Turn::GoesOn;
         };
         let begins = role.asks() && !before.asks();
         if begins || (role.judges() && !before.judges()) {
-            checked.threshold = Threshold::kept(spec, self.target.endpoint.health());
+            let known = if begins || !is_pending {
+                self.target.endpoint.health()
+            } else {
+                // That will hold as soon as it is.
+                checked.threshold.health()
+            };
+            checked.threshold = Threshold::kept(spec, known);
         }
         if begins {
             checked.ballot = Ballot::new(checked.threshold);
@@ -296,7 +302,8 @@ impl Watched {
 // === impl Checked ===
 
 impl Checked {
-    /// Takes a result in: a verdict, if that changes what the endpoint is, and a vote, if that is another one.
+    /// Takes a result in: a verdict, if that changes what the endpoint is for this process, and a vote, if that is
+    /// another one.
     fn judge(
         &mut self,
         target: &Target,
@@ -318,12 +325,15 @@ impl Checked {
         if self.ballot.observe(evidence).is_some() && role.votes() {
             findings.votes.extend(self.vote(target, spec, failure));
         }
-        if !role.judges() {
+        if !role.asks() {
             return;
         }
-        let Some(health) = self.threshold.observe(evidence) else {
+        let is_other = self.threshold.observe(evidence).is_some();
+        let health = self.threshold.health();
+        let is_due = is_other || role.votes() && is_to_be_told(target, health, evidence);
+        if !is_due {
             return;
-        };
+        }
         let checks = self.checks(spec);
         let why = match failure {
             None => format!("{checks} passed"),
@@ -362,6 +372,17 @@ impl Checked {
             1 => format!("1 {check} check"),
             n => format!("{n} {check} checks in a row"),
         }
+    }
+}
+
+/// Whether something else is known of whether this process's own checks find an endpoint down than they do: that it
+/// was down before it was asked here is no finding of this process, that it fails then is.
+fn is_to_be_told(target: &Target, health: Health, evidence: Evidence) -> bool {
+    let is_down_here = target.endpoint.is_down_here();
+    match (health, evidence) {
+        (Health::Down, Evidence::Failed) => !is_down_here,
+        (Health::Down, Evidence::Passed) => false,
+        (Health::Unchecked | Health::Up, _) => is_down_here,
     }
 }
 

@@ -1,8 +1,28 @@
 //! Responses, both ways.
 
-use super::tests::fields;
+use http::{Method, StatusCode};
+
+use super::kit::{Fields, decode, encode, owned};
+use super::tests::outbound;
 use super::*;
 use crate::http1::{FieldId, Limits, Progress, ResponseBody, ResponseHead};
+use crate::http2::hpack::{Decoder, Encoder};
+use crate::http2::websocket;
+
+pub(super) fn try_text(
+    fields: &Fields,
+    is_whole: bool,
+    is_head: bool,
+    accept: Option<&str>,
+) -> Result<(Vec<u8>, Answered), Malformed> {
+    let mut out = Vec::new();
+    let mut response = ResponseText::new(&out, 64 * 1024, is_head, accept.map(str::to_owned));
+    Decoder::new(4096)
+        .decode(&encode(fields), |field| response.field(&mut out, &field))
+        .unwrap();
+    let answered = response.finish(&mut out, is_whole)?;
+    Ok((out, answered))
+}
 
 fn response_text(
     status: u16,
@@ -11,15 +31,9 @@ fn response_text(
     is_head: bool,
     accept: Option<&str>,
 ) -> Vec<u8> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        headers.append(name, HeaderValue::from_bytes(value).unwrap());
-    }
-    let mut out = Vec::new();
-    let status = StatusCode::from_u16(status).unwrap();
-    write_response(&mut out, status, &headers, is_whole, is_head, accept);
-    out
+    let mut all = owned(&[(":status", status.to_string().as_bytes())]);
+    all.extend(owned(fields));
+    try_text(&all, is_whole, is_head, accept).unwrap().0
 }
 
 #[track_caller]
@@ -62,6 +76,12 @@ fn response_is_told_by_length_in_chunks_or_is_all_there() {
 fn responses_without_a_body_announce_none() {
     for status in [100, 103, 204, 304] {
         for is_whole in [false, true] {
+            if is_whole && status < 200 {
+                // RFC 9113 section 8.1: an interim head ends nothing.
+                let fields = owned(&[(":status", status.to_string().as_bytes())]);
+                assert!(try_text(&fields, true, false, None).is_err());
+                continue;
+            }
             let text = response_text(status, &[("x", b"y")], is_whole, false, None);
             let head = parse_response(&text, &Method::GET);
             assert_eq!(head.status.as_u16(), status);
@@ -113,40 +133,82 @@ fn websocket_that_was_refused_is_an_answer_like_others() {
 
 // === responses that go over HTTP/2 ===
 
-fn response(text: &str, opens: bool) -> Result<(Response<()>, Option<u64>), HeadError> {
-    read_response(text.as_bytes(), opens).map(|reply| (reply.response, reply.length))
+pub(super) fn sent(text: &[u8], opens: bool) -> Result<(Fields, Option<u64>, usize), HeadError> {
+    let mut lines = Vec::new();
+    let reply = read_response(text, &mut lines, opens)?;
+    let mut block = Vec::new();
+    reply.write(&mut block, &mut Encoder::new(), &lines);
+    Ok((decode(&block), reply.length, reply.end))
+}
+
+fn response(text: &str, opens: bool) -> Result<(Fields, Option<u64>), HeadError> {
+    sent(text.as_bytes(), opens).map(|(fields, length, _)| (fields, length))
+}
+
+fn status_of(fields: &Fields) -> &str {
+    assert_eq!(fields[0].0, ":status");
+    std::str::from_utf8(&fields[0].1).unwrap()
 }
 
 #[test]
 fn response_of_text_is_the_same_response() {
-    let (response, length) = response(
+    let (fields, length) = response(
         "HTTP/1.1 201 Created\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\
          Transfer-Encoding: chunked\r\nUpgrade: h3\r\nSet-Cookie: a=1\r\nX: caf\u{e9}\r\n\
          set-cookie: b=2\r\nEmpty:\r\n\r\n",
         false,
     )
     .unwrap();
-    assert_eq!(response.status(), 201);
     assert_eq!(length, None);
-    let mut got = fields(response.headers());
-    got.sort_unstable();
-    let mut want: Vec<(&str, &[u8])> = vec![
-        ("empty", b""),
+    let want: [(&str, &[u8]); 5] = [
+        (":status", b"201"),
         ("set-cookie", b"a=1"),
-        ("set-cookie", b"b=2"),
         ("x", "caf\u{e9}".as_bytes()),
+        ("set-cookie", b"b=2"),
+        ("empty", b""),
     ];
-    want.sort_unstable();
-    assert_eq!(got, want);
-    let cookies: Vec<_> = response.headers().get_all("set-cookie").iter().collect();
-    assert_eq!(cookies, ["a=1", "b=2"]);
+    assert_eq!(fields, owned(&want));
+}
+
+/// RFC 9113 sections 8.3.2 and 8.6.
+#[test]
+fn status_is_the_only_pseudo_field_and_comes_first() {
+    let bad: [&[(&str, &[u8])]; 10] = [
+        &[],
+        &[("x", b"y")],
+        &[("x", b"y"), (":status", b"200")],
+        &[(":status", b"200"), (":status", b"200")],
+        &[(":status", b"200"), (":path", b"/")],
+        &[(":status", b"101")],
+        &[(":status", b"099")],
+        &[(":status", b"2000")],
+        &[(":status", b"2x0")],
+        &[(":status", b"200"), ("x", b"a\r\nb: c")],
+    ];
+    for fields in bad {
+        let text = try_text(&owned(fields), false, false, None);
+        assert_eq!(text, Err(Malformed), "{fields:?}");
+    }
+    for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
+        let fields = owned(&[(":status", b"200"), (name, b"x")]);
+        assert_eq!(try_text(&fields, false, false, None), Err(Malformed));
+    }
+}
+
+#[test]
+fn response_that_is_too_long_is_cut_and_said_to_be() {
+    let long = vec![b'x'; 1000];
+    let mut fields = owned(&[(":status", b"200")]);
+    fields.extend(vec![("x".to_owned(), long); 1000]);
+    let (text, answered) = try_text(&fields, false, false, None).unwrap();
+    assert!(answered.is_too_long && text.len() < 64 * 1024 + 2000);
 }
 
 #[test]
 fn length_of_a_response_is_told_and_stays() {
     let (told, length) = response("HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n", false).unwrap();
     assert_eq!(length, Some(5));
-    assert_eq!(told.headers()[CONTENT_LENGTH], "5");
+    assert_eq!(told[1], ("content-length".to_owned(), b"5".to_vec()));
     let wrong = response("HTTP/1.1 200 \r\nContent-Length: five\r\n\r\n", false);
     assert!(matches!(wrong, Err(HeadError::Malformed)));
 }
@@ -157,11 +219,8 @@ fn switching_to_a_websocket_is_a_success() {
                 Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
                 Sec-WebSocket-Protocol: chat\r\n\r\n";
     let (opened, _) = response(text, true).unwrap();
-    assert_eq!(opened.status(), 200);
-    assert_eq!(
-        fields(opened.headers()),
-        [("sec-websocket-protocol", &b"chat"[..])]
-    );
+    let want: [(&str, &[u8]); 2] = [(":status", b"200"), ("sec-websocket-protocol", b"chat")];
+    assert_eq!(opened, owned(&want));
 }
 
 /// A success would say that the WebSocket is open, and a page would be read as its frames.
@@ -169,12 +228,14 @@ fn switching_to_a_websocket_is_a_success() {
 fn success_without_a_switch_opens_nothing() {
     for status in [200, 201, 204, 206] {
         let text = format!("HTTP/1.1 {status} Fine\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(response(&text, true).unwrap().0.status(), 502);
-        assert_eq!(response(&text, false).unwrap().0.status(), status);
+        assert_eq!(status_of(&response(&text, true).unwrap().0), "502");
+        let other = response(&text, false).unwrap().0;
+        assert_eq!(status_of(&other), status.to_string());
     }
     for status in [100, 103, 302, 401, 403, 503] {
         let text = format!("HTTP/1.1 {status} No\r\n\r\n");
-        assert_eq!(response(&text, true).unwrap().0.status(), status);
+        let other = response(&text, true).unwrap().0;
+        assert_eq!(status_of(&other), status.to_string());
     }
 }
 
@@ -202,12 +263,12 @@ fn what_lies_behind_a_head_is_left_there() {
     let response = "HTTP/1.1 200 \r\nX: y\r\nContent-Length: 9\r\n\r\n";
     for behind in ["", "X: z\r\n\r\n", &"z\r\n\r\n".repeat(1000)] {
         let text = [request, behind].concat();
-        let read = read_request(text.as_bytes(), Scheme::HTTP, "t").unwrap();
+        let read = outbound(text.as_bytes()).unwrap();
         assert_eq!(read.end, request.len());
-        assert_eq!(fields(read.request.headers()), [("x", &b"y"[..])]);
+        assert_eq!(read.others(), [("x", &b"y"[..])]);
         let text = [response, behind].concat();
-        let read = read_response(text.as_bytes(), false).unwrap();
-        assert_eq!((read.end, read.length), (response.len(), Some(9)));
-        assert_eq!(read.response.headers()["x"], "y");
+        let (fields, length, end) = sent(text.as_bytes(), false).unwrap();
+        assert_eq!((end, length), (response.len(), Some(9)));
+        assert_eq!(fields[1], ("x".to_owned(), b"y".to_vec()));
     }
 }

@@ -1,17 +1,15 @@
 //! The bytes below a client's connection: every frame is looked at on its way.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Clock, Nanos};
 use crate::base::stream::Stream;
 use crate::config::Http2;
+use crate::http2::Wire;
 use crate::telemetry::abuse::Abuse;
 
 use super::meter::FrameMeter;
@@ -20,8 +18,7 @@ use super::meter::FrameMeter;
 #[derive(Debug)]
 pub(super) struct WatchedIo {
     prefix: Buffer,
-    /// Until it is dropped.
-    stream: Option<Stream>,
+    stream: Stream,
     watch: Rc<Watch>,
 }
 
@@ -30,11 +27,7 @@ pub(super) struct WatchedIo {
 pub(super) struct Watch {
     meter: RefCell<FrameMeter>,
     abuse: Cell<Option<Abuse>>,
-    /// Nothing was left to read in this turn of the connection's task.
-    is_dry: Cell<bool>,
     clock: Clock,
-    /// What is below the connection, once that is over.
-    left: RefCell<Option<Stream>>,
 }
 
 // === impl Watch ===
@@ -45,16 +38,8 @@ impl Watch {
         Self {
             meter: RefCell::new(FrameMeter::new(limits, clock.now())),
             abuse: Cell::new(None),
-            is_dry: Cell::new(false),
             clock,
-            left: RefCell::new(None),
         }
-    }
-
-    /// The connection's task begins a turn. `h2` looks for frames once for each stream that it has to
-    /// give; until the reactor runs there are none that were not there before.
-    pub(super) fn begin_turn(&self) {
-        self.is_dry.set(false);
     }
 
     /// The abuse that was seen; nothing is read any more after it.
@@ -62,14 +47,9 @@ impl Watch {
         self.abuse.get()
     }
 
-    /// What the client abuses, if the `h2` crate says that it does.
+    /// What the client abuses, if its connection ends because it does.
     pub(super) fn suspect(&self) -> Abuse {
         self.meter.borrow().suspect()
-    }
-
-    /// The stream of a connection that is over.
-    pub(super) fn take_stream(&self) -> Option<Stream> {
-        self.left.borrow_mut().take()
     }
 
     /// Since when the client owes the rest of a head.
@@ -85,99 +65,53 @@ impl WatchedIo {
     pub(super) fn new(stream: Stream, prefix: Buffer, watch: Rc<Watch>) -> Self {
         Self {
             prefix,
-            stream: Some(stream),
+            stream,
             watch,
         }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
-        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Pin::new(stream))
+    /// What is below.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
     }
 }
 
-impl Drop for WatchedIo {
-    fn drop(&mut self) {
-        *self.watch.left.borrow_mut() = self.stream.take();
-    }
-}
-
-impl AsyncRead for WatchedIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        // What was asked before in this turn wakes the task.
-        if this.watch.abuse.get().is_some() || this.watch.is_dry.get() {
+impl Wire for WatchedIo {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
+        if self.watch.abuse.get().is_some() {
             return Poll::Pending;
         }
-        let before = into.filled().len();
-        if this.prefix.is_empty() {
-            this.prefix = Buffer::none();
-            match AsyncRead::poll_read(this.stream()?, cx, into) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    this.watch.is_dry.set(true);
-                    return Poll::Pending;
-                }
+        let before = into.len();
+        if self.prefix.is_empty() {
+            self.prefix = Buffer::none();
+            match self.stream.poll_read(cx, into) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(_)) => {}
+                other => return other,
             }
         } else {
-            let n = this.prefix.len().min(into.remaining());
-            into.put_slice(&this.prefix.filled()[..n]);
-            this.prefix.consume(n);
+            let n = into.push(self.prefix.filled());
+            self.prefix.consume(n);
         }
-        let now = this.watch.clock.now();
+        let now = self.watch.clock.now();
         let received = &into.filled()[before..];
-        if let Err(abuse) = this.watch.meter.borrow_mut().received(received, now) {
+        let n = received.len();
+        if let Err(abuse) = self.watch.meter.borrow_mut().received(received, now) {
             // None of it is looked at; the connection's task says goodbye.
-            into.set_filled(before);
-            this.watch.abuse.set(Some(abuse));
+            into.truncate(before);
+            self.watch.abuse.set(Some(abuse));
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for WatchedIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        Poll::Ready(Ok(n))
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let wrote = AsyncWrite::poll_write_vectored(this.stream()?, cx, slices);
-        if let Poll::Ready(Ok(mut left)) = wrote {
-            let mut meter = this.watch.meter.borrow_mut();
-            for slice in slices {
-                let n = left.min(slice.len());
-                meter.sent(&slice[..n]);
-                left -= n;
-            }
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let wrote = self.stream.poll_write(cx, bytes);
+        if let Poll::Ready(Ok(n)) = wrote {
+            let sent = bytes.get(..n).unwrap_or_default();
+            self.watch.meter.borrow_mut().sent(sent);
         }
         wrote
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(self.get_mut().stream()?, cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(self.get_mut().stream()?, cx)
     }
 }

@@ -13,39 +13,23 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use ::h2::Reason as Code;
-use ::h2::server::Builder;
-use bytes::Bytes;
 use tokio::task::spawn_local;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::Nanos;
 use crate::base::coroutine::Coroutine;
 use crate::base::stream::Stream;
-use crate::config::Http2;
-use crate::http2::ServerStream;
+use crate::http2::{Accepted, Code, Connection, End, Limits};
 use crate::telemetry::abuse::Abuse;
 use crate::telemetry::reason::Reason;
 
 use super::announce::origin;
 use super::h1::{Conn, Exchanger, Next, linger};
 use super::http;
-use super::snapshot::ListenerPlan;
 use super::upgrade;
 use super::worker::{Phase, Worker};
 use io::{Watch, WatchedIo};
 use patience::{Patience, Verdict};
-
-/// Streams reset by us or before we had looked at them, that `h2` remembers for late frames.
-const RESETS_REMEMBERED: usize = 64;
-
-/// Bytes that `h2` holds of a stream's response before they are frames: two of them.
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// The `h2` crate charges 256 bytes for a frame that nobody has read, and ends the connection above its
-/// budget, half of the window. At least this, four thousand frames: a burst of small messages is no
-/// abuse where windows are small.
-const SMALL_FRAMES: usize = 1024 * 1024;
 
 /// The streams of a connection.
 #[derive(Debug, Default)]
@@ -135,8 +119,8 @@ impl Future for Exchanging {
 /// What becomes of a stream whose request was served.
 fn follow(mut conn: Conn, next: Next, worker: &Rc<Worker>) -> State {
     match next {
-        // Its end was told; a request that was not read to its end is reset with NO_ERROR by `h2`
-        // (RFC 9113 section 8.1).
+        // Its end was told; a request that was not read to its end is reset with NO_ERROR (RFC 9113
+        // section 8.1).
         Next::Close | Next::Idle | Next::Linger | Next::Http2(_) | Next::Passage(_) => State::Ended,
         Next::Reset => {
             conn.stream.reset_on_close();
@@ -187,23 +171,15 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         worker.clock.now(),
     );
     timer.arm(patience.until(None));
-    let handshake = builder(limits, listener).handshake::<_, Bytes>(io);
-    drop(snapshot);
-    let mut handshake = std::pin::pin!(handshake);
-    let shaken = poll_fn(|cx| {
-        watch.begin_turn();
-        if let Poll::Ready(shaken) = handshake.as_mut().poll(cx) {
-            return Poll::Ready(shaken.ok());
-        }
-        let is_over = timer.has_expired(cx) || life.phase() >= Phase::Draining;
-        if is_over || watch.abuse().is_some() {
-            return Poll::Ready(None);
-        }
-        Poll::Pending
-    });
-    let Some(mut connection) = shaken.await else {
-        return;
+    let limits = Limits {
+        stream_window: limits.stream_window,
+        connection_window: limits.connection_window,
+        max_streams: limits.max_streams.get(),
+        max_head: listener.spec.max_header_bytes,
     };
+    drop(snapshot);
+    let salt = worker.rng.borrow_mut().next_u64();
+    let mut connection = Connection::server(io, limits, worker.landing.clone(), salt);
 
     let tell = |abuse: Abuse, now| {
         cells.worker(worker.index).abuses(abuse).inc();
@@ -214,25 +190,27 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         }
     };
     let is_well = poll_fn(|cx| {
-        watch.begin_turn();
         loop {
-            match connection.poll_accept(cx) {
+            match connection.poll_accept(cx, is_encrypted) {
                 Poll::Pending => break,
-                Poll::Ready(None) => return Poll::Ready(!patience.has_refused()),
-                Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, "a connection of HTTP/2 broke");
-                    let is_calmed = error.reason() == Some(Code::ENHANCE_YOUR_CALM);
+                Poll::Ready(Accepted::End(End::Well)) => {
+                    return Poll::Ready(!patience.has_refused());
+                }
+                Poll::Ready(Accepted::End(End::Fault(code))) => {
+                    tracing::debug!(%code, "a connection of HTTP/2 was ended");
                     let now = worker.clock.now();
-                    if error.is_library() && is_calmed && patience.refuse(now) {
+                    if code == Code::ENHANCE_YOUR_CALM && patience.refuse(now) {
                         tell(watch.suspect(), now);
                     }
                     return Poll::Ready(false);
                 }
-                Poll::Ready(Some(Ok((request, answer)))) => {
+                Poll::Ready(Accepted::Broke(error)) => {
+                    tracing::debug!(%error, "a connection of HTTP/2 broke");
+                    return Poll::Ready(false);
+                }
+                Poll::Ready(Accepted::Stream(channel)) => {
                     streams.open.set(streams.open.get() + 1);
                     let open = Open(streams.clone());
-                    let random = || u128::from(worker.rng.borrow_mut().next_u64()) << 64;
-                    let channel = ServerStream::new(request, answer, is_encrypted, random);
                     let conn = Conn {
                         stream: Stream::Channel(Box::new(channel)),
                         timer: worker.timers.timer(),
@@ -257,14 +235,14 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         match verdict {
             Verdict::Stay => {}
             Verdict::Leave => {
-                connection.graceful_shutdown();
+                connection.leave();
                 cx.waker().wake_by_ref();
             }
             Verdict::End => return Poll::Ready(!patience.has_refused()),
             Verdict::Slow => {
                 let reason = Reason::HeaderTimeout;
                 cells.worker(worker.index).refusals.of(reason).inc();
-                connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+                connection.fail(Code::ENHANCE_YOUR_CALM);
                 cx.waker().wake_by_ref();
             }
         }
@@ -273,7 +251,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         {
             tell(abuse, now);
             // RFC 9113 section 10.5. What is not taken within the farewell is not waited for.
-            connection.abrupt_shutdown(Code::ENHANCE_YOUR_CALM);
+            connection.fail(Code::ENHANCE_YOUR_CALM);
             cx.waker().wake_by_ref();
         }
         timer.arm(patience.until(block_since));
@@ -286,7 +264,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
     })
     .await;
     // Its streams learn of it, and end.
-    drop(connection);
+    let stream = connection.into_wire().into_stream();
     poll_fn(|cx| {
         if streams.open.get() == 0 {
             return Poll::Ready(());
@@ -297,7 +275,7 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
     .await;
     // What the client has not read yet would be lost with the first window that it opens: closing with
     // bytes unread resets the connection.
-    if is_well && let Some(stream) = watch.take_stream() {
+    if is_well {
         let conn = Conn {
             stream,
             timer,
@@ -310,22 +288,4 @@ pub(super) async fn serve(conn: Conn, prefix: Buffer, worker: Rc<Worker>) {
         };
         linger(conn, worker).await;
     }
-}
-
-fn builder(limits: Http2, listener: &ListenerPlan) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
-        .max_concurrent_streams(limits.max_streams.get())
-        .max_header_list_size(listener.spec.max_header_bytes as u32)
-        .max_send_buffer_size(SEND_BUFFER)
-        .data_frame_budget((limits.connection_window as usize / 2).max(SMALL_FRAMES))
-        .max_concurrent_reset_streams(RESETS_REMEMBERED)
-        // Those that were reset before anybody looked at them: all that may be open, and as many again.
-        .max_pending_accept_reset_streams(2 * limits.max_streams.get() as usize)
-        // The watch counts them, by time and not for ever.
-        .max_local_error_reset_streams(None)
-        .enable_connect_protocol();
-    builder
 }

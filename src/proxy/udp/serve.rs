@@ -20,10 +20,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use rustix::event::epoll;
+use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, Ready};
 
 use crate::base::clock::{Nanos, nanos};
+use crate::base::reactor::watch;
 use crate::base::timer::Timer;
 use crate::config::{Serves, UdpSpec};
 use crate::proxy::snapshot::ListenerPlan;
@@ -146,8 +147,8 @@ pub fn serve(
     let seed = worker.rng.borrow_mut().next_u64();
     let open = assigned.open.borrow().clone();
     let mut serving = Serving {
-        socket: Listening::Read(watched(socket)?),
-        epoll: watched(epoll)?,
+        socket: Listening::Read(watch(socket)?),
+        epoll: watch(epoll)?,
         state: State {
             flows: Flows::new(seed),
             batch: Batch::new(bound),
@@ -169,15 +170,6 @@ pub fn serve(
         drop(serving);
         drop(done);
     })
-}
-
-/// Has the runtime wait for `fd`.
-#[expect(
-    deprecated,
-    reason = "what replaces it is unsafe: descriptors that change behind its back; an OwnedFd does not"
-)]
-fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 // === impl Serving ===

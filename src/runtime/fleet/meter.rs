@@ -2,9 +2,10 @@
 
 use crate::fleet::Now;
 use crate::fleet::facts::Flaw;
-use crate::fleet::membership::Liveness;
 use crate::fleet::peer::Peer;
 use crate::telemetry::metrics::fleet::{FleetCells, MemberState, SyncResult, Traffic};
+
+use super::status::members;
 
 /// Shows what may be refused before any of it is.
 pub(super) fn begin(cells: &FleetCells) {
@@ -48,14 +49,11 @@ pub(super) fn write(cells: &FleetCells, peer: &Peer, now: Now) {
     ] {
         cells.facts.set(word, count as u64);
     }
-    let members = peer.membership().members();
-    let suspect = members.filter(|(_, is)| *is == Liveness::Suspect).count() as u64;
-    let alive = peer.live().len() as u64 + 1 - suspect;
-    cells.members(MemberState::Alive).set(alive);
-    cells.members(MemberState::Suspect).set(suspect);
-    cells
-        .members(MemberState::Down)
-        .set(peer.gone().len() as u64);
+    let members = members(peer);
+    cells.members(MemberState::Alive).set(members.alive);
+    cells.members(MemberState::Suspect).set(members.suspect);
+    cells.members(MemberState::Down).set(members.down);
+    cells.members(MemberState::Left).set(members.left);
     cells.brake_held.set(peer.brake().held().count() as u64);
     cells.duties.set(peer.duties().mine() as u64);
     cells.registrations.set(peer.leases() as u64);

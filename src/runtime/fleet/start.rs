@@ -7,6 +7,7 @@ use std::net::{
 };
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,12 +16,13 @@ use crate::base::clock::Clock;
 use crate::base::hash::hash;
 use crate::config::{self, Seed};
 use crate::fleet::Now;
-use crate::fleet::fact::{About, Fact, Key};
+use crate::fleet::fact::{About, Fact, Key, Value};
 use crate::fleet::facts::Facts;
 use crate::fleet::facts::snapshot::{self, LoadError, Loaded};
 use crate::fleet::id::PeerId;
-use crate::fleet::peer::{Peer, Settings};
+use crate::fleet::peer::{Past, Peer, Settings};
 use crate::health::duty::Duty;
+use crate::telemetry::history::utc;
 use crate::telemetry::metrics::registry::Registry;
 
 use super::super::fleet_keys::{FleetKeyError, keyring};
@@ -76,9 +78,9 @@ pub struct Begun {
     pub fleet: Fleet,
     /// What tells the checker.
     pub orders: Orders,
-    /// What operators said here from then on, in milliseconds since 1970, may be missing in what it knows; `None` =
-    /// whatever is missing was taken back.
-    pub missing_since: Option<u64>,
+    /// What operators said here from then on, in milliseconds since 1970, may be missing in what it knows; whatever is
+    /// missing of what they said before was taken back.
+    pub missing_since: u64,
 }
 
 /// What was said so long before a snapshot may be missing in it: the clock of the peer where it was said may be
@@ -102,30 +104,34 @@ pub fn begin(
     let keyring = keyring(&spec)?;
     let [chance @ .., _] = random().map_err(FleetError::Random)?;
     let word = |at: usize| hash(&chance[at..at + 8]);
-    let mut missing_since = Some(0);
+    let mut missing_since = 0;
     let mut facts = Facts::default();
     let mut peer = PeerId(word(0));
+    let mut knows_since_unix_ms = now.unix_ms;
+    let mut past = None;
+    // What was found by checks was found then: who meets his fellows does not judge by it before they have said what
+    // they find now.
+    let of_now = |fact: &Fact| !matches!(fact.key, Key::Vote { .. });
     if let Some(folder) = &spec.state_dir {
         match snapshot::load(folder, &spec.name, now.unix_ms)? {
             Loaded::Fresh => {}
             Loaded::SetAside(aside) => tracing::warn!("{aside}"),
             Loaded::Known(known) => {
-                missing_since = Some(known.saved_unix_ms.saturating_sub(SAVED_LATE_MS));
+                missing_since = known.saved_unix_ms.saturating_sub(SAVED_LATE_MS);
                 peer = known.peer;
-                // What was found by checks was found then: who meets his fellows does not judge by it before they
-                // have said what they find now.
-                let of_now = |fact: &Fact| !matches!(fact.key, Key::Vote { .. });
                 for fact in known.facts.into_iter().filter(of_now) {
                     // What cannot be so is not.
                     let _ = facts.merge(fact, now.unix_ms);
                 }
+                let before = facts.get(&Key::Peer(peer)).map(|fact| &fact.value);
+                if let Some(Value::Peer(about)) = before {
+                    knows_since_unix_ms = about.knows_since_unix_ms;
+                }
             }
             Loaded::Past(known) => {
-                missing_since = None;
+                missing_since = known.saved_unix_ms.saturating_sub(SAVED_LATE_MS);
                 peer = known.peer;
-                tracing::warn!(
-                    "fleet: this peer was away for too long to trust what it knew; it asks the others for all"
-                );
+                past = Some(known);
             }
         }
     }
@@ -139,6 +145,7 @@ pub fn begin(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config: 0,
             started_unix_ms: now.unix_ms,
+            knows_since_unix_ms,
         },
         max_clock_skew: spec.max_clock_skew,
         facts,
@@ -148,16 +155,30 @@ pub fn begin(
     };
     let (duty, duty_of) = watch::channel(Arc::new(Duty::default()));
     let (at_once, at_once_of) = mpsc::channel(AT_ONCE);
-    let peer = Peer::new(settings, now);
+    let mut peer = Peer::new(settings, now);
+    if let Some(known) = past {
+        let facts = known.facts.into_iter().filter(of_now).collect();
+        peer.remember(facts, known.saved_unix_ms, now);
+        tracing::warn!(
+            "fleet: this peer was last here {}, which is longer ago than the fleet remembers what is taken back: {} \
+             words of operators from before that hold here alone, until it has met others; if they were not away too, \
+             what they know holds",
+            utc(known.saved_unix_ms),
+            peer.past().map_or(0, Past::len)
+        );
+    }
     let state = State {
         peer,
         keyring,
         saved: (0, 0),
         is_to_be_saved: false,
+        is_to_be_resolved: false,
         looks: Vec::new(),
         is_frozen: false,
+        stopped: None,
     };
     let shared = Shared {
+        wanted: ArcSwap::new(spec.clone()),
         spec,
         clock,
         saving: Mutex::default(),
@@ -261,5 +282,89 @@ fn addresses(seed: &Seed) -> Vec<SocketAddr> {
             let found = (name.as_str(), *port).to_socket_addrs();
             found.map(Iterator::collect).unwrap_or_default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::*;
+    use crate::base::addr::EndpointAddr;
+    use crate::fleet::fact::Value;
+    use crate::fleet::facts::snapshot::Image;
+    use crate::fleet::stamp::Stamp;
+
+    /// A file with a secret, as `isobar fleet keygen` makes one.
+    fn secret(file: &std::path::Path) {
+        use std::io::Write as _;
+        let mut file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(file)
+            .unwrap();
+        file.write_all(b"the secret of a fleet that has one peer")
+            .unwrap();
+    }
+
+    /// All endpoints were down in the incident that it was killed in. It met two others who had found so, and their
+    /// votes of then took down what was well long since.
+    #[test]
+    fn what_checks_found_is_not_known_after_a_restart_but_all_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        secret(&folder.path().join("fleet.key"));
+        let text = format!(
+            "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n[upstreams.app]\nendpoints = ['10.1.0.1:80']\n\
+             [fleet]\nname = 'test'\nbind = '127.0.0.1:7946'\nsecret_file = '{0}/fleet.key'\nstate_dir = '{0}'\n",
+            folder.path().display()
+        );
+        let spec = config::parse("test", &text).unwrap().config.fleet.unwrap();
+        let now = Clock::start().unix_ms();
+        let endpoint = EndpointAddr::Ip("10.1.0.1:80".parse().unwrap());
+        let mut known = Facts::default();
+        for origin in [PeerId(1), PeerId(2), PeerId(3)] {
+            let vote = Key::Vote {
+                upstream: "app".into(),
+                endpoint: endpoint.clone(),
+                prober: origin,
+            };
+            let registration = Key::Registration {
+                upstream: "app".into(),
+                endpoint: endpoint.clone(),
+                registrar: origin,
+            };
+            let failed = Value::Vote {
+                passed: false,
+                check: 7,
+                why: "connection refused".to_owned(),
+            };
+            let registered = Value::Registered {
+                weight: 1,
+                zone: None,
+                ttl_ms: 30_000,
+            };
+            for (key, value) in [(vote, failed), (registration, registered)] {
+                let stamp = Stamp::at(now - 1000);
+                known.merge(
+                    Fact {
+                        key,
+                        value,
+                        stamp,
+                        origin,
+                    },
+                    now,
+                );
+            }
+        }
+        assert_eq!((known.counts().votes, known.counts().registrations), (3, 3));
+        snapshot::save(folder.path(), &Image::new(PeerId(1), "test", now, &known)).unwrap();
+
+        let bind = "127.0.0.1:7946".parse().unwrap();
+        let begun = begin(spec, bind, &Registry::new(1)).unwrap();
+        let state = begun.fleet.state();
+        assert_eq!(state.peer.id(), PeerId(1));
+        let counts = state.peer.facts().counts();
+        assert_eq!((counts.votes, counts.registrations), (0, 3));
     }
 }

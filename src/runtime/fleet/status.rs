@@ -94,6 +94,7 @@ impl Fleet {
                 .map(|(peer, contact)| (peer.to_string(), contact.skew_ms))
                 .collect(),
             stall_seconds: counts.stalled as f64 / 1e9,
+            stopped: state.stopped.clone(),
         }
     }
 
@@ -136,8 +137,9 @@ impl Fleet {
             };
             view(*id, identity.addr.to_string(), word, ago(*since))
         });
-        let gone = peer.gone().iter().map(|(id, (identity, since))| {
-            view(*id, identity.addr.to_string(), "down", ago(*since))
+        let gone = peer.gone().iter().map(|(id, gone)| {
+            let word = if gone.left { "left" } else { "down" };
+            view(*id, gone.identity.addr.to_string(), word, ago(gone.since))
         });
         [this].into_iter().chain(live).chain(gone).collect()
     }
@@ -161,6 +163,13 @@ impl Fleet {
                 return Err(FleetDiffError::UnknownPeer(named.to_owned()));
             };
             let (id, address) = (*id, identity.addr.to_string());
+            if state.stopped.is_some() {
+                return Err(FleetDiffError::Unreached {
+                    peer: id.to_string(),
+                    address,
+                    why: "the fleet has ended here, see `isobar fleet status`".to_owned(),
+                });
+            }
             let Some(stream) = state.peer.look_at(id, now) else {
                 return Err(FleetDiffError::Unreached {
                     peer: id.to_string(),
@@ -193,27 +202,30 @@ impl Fleet {
 
     /// Hands out what looks have found.
     pub(super) fn answer_looks(&self) {
-        let mut state = self.state();
-        for (stream, answer) in std::mem::take(&mut state.looks) {
-            match state.peer.looked(stream) {
-                // Who asked may have gone.
-                Some(found) => drop(answer.try_send(found)),
-                None => state.looks.push((stream, answer)),
+        self.with(|state| {
+            for (stream, answer) in std::mem::take(&mut state.looks) {
+                match state.peer.looked(stream) {
+                    // Who asked may have gone.
+                    Some(found) => drop(answer.try_send(found)),
+                    None => state.looks.push((stream, answer)),
+                }
             }
-        }
+        });
     }
 }
 
-fn members(peer: &Peer) -> MemberCounts {
+pub(super) fn members(peer: &Peer) -> MemberCounts {
     let suspect = peer
         .membership()
         .members()
         .filter(|(_, liveness)| *liveness == Liveness::Suspect)
         .count() as u64;
+    let left = peer.gone().values().filter(|gone| gone.left).count() as u64;
     MemberCounts {
         alive: peer.live().len() as u64 + 1 - suspect,
         suspect,
-        down: peer.gone().len() as u64,
+        down: peer.gone().len() as u64 - left,
+        left,
     }
 }
 

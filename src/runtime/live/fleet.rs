@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
-use crate::fleet::duty::{Changes, Subject};
+use crate::fleet::duty::{Changes, Subject, names};
 use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
+use crate::health::duty::Duty;
 use crate::runtime::fleet::Fleet;
 use crate::telemetry::history::{Cause, What};
-use crate::upstream::Health;
+use crate::upstream::{Health, Since};
 
 use super::Live;
 
@@ -37,7 +38,8 @@ impl Live {
         self.heed_upstreams(&names);
     }
 
-    /// Checks found an endpoint down: what is held back since one peer alone may not take it away, may be so now.
+    /// Checks found an endpoint down, or up: what is held back since one peer alone may not take so much away, or add
+    /// so much that nobody has seen, may be so now.
     pub(super) fn heed_held(&mut self, upstream: &Name) {
         let holds = |fleet: &Fleet| fleet.holds(upstream);
         if self.fleet.as_ref().is_some_and(holds) {
@@ -61,10 +63,14 @@ impl Live {
             let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
             let members = members.map(|u| u.members.load_full());
             let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
-            let down = endpoints.filter(|e| e.health() == Health::Down);
+            let down = endpoints.clone().filter(|e| e.health() == Health::Down);
+            let up = endpoints.filter(|e| e.health() == Health::Up);
             // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
             let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
-            let told = fleet.told(spec, &|addr| down.contains(addr));
+            fleet.pass(&spec.name, up.map(|e| &e.addr));
+            let Some(told) = fleet.told(spec, &|addr| down.contains(addr)) else {
+                return;
+            };
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;
@@ -139,8 +145,46 @@ impl Live {
         if !verdicts.is_empty() {
             self.judge(verdicts);
         }
+        if let Some(duty) = &changes.duty {
+            self.forget_own(duty);
+        }
         if let Some(fleet) = &self.fleet {
             fleet.order(changes);
+        }
+    }
+
+    /// That this process's own checks found an endpoint down ends when others are to ask it: nobody here would find
+    /// that it is well again.
+    fn forget_own(&mut self, duty: &Duty) {
+        let snapshot = self.published.snapshot.load_full();
+        for upstream in &snapshot.upstreams {
+            let name = &upstream.spec.name;
+            let members = upstream.members.load_full();
+            let forgotten = members
+                .endpoints
+                .iter()
+                .filter(|e| e.is_down_here() && !duty.role(name, &e.addr).asks());
+            let mut has_changed = false;
+            for endpoint in forgotten {
+                let before = endpoint.health();
+                endpoint.set_down_here(None);
+                let fleet = self.fleet.as_ref();
+                let probers = fleet.map(|fleet| fleet.shares(name, endpoint).1);
+                let peers = names(&probers.unwrap_or_default());
+                let why = format!("it is checked by {peers} from now on");
+                let cause = Cause::Fleet { peers };
+                if self.note_health(name, endpoint, before, (cause, &why)) {
+                    has_changed = true;
+                    upstream.forget(endpoint);
+                    endpoint.set_since(Since {
+                        at_unix_ms: self.clock.unix_ms(),
+                        why,
+                    });
+                }
+            }
+            if has_changed {
+                upstream.publish_health(self.clock.now());
+            }
         }
     }
 }

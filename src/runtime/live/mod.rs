@@ -19,10 +19,12 @@ use crate::base::clock::{Clock, Nanos};
 use crate::base::tls::CertificateError;
 use crate::config::units::format_duration;
 use crate::config::{self, Config, Name, OnDown};
+use crate::fleet::facts::Flaw;
 use crate::guard::breaker::{self, State};
 use crate::guard::outlier::Trip;
 use crate::health::agent::Heard;
 use crate::health::checker::{Ask, Found, Target, Targets, Verdict};
+use crate::health::duty::Role;
 use crate::listener::BindError;
 use crate::listener::handover::Entry;
 use crate::proxy::snapshot::{Published, Snapshot};
@@ -174,6 +176,12 @@ pub enum ChangeError {
     /// It could not be saved, and would be gone after a restart.
     #[error(transparent)]
     Save(#[from] SaveError),
+    /// The fleet cannot be told, and what one peer alone says does not last.
+    #[error("the fleet cannot be told, so nothing has changed: {why}; {}", next_step(*.why))]
+    Untold {
+        /// Why not.
+        why: Flaw,
+    },
 }
 
 // === impl Live ===
@@ -344,6 +352,10 @@ impl Live {
         if let (Some(fleet), Some(keyring)) = (&self.fleet, keyring) {
             fleet.set_keyring(keyring);
         }
+        if let (Some(fleet), Some(spec)) = (&self.fleet, &self.config.fleet) {
+            let upstreams = self.config.upstreams.iter().map(|u| u.name.clone());
+            fleet.reconfigure(spec, &upstreams.collect());
+        }
         self.heed_all();
         Ok(reconciled)
     }
@@ -363,14 +375,20 @@ impl Live {
         let now = self.clock.unix_ms();
         let mut next = self.overrides.clone();
         let applied = next.apply(change, &self.config, now)?;
+        let (upstream, endpoint) = (&applied.upstream, &applied.endpoint);
+        let parts = changed_parts(&self.overrides, &next, upstream, endpoint);
+        if let Some(fleet) = &self.fleet {
+            // What the others never hear of would end here with the next thing that they say.
+            fleet
+                .could_say(upstream, endpoint, &parts)
+                .map_err(|why| ChangeError::Untold { why })?;
+        }
         if let Some(store) = &self.store {
             store.save(&next)?;
         }
-        let before = std::mem::replace(&mut self.overrides, next);
+        self.overrides = next;
         self.republish(&applied.upstream);
         if let Some(fleet) = &self.fleet {
-            let (upstream, endpoint) = (&applied.upstream, &applied.endpoint);
-            let parts = changed_parts(&before, &self.overrides, upstream, endpoint);
             fleet.say(upstream, endpoint, parts);
         }
         let what = What::of_override(&applied.upstream, &applied.endpoint);
@@ -495,51 +513,90 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
-            if changes.iter().any(|change| change.health == Health::Down) {
-                self.heed_held(&upstream.spec.name);
-            }
+            self.heed_held(&upstream.spec.name);
         }
     }
 
-    /// Says what became of an endpoint; whether that is news.
+    /// Takes in what was found of an endpoint; whether it is something else now.
     fn note(&mut self, verdict: &Verdict, now: u64) -> bool {
-        let before = verdict.endpoint.health();
-        if before == verdict.health {
+        let endpoint = &verdict.endpoint;
+        let before = endpoint.health();
+        let mut why = verdict.told();
+        let (cause, role) = match &verdict.by {
+            Found::Fleet(peers) => {
+                let peers = peers.clone();
+                (Cause::Fleet { peers }, None)
+            }
+            Found::Here => {
+                let role = self.role(&verdict.upstream, endpoint);
+                // Others ask by now.
+                if !role.asks() {
+                    return false;
+                }
+                if role.is_ruled() {
+                    why.push_str(" (found by this peer, and for itself alone)");
+                }
+                (Cause::Probe, Some(role))
+            }
+        };
+        let since = Since {
+            at_unix_ms: now,
+            why: why.clone(),
+        };
+        let is_down = verdict.health == Health::Down;
+        if role.is_some() && is_down != endpoint.is_down_here() {
+            endpoint.set_down_here(is_down.then(|| since.clone()));
+            if endpoint.health() == Health::Up {
+                endpoint.set_since(since.clone());
+            }
+        }
+        if role.is_none_or(Role::judges) && endpoint.verdict() != verdict.health {
+            endpoint.set_health(verdict.health);
+            endpoint.set_since(since);
+        }
+        self.note_health(&verdict.upstream, endpoint, before, (cause, &why))
+    }
+
+    /// Says what became of an endpoint that was something else `before`, and by whom and why; whether it did.
+    fn note_health(
+        &mut self,
+        upstream: &Name,
+        endpoint: &Arc<Endpoint>,
+        before: Health,
+        (cause, why): (Cause, &str),
+    ) -> bool {
+        let health = endpoint.health();
+        if before == health {
             return false;
         }
-        verdict.endpoint.set_health(verdict.health);
-        let why = verdict.told();
-        let cause = match &verdict.by {
-            Found::Fleet(peers) => Cause::Fleet {
-                peers: peers.clone(),
-            },
-            Found::Here => Cause::Probe,
-        };
-        if verdict.health == Health::Up {
-            // What checks find is newer than what requests said.
-            self.ejections.pardon(&verdict.endpoint, self.clock.now());
-        }
-        let (from, to) = (before.as_str(), verdict.health.as_str());
+        let (from, to) = (before.as_str(), health.as_str());
         let text = format!(
-            "endpoint {} of upstream `{}`: {from} -> {to}: {why}",
-            verdict.endpoint.name, verdict.upstream
+            "endpoint {} of upstream `{upstream}`: {from} -> {to}: {why}",
+            endpoint.name
         );
-        verdict.endpoint.set_since(Since {
-            at_unix_ms: now,
-            why,
-        });
-        match verdict.health {
+        if health == Health::Up {
+            // What checks find is newer than what requests said.
+            self.ejections.pardon(endpoint, self.clock.now());
+        }
+        match health {
             Health::Down => tracing::warn!("{text}"),
             Health::Unchecked | Health::Up => tracing::info!("{text}"),
         }
         let what = What::Endpoint {
-            upstream: verdict.upstream.to_string(),
-            endpoint: verdict.endpoint.name.to_string(),
+            upstream: upstream.to_string(),
+            endpoint: endpoint.name.to_string(),
             from: from.to_owned(),
             to: to.to_owned(),
         };
+        let now = self.clock.unix_ms();
         self.timeline.record(now, cause, what, text);
         true
+    }
+
+    /// What this process does about the health of an endpoint.
+    fn role(&self, upstream: &str, endpoint: &Endpoint) -> Role {
+        let fleet = self.fleet.as_ref();
+        fleet.map_or(Role::Alone, |fleet| fleet.role(upstream, &endpoint.addr))
     }
 
     /// Takes in what endpoints say of themselves: however many do, each upstream publishes once.
@@ -969,6 +1026,29 @@ fn checked(snapshot: &Snapshot) -> Targets {
         }
     }
     targets.into()
+}
+
+/// What whoever asked for a change can do that the fleet cannot be told.
+fn next_step(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Address => {
+            "name the endpoint by an address that is the same at every peer, without a zone (`%eth0`)"
+        }
+        Flaw::Quota => "take back here what is no longer needed, or say it at another peer",
+        Flaw::Full => {
+            "take back what is no longer needed; `isobar fleet status` shows what there is, and it is forgotten a day \
+             after it was taken back"
+        }
+        Flaw::TooLong => "give a shorter reason",
+        Flaw::Ahead
+        | Flaw::ControlCharacter
+        | Flaw::Name
+        | Flaw::NoOwner
+        | Flaw::Origin
+        | Flaw::Ttl
+        | Flaw::Value
+        | Flaw::Weight => "say something that a file could say",
+    }
 }
 
 /// The members that the file and operators together ask for.

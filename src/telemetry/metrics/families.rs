@@ -198,7 +198,7 @@ pub const FAMILIES: &[Family] = &[
         name: "isobar_fleet_members",
         kind: Kind::Gauge,
         labels: &["state"],
-        help: "Peers, this one among those that are alive: alive, suspect (no answer lately) or down.",
+        help: "Peers, this one among those that are alive: alive, suspect (no answer lately), down or left (it said so).",
         read: Read::Fleet(|c, to| {
             for one in MemberState::ALL {
                 to.gauge(&[one.as_str()], c.members(one).value() as f64);
@@ -291,6 +291,13 @@ pub const FAMILIES: &[Family] = &[
         labels: &[],
         help: "How old the newest fact of another peer was when it came.",
         read: Read::Fleet(|c, to| to.gauge(&[], c.lag_ms.value() as f64 / 1000.0)),
+    },
+    Family {
+        name: "isobar_fleet_stopped",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 after a fault of isobar has ended the fleet for this process: it serves on, alone with what it knew.",
+        read: Read::Fleet(|c, to| to.gauge(&[], c.stopped.value() as f64)),
     },
     Family {
         name: "isobar_fleet_brake_held",

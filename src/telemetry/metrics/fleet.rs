@@ -29,6 +29,8 @@ pub struct FleetCells {
     pub lag_ms: Gauge,
     /// What is said and has no effect, as it would take too much away at once.
     pub brake_held: Gauge,
+    /// 1 = a fault of this program has ended its part in the fleet.
+    pub stopped: Gauge,
     /// Endpoints that this peer checks.
     pub duties: Gauge,
     /// Endpoints that are registered at this peer.
@@ -43,8 +45,10 @@ pub struct FleetCells {
 pub enum MemberState {
     /// It answers.
     Alive,
-    /// It is gone, and not forgotten yet.
+    /// It was found not to answer any more, and is not forgotten yet.
     Down,
+    /// It said that it goes, and is not forgotten yet.
+    Left,
     /// It has not answered lately.
     Suspect,
 }
@@ -155,13 +159,14 @@ impl Words {
 
 impl MemberState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Alive, Self::Down, Self::Suspect];
+    pub const ALL: [Self; 4] = [Self::Alive, Self::Down, Self::Left, Self::Suspect];
 
     /// As the label has it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",
             Self::Down => "down",
+            Self::Left => "left",
             Self::Suspect => "suspect",
         }
     }

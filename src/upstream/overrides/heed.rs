@@ -30,6 +30,9 @@ pub struct Spoken {
     pub weight: Option<Heard<Said<u32>>>,
     /// What is said and has no effect for now.
     pub held: Vec<Held>,
+    /// It is a member that gets no picks before a check has found it up: one peer has added more than it may
+    /// without that.
+    pub is_unproven: bool,
 }
 
 /// One thing as the fleet has it: what holds, or that it no longer does.
@@ -100,6 +103,8 @@ pub struct Effect {
 pub(super) struct Elsewhere {
     pub(super) registered: Option<Registered>,
     pub(super) held: Vec<Held>,
+    /// It waits for a check to find it up.
+    pub(super) is_unproven: bool,
     /// The peers at which its parts were said, by [`Field`].
     pub(super) peers: [Option<String>; 3],
 }
@@ -148,6 +153,7 @@ impl Overrides {
                     is_dynamic: spec.dynamic,
                     listed: listed.get(addr).copied(),
                     registered: elsewhere.get(addr).and_then(|e| e.registered.as_ref()),
+                    is_unproven: elsewhere.get(addr).is_some_and(|e| e.is_unproven),
                 };
                 ground.effective(parts)
             };
@@ -163,6 +169,7 @@ impl Overrides {
                 spoken: &spoken,
                 is_dynamic: spec.dynamic,
                 old: old.get(addr),
+                was_unproven: old_elsewhere.get(addr).is_some_and(|e| e.is_unproven),
             };
             turn.tell(before, after, &mut effects);
         }
@@ -261,6 +268,7 @@ impl Desk<'_> {
             }
         }
         elsewhere.held.clone_from(&spoken.held);
+        elsewhere.is_unproven = spoken.is_unproven;
         if !parts.is_empty() {
             if self.parts.len() < self.room {
                 self.parts.insert(addr.clone(), parts);
@@ -315,6 +323,8 @@ struct Turn<'a> {
     spoken: &'a Spoken,
     is_dynamic: bool,
     old: Option<&'a Parts>,
+    /// It waited for a check.
+    was_unproven: bool,
 }
 
 /// Who did it, and what is to be said of that.
@@ -353,8 +363,7 @@ impl Turn<'_> {
             let (from, to) = (AdminState::word(was.state), AdminState::word(is.state));
             let words = (from.to_owned(), to.to_owned());
             let what = format!("{from} -> {to}");
-            let blame = self.spoken.state.as_ref().map(Blame::of);
-            effects.push(self.effect(Field::State, words, &what, blame.unwrap_or_default()));
+            effects.push(self.effect(Field::State, words, &what, self.stated()));
         }
         if was.weight != is.weight {
             let what = format!("weight {} -> {}", was.weight, is.weight);
@@ -407,6 +416,25 @@ impl Turn<'_> {
             .map(Blame::of)
             .or_else(|| registered.map(Blame::registered))
             .unwrap_or_default()
+    }
+
+    /// Why its state is another one.
+    fn stated(&self) -> Blame {
+        if let Some(heard) = &self.spoken.state {
+            return Blame::of(heard);
+        }
+        // It was added, and a check has found it up since, or is awaited again.
+        let text = match (self.was_unproven, self.spoken.is_unproven) {
+            (_, true) => ": no check has found it up yet",
+            (true, false) => ": what was added is used now",
+            (false, false) => return Blame::default(),
+        };
+        let member = self.spoken.member.as_ref().map(|heard| &heard.peer);
+        let registered = self.spoken.registered.as_ref().map(|heard| &heard.peer);
+        Blame {
+            peer: member.or(registered).cloned(),
+            text: text.to_owned(),
+        }
     }
 
     /// Why its weight is another one.

@@ -200,6 +200,7 @@ fn walk<'a>(
                 is_dynamic: spec.dynamic,
                 listed,
                 registered: elsewhere.and_then(|e| e.registered.as_ref()),
+                is_unproven: elsewhere.is_some_and(|e| e.is_unproven),
             },
             parts: said.and_then(|said| said.get(addr)),
             elsewhere,
@@ -250,6 +251,7 @@ impl Seen<'_> {
             is_dynamic,
             listed,
             registered,
+            is_unproven,
         } = self.ground;
         let verdict = |layer, field, why: String| Verdict { field, layer, why };
         let said = self.parts.and_then(|parts| parts.member.as_ref());
@@ -319,6 +321,9 @@ impl Seen<'_> {
             let by = self.by(Field::State, &said.by);
             let why = format!("{} by {by}", said.value.as_str());
             verdict(Layer::Operator, Field::State, why)
+        } else if is_unproven {
+            let why = "no picks before a check has found it up: one peer has added more than it may without that";
+            verdict(Layer::Fleet, Field::State, why.to_owned())
         } else {
             let why = "active: no operator says otherwise";
             verdict(Layer::File, Field::State, why.to_owned())

@@ -184,6 +184,8 @@ struct Ground<'a> {
     /// Its weight in the file, if the file lists it.
     listed: Option<u32>,
     registered: Option<&'a Registered>,
+    /// No check has found it up yet, as it should be before it has picks.
+    is_unproven: bool,
 }
 
 /// Reads the address of an endpoint as answers and the CLI write it: `10.0.0.1:80`, `[::1]:80`,
@@ -415,6 +417,9 @@ impl<'a> Ground<'a> {
             is_dynamic: spec.dynamic,
             listed: listed.map(|e| e.weight),
             registered: overrides.registered(&spec.name, endpoint),
+            is_unproven: overrides
+                .elsewhere(&spec.name, endpoint)
+                .is_some_and(|elsewhere| elsewhere.is_unproven),
         }
     }
 
@@ -436,7 +441,9 @@ impl<'a> Ground<'a> {
         let own = parts.and_then(|p| p.weight.as_ref());
         Some(Effective {
             weight: own.map_or(weight, |said| said.value),
-            state: state.map(|said| said.value),
+            state: state
+                .map(|said| said.value)
+                .or(self.is_unproven.then_some(AdminState::Drain)),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A raw HTTP/2 client: sends the frames a test says, valid or not, and keeps what comes.
 //!
-//! Deliberately without the `h2` crate: what isobar is built on must not decide what a client can do.
+//! Deliberately without the `h2` crate and isobar's own machine: neither must decide what a client can do.
 //! It tells the server that its header table is empty (RFC 7541 section 4.2), so that a status can be
 //! read without the state of a decoder.
 

@@ -16,15 +16,24 @@ pub(super) fn status(fleet: &Fleet, now: u64, out: &mut dyn Write) -> io::Result
     let Fleet { name, peer, .. } = fleet;
     let (name, address) = (visible(name), visible(&fleet.address));
     writeln!(out, "fleet {name}: this is peer {peer} at {address}")?;
+    if let Some(why) = &fleet.stopped {
+        writeln!(
+            out,
+            "it has ended here by a fault of isobar: {}; all below is as it was then. Report it, and restart \
+             the process to take part again",
+            visible(why)
+        )?;
+    }
     let members = &fleet.members;
-    let all = members.alive + members.suspect + members.down;
+    let all = members.alive + members.suspect + members.down + members.left;
     writeln!(
         out,
-        "{}: {} alive, {} suspect, {} down",
+        "{}: {} alive, {} suspect, {} down, {} left",
         plural(all, "peer"),
         members.alive,
         members.suspect,
-        members.down
+        members.down,
+        members.left
     )?;
     if members.alive == 1 {
         writeln!(out, "it is alone: all it does is as without a fleet")?;
@@ -190,7 +199,7 @@ pub(super) fn members(members: &[Member], now: u64, out: &mut dyn Write) -> io::
     write!(out, "{table}")?;
     let configs: BTreeSet<&str> = members
         .iter()
-        .filter(|member| member.state != "down")
+        .filter(|member| !matches!(&*member.state, "down" | "left"))
         .filter_map(|member| member.config.as_deref())
         .collect();
     if configs.len() > 1 {

@@ -37,6 +37,7 @@ fn fleet() -> FleetView {
             alive: 4,
             suspect: 1,
             down: 0,
+            left: 0,
         },
         facts: BTreeMap::from([
             ("override", 2),
@@ -74,7 +75,7 @@ fn a_quiet_fleet_fits_a_glance() {
         shown(|out| show::status(&view, NOW, out)),
         "\
 fleet edge: this is peer 00000000000000ab at 10.0.0.5:7946
-5 peers: 4 alive, 1 suspect, 0 down
+5 peers: 4 alive, 1 suspect, 0 down, 0 left
 knows 2 overrides, 5 peers, 1 registration, 12 votes, 3 tombstones; digest 548bcc0bf844d1cc
 1 fact still to be pushed, the newest came after 120 ms
 compared with peer 00000000000000cd 3 s ago: 1 fact sent, 4 received
@@ -120,7 +121,7 @@ fn what_is_wrong_is_told_with_what_it_means() {
         head,
         "\
 fleet edge: this is peer 00000000000000ab at 10.0.0.5:7946
-1 peer: 1 alive, 0 suspect, 0 down
+1 peer: 1 alive, 0 suspect, 0 down, 0 left
 it is alone: all it does is as without a fleet
 knows 3 tombstones; digest 548bcc0bf844d1cc
 1 fact still to be pushed, none has come yet

@@ -25,6 +25,8 @@ pub(super) struct Fleet {
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) clock_skew_ms: BTreeMap<String, i64>,
     pub(super) stall_seconds: f64,
+    #[serde(default)]
+    pub(super) stopped: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,9 @@ pub(super) struct Counts {
     pub(super) alive: u64,
     pub(super) suspect: u64,
     pub(super) down: u64,
+    /// Of a server that does not tell them apart: 0.
+    #[serde(default)]
+    pub(super) left: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

@@ -32,6 +32,22 @@ proptest! {
         prop_assert_eq!(list(&again), list(&forth));
     }
 
+    /// What is heard again is told by its bytes from all that was heard before.
+    #[test]
+    fn what_holds_is_known_by_its_bytes_and_nothing_else(
+        facts in prop::collection::vec(any_fact(), 0..40),
+    ) {
+        let mut store = store(&facts);
+        let bytes = |fact: &Fact| postcard::to_allocvec(fact).unwrap();
+        for fact in &facts {
+            prop_assert_eq!(store.knows(&bytes(fact)), store.get(&fact.key) == Some(fact));
+        }
+        for fact in list(&store) {
+            store.take_out(&fact.key);
+            prop_assert!(!store.knows(&bytes(&fact)));
+        }
+    }
+
     #[test]
     fn digests_are_equal_where_facts_are(
         a in prop::collection::vec(any_fact(), 0..8),
@@ -219,19 +235,57 @@ fn counts_are_by_kind_and_tombstones_apart() {
 }
 
 #[test]
-fn full_store_takes_news_of_what_it_knows_alone() {
+fn full_store_takes_news_of_what_it_knows_and_of_those_who_have_said_little() {
     let mut facts = Facts::default();
-    for n in 0..MAX_FACTS as u32 {
-        let merged = facts.merge(drain(n, NOW, 1), NOW);
+    let half = MAX_OF_ORIGIN as u32;
+    for n in 0..2 * half {
+        let merged = facts.merge(drain(n, NOW, u64::from(1 + n / half)), NOW);
         assert_eq!(merged, Merged::New { before: None });
     }
-    let new = drain(MAX_FACTS as u32, NOW, 1);
-    assert_eq!(facts.merge(new, NOW), Merged::Refused(Flaw::Full));
+    assert_eq!(facts.len(), MAX_FACTS);
+    assert_eq!(facts.of_origin(PeerId(1)), MAX_OF_ORIGIN);
+    // Those who have said so much say no more.
+    let new = drain(2 * half, NOW, 1);
+    assert_eq!(facts.admits(&new), Err(Flaw::Quota));
+    assert_eq!(facts.merge(new, NOW), Merged::Refused(Flaw::Quota));
+    // Nor in place of what another has said.
+    let taken_over = drain(half, NOW + 1, 1);
+    assert_eq!(facts.merge(taken_over, NOW), Merged::Refused(Flaw::Quota));
     assert_eq!(facts.merge(drain(0, NOW, 1), NOW), Merged::Known);
     let end = gone(&drain(0, NOW, 1), NOW + 1);
+    assert_eq!(
+        facts.admits(&end),
+        Ok(()),
+        "what was said can be taken back"
+    );
     assert!(matches!(
         facts.merge(end, NOW),
         Merged::New { before: Some(_) }
     ));
     assert_eq!(facts.len(), MAX_FACTS);
+    // Everybody else has some room.
+    for n in 0..ROOM_OF_EACH as u32 {
+        let merged = facts.merge(drain(2 * half + n, NOW, 3), NOW);
+        assert_eq!(merged, Merged::New { before: None });
+    }
+    let more = drain(4 * half, NOW, 3);
+    assert_eq!(facts.merge(more, NOW), Merged::Refused(Flaw::Full));
+    let other = drain(4 * half, NOW, 4);
+    assert!(matches!(facts.merge(other, NOW), Merged::New { .. }));
+    assert_eq!(MAX_EVER, MAX_FACTS + 16 * ROOM_OF_EACH);
+}
+
+/// What was said by another counts for who says it now.
+#[test]
+fn facts_are_counted_by_who_said_them() {
+    let mut facts = store(&[drain(1, NOW, 1), drain(2, NOW, 1), drain(3, NOW, 2)]);
+    facts.merge(drain(1, NOW + 1, 2), NOW);
+    let of = |facts: &Facts| [1, 2].map(|peer| facts.of_origin(PeerId(peer)));
+    assert_eq!(of(&facts), [1, 2]);
+    facts.merge(gone(&drain(2, NOW, 1), NOW + 1), NOW);
+    assert_eq!(of(&facts), [1, 2]);
+    facts.collect(NOW + 2 * DAY, |_| true);
+    assert_eq!(of(&facts), [0, 2]);
+    facts.take_out(&drain(3, NOW, 2).key);
+    assert_eq!(of(&facts), [0, 1]);
 }

@@ -85,12 +85,12 @@ fn no_file_and_no_folder_are_a_new_peer() {
 }
 
 #[test]
-fn after_a_day_the_peer_is_the_same_but_knows_nothing() {
+fn after_a_day_the_peer_is_the_same_and_what_it_knew_is_past() {
     let (folder, bytes) = saved();
     let Loaded::Past(snapshot) = load(folder.path(), "edge", NOW + DAY + 1).unwrap() else {
         panic!()
     };
-    assert_eq!((snapshot.peer, snapshot.facts.len()), (ME, 0));
+    assert_eq!((snapshot.peer, snapshot.facts), (ME, list(&sample())));
     assert_eq!(
         fs::read(folder.path().join(FILE)).unwrap(),
         bytes,

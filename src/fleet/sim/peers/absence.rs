@@ -114,11 +114,36 @@ fn rolling_restarts_lose_nobody_and_nothing() {
     });
 }
 
-/// Away for so many hours; what is left of what the others took back in that time. `forgets` = what is older than
-/// [`GC_AFTER`] is not used, as `facts::snapshot::load` has it.
-fn away(seed: u64, hours: u64, forgets: bool) -> usize {
+/// How one comes back that was away.
+#[derive(Clone, Copy, PartialEq)]
+enum Back {
+    /// As `runtime::fleet` has it: what is older than [`GC_AFTER`] is kept aside.
+    AsItIs,
+    /// It tells all that it knew.
+    Telling,
+}
+
+/// One that knew these facts at `saved`, in milliseconds since 1970, and begins now.
+fn back(common: &Common, index: usize, facts: Vec<Fact>, saved: u64) -> impl FnOnce(Now) -> Whole {
+    let common = common.clone();
+    move |clock| {
+        let is_past = u128::from(clock.unix_ms - saved) > GC_AFTER.as_millis();
+        if !is_past {
+            return Whole::new(common.settings(index, restored(facts, clock), clock), clock);
+        }
+        let mut settings = common.settings(index, Facts::default(), clock);
+        settings.about.knows_since_unix_ms = clock.unix_ms;
+        let mut whole = Whole::new(settings, clock);
+        whole.peer.remember(facts, saved, clock);
+        whole
+    }
+}
+
+/// Away for so many hours; what is left of what the others took back in that time.
+fn away(seed: u64, hours: u64, how: Back) -> usize {
     let common = Common::new(seed);
     let mut net = common.fleet(3);
+    let spec = upstream(10);
     let n = 5;
     for n in 0..n {
         say(&mut net, 0, n, Some(Word::Drain));
@@ -146,25 +171,133 @@ fn away(seed: u64, hours: u64, forgets: bool) -> usize {
         net.start(index, common.start(index, facts));
     }
     net.run(seconds(30));
-    let clock = net.clock(2);
-    let age = Duration::from_millis(clock.unix_ms - saved);
-    let facts = if forgets && age > GC_AFTER {
-        Vec::new()
+    if how == Back::AsItIs {
+        net.start(2, back(&common, 2, facts, saved));
+        if net.clock(2).unix_ms - saved > GC_AFTER.as_millis() as u64 {
+            assert_eq!(
+                drained_at(&mut net, 2, &spec),
+                n,
+                "alone it does as it was told"
+            );
+        }
     } else {
-        facts
-    };
-    net.start(2, common.start(2, restored(facts, clock)));
-    net.run(seconds(60));
+        let facts = restored(facts, net.clock(2));
+        net.start(2, common.start(2, facts));
+    }
+    net.run(seconds(120));
     assert!(is_equal(&net));
+    if how == Back::AsItIs {
+        assert!(net.get(2).unwrap().peer.past().is_none());
+        assert_eq!(drained_at(&mut net, 2, &spec), 0);
+    }
     let counts = net.get(0).unwrap().peer.facts().counts();
     counts.overrides + counts.registrations
+}
+
+/// How many endpoints drain, as a peer sees it.
+fn drained_at(net: &mut Fleet, index: usize, spec: &config::Upstream) -> usize {
+    let told = told_at(net, index, spec);
+    let is_off = |spoken: &&Spoken| {
+        let state = spoken.state.as_ref();
+        state.is_some_and(|heard| heard.value.is_some())
+    };
+    told.values().filter(is_off).count()
 }
 
 #[test]
 fn what_was_taken_back_while_a_peer_was_away_does_not_come_back() {
     each_seed(2, 50, |seed| {
-        assert_eq!(away(seed, 23, true), 0);
-        assert_eq!(away(seed, 25, true), 0);
-        assert_eq!(away(seed, 25, false), 10, "this is what would come back");
+        assert_eq!(away(seed, 23, Back::AsItIs), 0);
+        assert_eq!(away(seed, 25, Back::AsItIs), 0);
+        let told = away(seed, 25, Back::Telling);
+        assert_eq!(told, 10, "this is what would come back");
     });
+}
+
+/// All are off for a weekend, and none of what operators said is lost; what one of them had taken back while
+/// another was off already stays taken back.
+#[test]
+fn fleet_that_was_away_as_a_whole_knows_what_it_knew() {
+    each_seed(2, 50, |seed| {
+        let common = Common::new(seed);
+        let mut net = common.fleet(4);
+        let spec = upstream(12);
+        for n in 0..6 {
+            say(&mut net, n % 4, n, Some(Word::Drain));
+        }
+        net.run(seconds(30));
+        assert!(is_equal(&net));
+        let early = (snapshot(&net, 3), net.clock(3).unix_ms);
+        net.crash(3);
+        net.run(seconds(60));
+        say(&mut net, 0, 0, None);
+        say(&mut net, 1, 1, Some(Word::Disable));
+        net.run(seconds(30));
+        let late: Vec<_> = (0..3)
+            .map(|index| (snapshot(&net, index), net.clock(index).unix_ms))
+            .collect();
+        for index in 0..3 {
+            net.crash(index);
+        }
+        net.run(seconds(50 * 3600));
+        let all: Vec<_> = late.into_iter().chain([early]).collect();
+        // Not all at once, and the one that knows least first.
+        for (index, (facts, saved)) in all.into_iter().enumerate().rev() {
+            net.start(index, back(&common, index, facts, saved));
+            net.run(seconds(7));
+        }
+        for index in 0..4 {
+            assert!(drained_at(&mut net, index, &spec) >= 5, "from the start");
+        }
+        let took = net.run_until(seconds(180), |net| {
+            is_equal(net) && net.running().all(|(_, m)| m.peer.past().is_none())
+        });
+        println!("one again after {took:?}");
+        assert!(took.is_some());
+        for index in 0..4 {
+            assert_eq!(drained_at(&mut net, index, &spec), 5, "{index}");
+            assert_eq!(word_at(&net, index, 0), None);
+            assert_eq!(word_at(&net, index, 1), Some(Word::Disable));
+        }
+    });
+}
+
+/// It has nobody to ask: for as long as that is so, all holds, and what is said meanwhile too. Who comes later, and is
+/// new, is told.
+#[test]
+fn who_was_away_alone_forgets_nothing() {
+    let common = Common::new(1);
+    let mut net = common.fleet(1);
+    let spec = upstream(6);
+    for n in 0..3 {
+        say(&mut net, 0, n, Some(Word::Drain));
+    }
+    let (facts, saved) = (snapshot(&net, 0), net.clock(0).unix_ms);
+    net.crash(0);
+    net.run(seconds(60 * 3600));
+    net.start(0, back(&common, 0, facts, saved));
+    net.run(seconds(3600));
+    assert_eq!(drained_at(&mut net, 0, &spec), 3);
+    say(&mut net, 0, 1, None);
+    assert_eq!(drained_at(&mut net, 0, &spec), 2, "taken back");
+    // Saved and started again, it is where it was.
+    let peer = &net.get(0).unwrap().peer;
+    let past = peer.past().unwrap();
+    assert_eq!(past.saved_unix_ms(), saved);
+    let facts: Vec<Fact> = peer.facts().iter().chain(past.facts()).cloned().collect();
+    net.crash(0);
+    net.run(seconds(60));
+    net.start(0, back(&common, 0, facts, saved));
+    assert_eq!(drained_at(&mut net, 0, &spec), 2);
+    net.run(seconds(60));
+    net.add(addr(1), |clock| {
+        let mut settings = common.settings(1, Facts::default(), clock);
+        settings.about.knows_since_unix_ms = clock.unix_ms;
+        Whole::new(settings, clock)
+    });
+    let told = net.run_until(seconds(120), |net| {
+        is_one(net) && is_equal(net) && word_at(net, 1, 2).is_some()
+    });
+    assert!(told.is_some());
+    assert_eq!(drained_at(&mut net, 1, &spec), 2);
 }

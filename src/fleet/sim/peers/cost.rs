@@ -5,7 +5,7 @@ use super::*;
 
 /// Bytes and messages a second of a peer of `n` that have nothing to say: datagrams with IP and UDP, then streams.
 fn idle(n: usize) -> (f64, f64) {
-    let mut net = Common::new(1).fleet(n);
+    let mut net = Common::new(1).met_fleet(n);
     // Until those who have just begun ask no more.
     net.run(seconds(if n > 100 { 120 } else { 60 }));
     net.clear_traffic();
@@ -27,7 +27,8 @@ fn idle(n: usize) -> (f64, f64) {
 
 /// After how long everybody knows what one says: the middle one, 99 of 100, and the longest.
 fn known(n: usize, times: usize) -> [Duration; 3] {
-    let mut net = Common::new(2).fleet(n);
+    let mut net = Common::new(2).met_fleet(n);
+    assert!(net.run_until(seconds(60), is_equal).is_some());
     let mut rng = Rng::new(3);
     let mut all = Vec::new();
     for _ in 0..times {

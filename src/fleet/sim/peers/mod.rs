@@ -13,6 +13,7 @@ use crate::config::{self, Name};
 use crate::fleet::fact::{About, Fact, GC_AFTER, Key, Part, Value, Word};
 use crate::fleet::facts::Facts;
 use crate::fleet::id::PeerId;
+use crate::fleet::membership::Identity;
 use crate::fleet::peer::{Out, Peer, Settings, StreamId};
 use crate::fleet::seal::Keyring;
 use crate::fleet::standing::Terms;
@@ -230,6 +231,24 @@ impl Common {
         }
         let joined = net.run_until(Duration::from_secs(120), is_one);
         assert!(joined.is_some(), "{n} peers do not find each other");
+        net
+    }
+
+    /// The same, but nobody has to look for anybody: how a thousand meet is not what costs or fails.
+    pub(super) fn met_fleet(&self, n: usize) -> Fleet {
+        let mut net = Net::new(self.seed, OVERHEAD);
+        for index in 0..n {
+            net.add(addr(index), self.start(index, Facts::default()));
+        }
+        let all: Vec<Identity> = net
+            .running()
+            .map(|(_, machine)| machine.peer.membership().me())
+            .collect();
+        for index in 0..n {
+            let others = all.iter().copied().filter(|id| id.peer != peer(index));
+            net.with(index, |machine, clock| machine.peer.meet(others, clock));
+        }
+        assert!(is_one(&net));
         net
     }
 }

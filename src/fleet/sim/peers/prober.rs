@@ -34,6 +34,8 @@ pub(in crate::fleet::sim) struct Prober {
     me: PeerId,
     watched: BTreeMap<EndpointAddr, Watch>,
     rng: Rng,
+    /// How often something was found down that was not.
+    falls: usize,
 }
 
 struct Watch {
@@ -104,7 +106,19 @@ impl Prober {
             me: peer.id(),
             watched: subjects.into_iter().map(watch).collect(),
             rng: Rng::new(seed),
+            falls: 0,
         }
+    }
+
+    /// How often the fleet has found an endpoint down that was not.
+    pub(super) fn falls(&self) -> usize {
+        self.falls
+    }
+
+    /// Of how many endpoints it goes by what it finds by itself.
+    pub(super) fn alone(&self) -> usize {
+        let judged = self.watched.values().filter(|w| w.role.judges());
+        judged.count()
     }
 
     /// How many endpoints the fleet has found down.
@@ -178,7 +192,9 @@ impl Prober {
         }
         for ruled in changes.rulings {
             if let Some(watch) = self.watched.get_mut(&ruled.endpoint) {
-                watch.health = ruled.ruling.health().unwrap_or(watch.health);
+                let health = ruled.ruling.health().unwrap_or(watch.health);
+                let before = std::mem::replace(&mut watch.health, health);
+                self.falls += usize::from(before != health && health == Health::Down);
             }
         }
         for (_, addr) in changes.confirm {

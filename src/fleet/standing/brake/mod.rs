@@ -1,5 +1,8 @@
 //! The brake: how much the word of one peer may take away from an upstream.
 //!
+//! It takes away by removing, by weights, and by adding what takes traffic from the rest; each has a share of its own.
+//! This is about removing, [`moves`] about the other two.
+//!
 //! A peer takes an endpoint away when it says that it drains, is disabled, has weight 0 or leaves, and when it ends
 //! its registration or addition and nobody else says that it is a member. What one peer takes away has effect up to
 //! a share of the upstream, the oldest first; the rest is *held* until
@@ -16,6 +19,8 @@
 //! no more. After a restart nothing has had effect yet, and two peers who said the same thing one after the other
 //! are one.
 
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,6 +31,8 @@ use crate::fleet::id::PeerId;
 use crate::fleet::stamp::Stamp;
 
 use super::footing::Footing;
+use moves::Moves;
+pub(super) use moves::{Claim, Claims};
 
 /// For how long a registration that ended takes share: two of the usual lifetimes, six renewals.
 pub const SETTLES: Duration = Duration::from_secs(60);
@@ -67,12 +74,16 @@ pub(super) struct Remover {
     pub(super) what: String,
 }
 
-/// By what an endpoint is taken away.
+/// By what an endpoint is taken away, or gets another weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum By {
+    /// It is a member by this word alone.
+    Added,
     /// Nobody says any more that it is a member.
     End,
     Member,
+    /// A registration beside others.
+    Registered,
     State,
     Weight,
 }
@@ -85,6 +96,7 @@ struct Lane {
     settling: BTreeMap<EndpointAddr, (PeerId, Nanos)>,
     /// Who is a member though the file does not say so, and by whose word: what was last in effect.
     members: BTreeMap<EndpointAddr, Footing>,
+    moves: Moves,
 }
 
 /// An endpoint that is to be taken away, over time.
@@ -118,11 +130,51 @@ impl Brake {
         self.upstreams.retain(|upstream, _| is_there(upstream));
     }
 
+    /// The upstreams that it has decided about.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Name> {
+        self.upstreams.keys()
+    }
+
+    /// Checks have found endpoints up that have been added: nothing of them is held any more, once it is judged.
+    pub fn pass<'a>(&mut self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
+        if let Some(lane) = self.upstreams.get_mut(upstream) {
+            for endpoint in up {
+                lane.moves.pass(endpoint);
+            }
+        }
+    }
+
+    /// Decides about the weights that are said of one upstream.
+    pub(super) fn weigh(&mut self, upstream: &Name, claims: &Claims, own: PeerId, unix_ms: u64) {
+        let lane = self.upstreams.entry(upstream.clone()).or_default();
+        lane.moves.judge(claims, self.max_remove, own, unix_ms);
+    }
+
+    /// What is held of the word of one peer about the weight of an endpoint.
+    pub(super) fn held_weight(
+        &self,
+        upstream: &Name,
+        endpoint: &EndpointAddr,
+        origin: PeerId,
+        by: By,
+    ) -> Option<&Braked> {
+        let lane = self.upstreams.get(upstream)?;
+        lane.moves.held_of(endpoint, origin, by)
+    }
+
+    /// Whether an endpoint that was added is to have no picks before a check has found it up.
+    pub(super) fn is_unproven(&self, upstream: &Name, endpoint: &EndpointAddr) -> bool {
+        let lane = self.upstreams.get(upstream);
+        lane.is_some_and(|lane| lane.moves.is_unproven(endpoint))
+    }
+
     /// All that is held, by upstream and endpoint.
     pub fn held(&self) -> impl Iterator<Item = (&Name, &EndpointAddr, &Braked)> {
         self.upstreams.iter().flat_map(|(upstream, lane)| {
-            let held = lane.asked.iter();
-            held.filter_map(move |(addr, asked)| Some((upstream, addr, asked.held.as_ref()?)))
+            let removals = lane.asked.iter();
+            let removals = removals.filter_map(|(addr, asked)| Some((addr, asked.held.as_ref()?)));
+            let held = removals.chain(lane.moves.held());
+            held.map(move |(addr, held)| (upstream, addr, held))
         })
     }
 

@@ -9,11 +9,12 @@ use crate::base::clock::Nanos;
 use crate::config;
 use crate::fleet::fact::{Fact, Key, Part, Value, Word};
 use crate::fleet::id::PeerId;
+use crate::fleet::stamp::Stamp;
 use crate::upstream::overrides::{
     self, AdminState, Heard, Held, Membership, Registered, Said, Spoken, Told,
 };
 
-use super::brake::{Ask, Brake, By, Remover};
+use super::brake::{Ask, Brake, By, Claim, Claims, Remover};
 use super::footing::{Footing, Joined, Record, latest};
 use super::orphans::Orphans;
 
@@ -67,11 +68,20 @@ pub fn told<'f>(
         }
     }
     // 2 who would be a member, and what takes endpoints away
-    let listed: BTreeSet<&EndpointAddr> = sight.spec.endpoints.iter().map(|e| &e.addr).collect();
+    let listed: BTreeMap<&EndpointAddr, u32> = sight
+        .spec
+        .endpoints
+        .iter()
+        .map(|e| (&e.addr, e.weight))
+        .collect();
     let remembered: Vec<EndpointAddr> = brake.members(upstream).cloned().collect();
     let nothing = Heap::default();
-    let mut members = listed.clone();
+    let mut members: BTreeSet<&EndpointAddr> = listed.keys().copied().collect();
     let mut asks = Vec::new();
+    let mut claims = Claims {
+        is_checked: sight.spec.health.is_some(),
+        ..Claims::default()
+    };
     if sight.spec.dynamic {
         let footed = heaps.iter().filter(|(_, heap)| !heap.footing.is_empty());
         members.extend(footed.map(|(addr, _)| *addr));
@@ -80,8 +90,8 @@ pub fn told<'f>(
     for addr in &members {
         let heap = heaps.get(addr).unwrap_or(&nothing);
         let before = brake.footing(upstream, addr);
-        let before = before.filter(|_| sight.spec.dynamic && !listed.contains(addr));
-        let removers = heap.removers(sight, listed.contains(addr), before);
+        let before = before.filter(|_| sight.spec.dynamic && !listed.contains_key(addr));
+        let removers = heap.removers(sight, listed.contains_key(addr), before);
         if !removers.is_empty() {
             asks.push(Ask {
                 endpoint: (*addr).clone(),
@@ -89,7 +99,9 @@ pub fn told<'f>(
                 is_down: (sight.is_down)(addr),
             });
         }
+        heap.claim(sight, addr, listed.get(addr).copied(), &mut claims);
     }
+    brake.weigh(upstream, &claims, sight.own, sight.unix_ms);
     brake.judge(
         upstream,
         &members,
@@ -102,11 +114,11 @@ pub fn told<'f>(
     let all: BTreeSet<&EndpointAddr> = heaps.keys().copied().chain(&remembered).collect();
     for addr in all {
         let heap = heaps.get(addr).unwrap_or(&nothing);
-        let spoken = heap.spoken(sight, addr, listed.contains(addr), brake);
+        let spoken = heap.spoken(sight, addr, listed.contains_key(addr), brake);
         let is_held = brake.held_of(upstream, addr).is_some();
         let keeps = is_held && heap.footing.is_empty();
         if !keeps {
-            let needs_one = sight.spec.dynamic && !listed.contains(addr);
+            let needs_one = sight.spec.dynamic && !listed.contains_key(addr);
             let had_one = brake.footing(upstream, addr).is_some();
             if needs_one && had_one && heap.footing.is_empty() {
                 brake.settle(upstream, addr, sight.now);
@@ -248,6 +260,79 @@ impl<'f> Heap<'f> {
         removers
     }
 
+    /// What is said of the endpoint's weight, by each peer whose word matters for it.
+    fn claim(
+        &self,
+        sight: &Sight<'_>,
+        addr: &EndpointAddr,
+        listed: Option<u32>,
+        claims: &mut Claims,
+    ) {
+        let with = self.weight(sight, listed, None);
+        claims.total += u64::from(with);
+        claims.members += usize::from(with > 0);
+        let said = self.said.iter().copied().flatten();
+        let origins = said.map(|fact| (fact.origin, fact.stamp));
+        let registered = self.footing.registered.iter();
+        let origins = origins.chain(registered.map(|(peer, record)| (*peer, record.stamp)));
+        let origins: BTreeMap<PeerId, Stamp> = origins.collect();
+        for (origin, stamp) in origins {
+            let without = self.weight(sight, listed, Some(origin));
+            // Words that take it away altogether are judged as such.
+            if with == 0 || without == with {
+                continue;
+            }
+            let is_word = |part: Part| {
+                let fact = self.said[part as usize];
+                fact.is_some_and(|fact| fact.origin == origin && word(sight, fact).is_some())
+            };
+            let (by, what) = if without == 0 && listed.is_none() {
+                let what = format!("addition with weight {with}, not checked yet");
+                (By::Added, what)
+            } else if is_word(Part::Weight) {
+                (By::Weight, format!("weight {with}"))
+            } else if is_word(Part::Member) {
+                (By::Member, format!("addition with weight {with}"))
+            } else {
+                (By::Registered, format!("registration with weight {with}"))
+            };
+            claims.all.push(Claim {
+                endpoint: addr.clone(),
+                origin,
+                by,
+                without,
+                with,
+                stamp,
+                what,
+            });
+        }
+    }
+
+    /// The weight of the endpoint without the words of one peer; 0 = it is no member then. Words that take it away are
+    /// passed over.
+    fn weight(&self, sight: &Sight<'_>, listed: Option<u32>, except: Option<PeerId>) -> u32 {
+        let says = |part: Part| {
+            let fact = self.said[part as usize]?;
+            let (word, _) = word(sight, fact)?;
+            (Some(fact.origin) != except).then_some(word)
+        };
+        let mut weight = listed;
+        if sight.spec.dynamic {
+            let registered = self.footing.registered.iter();
+            let registered = registered.filter(|(peer, _)| Some(**peer) != except);
+            let latest = latest(registered.map(|(peer, record)| (*peer, record)));
+            weight = weight.or(latest.map(|(_, record)| record.weight));
+            if let Some(Word::Joins(joins @ 1..)) = says(Part::Member) {
+                weight = Some(joins);
+            }
+        }
+        match (weight, says(Part::Weight)) {
+            (None, _) => 0,
+            (Some(_), Some(Word::Weight(weight @ 1..))) => weight,
+            (Some(weight), _) => weight,
+        }
+    }
+
     /// Who took away the footing that the endpoint had.
     fn ended(&self, sight: &Sight<'_>, before: &Footing) -> Vec<Remover> {
         let mut removers = Vec::new();
@@ -313,6 +398,7 @@ impl<'f> Heap<'f> {
                 Part::Weight => By::Weight,
             };
             let held = braked.filter(|_| removers.iter().any(|remover| remover.by == by));
+            let held = held.or_else(|| brake.held_weight(upstream, addr, fact.origin, by));
             let said = word(sight, fact);
             if let (Some(braked), Some((word, by))) = (held, said) {
                 spoken.held.push(Held {
@@ -380,7 +466,11 @@ impl<'f> Heap<'f> {
                 }
             }
         }
-        spoken.registered = self.registered();
+        spoken.is_unproven = brake.is_unproven(upstream, addr);
+        spoken.registered = self.registered(|registrar| {
+            let by = By::Registered;
+            brake.held_weight(upstream, addr, registrar, by).is_none()
+        });
         if let Some(before) = before {
             Self::keep(before, &mut spoken);
         }
@@ -388,11 +478,13 @@ impl<'f> Heap<'f> {
     }
 
     /// How it is registered, or is no more.
-    fn registered(&self) -> Option<Heard<Registered>> {
+    /// `counts` tells of which registrar the weight is not held.
+    fn registered(&self, counts: impl Fn(PeerId) -> bool) -> Option<Heard<Registered>> {
         let live = self.registrations.iter();
         let live = live.filter_map(|e| Some((e.registrar, e.record.as_ref()?)));
         let count = live.clone().count();
-        if let Some((registrar, record)) = latest(live) {
+        let counting: Vec<_> = live.filter(|(registrar, _)| counts(*registrar)).collect();
+        if let Some((registrar, record)) = latest(counting.into_iter()) {
             let more = match count - 1 {
                 0 => String::new(),
                 more => format!(" and {more} more"),

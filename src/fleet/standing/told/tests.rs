@@ -143,6 +143,16 @@ impl Bed {
             .collect()
     }
 
+    /// Its endpoints are checked.
+    fn checked(mut self) -> Self {
+        let text = "[listeners.web]\nbind = ':8080'\nupstream = 'pool'\n[upstreams.pool]\nendpoints = ['10.0.0.1:80']\nhealth.check = 'tcp'\n";
+        let config = config::parse("test", text).unwrap().config;
+        let health = config.upstreams[0].health.clone();
+        assert!(health.is_some());
+        self.config.upstreams[0].health = health;
+        self
+    }
+
     fn wait(&mut self, duration: Duration) {
         self.now += nanos(duration);
     }
@@ -478,4 +488,99 @@ fn facts_about_others_and_words_out_of_place_are_passed_over() {
         Value::Peer(crate::fleet::fact::About::default()),
     );
     assert!(bed.look().is_empty());
+}
+
+#[test]
+fn weights_of_one_peer_move_no_more_than_its_share() {
+    let mut bed = Bed::new(10, false);
+    bed.look();
+    (1..=9).for_each(|n| bed.word(A, n, Word::Weight(1000)));
+    assert_eq!(bed.look().len(), 9, "one of ten has next to nothing");
+    (1..=9).for_each(|n| bed.unsay(A, n, Part::Weight));
+    bed.look();
+    bed.word(A, 1, Word::Weight(1000));
+    assert!(bed.look().is_empty());
+    assert_eq!(bed.held(), ["10.0.0.1:80 weight 1000"]);
+    let held = bed.overrides.held("pool", &addr(1));
+    assert_eq!(held[0].word, Word::Weight(1000));
+    // Another one says so in its place.
+    bed.word(B, 1, Word::Weight(1000));
+    assert_eq!(bed.look().len(), 1, "there are two");
+    bed.word(OWN, 2, Word::Weight(1000));
+    assert_eq!(bed.look().len(), 1, "its own word is done");
+}
+
+#[test]
+fn additions_of_one_peer_beyond_its_share_are_used_once_a_check_has_found_them_up() {
+    let mut bed = Bed::new(2, true).checked();
+    bed.look();
+    (3..=6).for_each(|n| bed.register(A, n, 1));
+    bed.look();
+    assert_eq!(
+        bed.members(),
+        [
+            "1 1 active",
+            "2 1 active",
+            "3 1 active",
+            "4 1 active",
+            "5 1 drain",
+            "6 1 drain"
+        ]
+    );
+    assert_eq!(
+        bed.held()[0],
+        "10.0.0.5:80 addition with weight 1, not checked yet"
+    );
+    bed.brake.pass("pool", &[addr(6)]);
+    assert_eq!(
+        bed.look(),
+        ["6:80: drain -> active: what was added is used now"]
+    );
+    // Another registrar says the same.
+    bed.register(B, 5, 1);
+    bed.look();
+    assert_eq!(bed.members()[4], "5 1 active");
+    // Those that operators add, too; those of a peer that this one heard of when it began are used.
+    (7..=9).for_each(|n| bed.word(B, n, Word::Joins(100)));
+    bed.look();
+    assert_eq!(
+        bed.members()[6..],
+        ["7 100 drain", "8 100 drain", "9 100 drain"]
+    );
+    bed.brake = Brake::new(0.5);
+    bed.look();
+    assert!(bed.held().is_empty());
+    assert_eq!(bed.members()[8], "9 100 active");
+}
+
+#[test]
+fn upstream_that_is_filled_by_one_registrar_is_used_at_once() {
+    let mut bed = Bed::new(0, true).checked();
+    bed.look();
+    (1..=100).for_each(|n| bed.register(A, n, 10));
+    bed.look();
+    assert!(bed.held().is_empty());
+    assert!(
+        bed.members()
+            .iter()
+            .all(|member| member.ends_with("10 active"))
+    );
+}
+
+#[test]
+fn registrar_beside_another_neither_takes_weight_away_nor_too_much_of_it() {
+    let mut bed = Bed::new(9, true);
+    bed.register(A, 10, 100);
+    bed.look();
+    bed.register(B, 10, 24);
+    assert!(bed.look().is_empty(), "less than a quarter");
+    bed.register(B, 10, 25);
+    bed.look();
+    assert_eq!(bed.members()[9], "10 25 active");
+    let mut bed = Bed::new(9, true);
+    bed.register(A, 10, 1);
+    bed.look();
+    bed.register(B, 10, 1000);
+    assert!(bed.look().is_empty());
+    assert_eq!(bed.held(), ["10.0.0.10:80 registration with weight 1000"]);
 }

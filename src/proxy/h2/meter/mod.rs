@@ -1,8 +1,8 @@
 //! Counts the frames of a client's connection and says when they are an abuse; pure.
 //!
-//! The `h2` crate bounds the memory that a client can take, and little of the work: each frame below
+//! The machine of a connection (`http2::mux`) bounds the memory that a client can take, and not the work: each frame below
 //! costs a client nothing and us a walk through its state, a reply, or a request to an endpoint. So
-//! all bytes that come pass here before `h2` reads them, and all that go pass here too, because what
+//! all bytes that come pass here before it takes them, and all that go pass here too, because what
 //! we sent explains much of what comes. Only the nine bytes of each frame's header (RFC 9113 section
 //! 4.1) and at most four of its payload are looked at; nothing is kept of them and nothing allocated.
 //!
@@ -27,7 +27,7 @@
 //!   sent and what it opened.
 //!
 //! A header block has no budget but bounds of its own: [`CONTINUATIONS`], and none of them empty. A
-//! frame too large, out of place or malformed is for `h2` to refuse.
+//! frame too large, out of place or malformed is for the machine to refuse.
 
 use crate::base::clock::Nanos;
 use crate::config::Http2;
@@ -107,7 +107,7 @@ const EXPLAINED_BY_FRAME: u32 = 4;
 /// its program has read.
 const EXPLAINED_BYTES: u32 = 2048;
 
-/// "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" (RFC 9113 section 3.4), which `h2` checks.
+/// "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" (RFC 9113 section 3.4), which the machine checks.
 const PREFACE: u32 = 24;
 
 const HEADER: usize = 9;
@@ -197,7 +197,7 @@ impl FrameMeter {
         self.block_since
     }
 
-    /// What the frame that came last abuses, if it does: for what the `h2` crate finds too much before
+    /// What the frame that came last abuses, if it does: for what the machine finds too much before
     /// it is that here (small frames that nobody reads, streams cancelled before they were looked at).
     pub(crate) fn suspect(&self) -> Abuse {
         match self.last_kind {

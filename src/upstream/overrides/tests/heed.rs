@@ -626,6 +626,7 @@ fn spoken() -> impl Strategy<Value = Spoken> {
             state: state.and_then(|s| heard(s, "uid:0")),
             weight: own.and_then(|w| heard(w, "uid:0")),
             held: Vec::new(),
+            is_unproven: false,
         })
 }
 

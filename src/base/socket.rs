@@ -1,0 +1,473 @@
+//! A connected socket of TCP, read from and written to without a detour: the calls as the kernel has them (those
+//! of libc are points where a thread can be cancelled, which is two atomic operations each), and the reactor told
+//! of the outcome in the same step.
+//!
+//! Which reactor: the runtime's, or, where a socket only carries bytes, the worker's own ([`super::reactor`]).
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, socket_with, sockopt,
+};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::coop;
+
+use super::reactor::{Place, Reactor, Ready};
+
+/// A connected socket.
+#[derive(Debug)]
+pub struct Socket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// In the runtime's reactor.
+    Shared(TcpStream),
+    /// In the worker's; the place goes first.
+    Own(Place, std::net::TcpStream),
+}
+
+/// A socket that is being connected.
+#[derive(Debug)]
+pub struct Connecting(Place, std::net::TcpStream);
+
+// === impl Socket ===
+
+impl Socket {
+    /// `stream`, which was just accepted and does not block, in the worker's own reactor.
+    pub fn accepted(stream: std::net::TcpStream, reactor: &Reactor) -> io::Result<Self> {
+        // Its client has often spoken already; if not, one read finds nothing.
+        let place = reactor.add(&stream, Ready::BOTH)?;
+        Ok(Self(Kind::Own(place, stream)))
+    }
+
+    /// Begins to connect to `addr`, in the worker's own reactor.
+    pub fn connect(addr: SocketAddr, reactor: &Reactor) -> io::Result<Connecting> {
+        let family = match addr {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        // Last segments leave at once; Nagle would hold them for an ACK.
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        match rustix::net::connect(&fd, &addr) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let stream = std::net::TcpStream::from(fd);
+        // Not before: one that does not connect yet has nothing but its end to tell of.
+        let place = reactor.add(&stream, Ready::NONE)?;
+        Ok(Connecting(place, stream))
+    }
+
+    /// Waits until a read would not block. It may be a false alarm. Always for the same task.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Shared(s) => s.poll_read_ready(cx),
+            Kind::Own(place, _) => place.poll_ready(cx, Ready::READ).map(Ok),
+        }
+    }
+
+    /// Waits until a write would not block. It may be a false alarm. Always for the same task.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Kind::Shared(s) => s.poll_write_ready(cx),
+            Kind::Own(place, _) => place.poll_ready(cx, Ready::WRITE).map(Ok),
+        }
+    }
+
+    /// Does `io` if the reactor has told that its socket is ready for reading or for writing. `WouldBlock`, of
+    /// either, tells the reactor to tell of what comes next.
+    #[inline]
+    pub fn try_io<T>(
+        &self,
+        interest: Interest,
+        io: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let place = match &self.0 {
+            Kind::Shared(s) => return s.try_io(interest, io),
+            Kind::Own(place, _) => place,
+        };
+        let what = if interest.is_readable() {
+            Ready::READ
+        } else {
+            Ready::WRITE
+        };
+        if !place.is_ready(what) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let done = io();
+        if done.as_ref().is_err_and(is_would_block) {
+            place.clear(what);
+        }
+        done
+    }
+
+    /// Reads what is there into the room that `lend` gives; that is asked for only if the reactor has told of
+    /// something. `Ok(0)` is the end. `WouldBlock`: nothing is there, and who waits for more has yet to say so.
+    #[inline]
+    pub fn recv<'a>(&self, lend: impl FnOnce() -> &'a mut [u8]) -> io::Result<usize> {
+        let mut got = 0;
+        let read = self.try_io(Interest::READABLE, || {
+            let into = lend();
+            let (n, _) = rustix::net::recv(self, &mut *into, RecvFlags::empty())?;
+            got = n;
+            // A short read tells that there is no more (epoll(7)), so that the next one is not tried.
+            if 0 < n && n < into.len() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(n)
+        });
+        if got > 0 { Ok(got) } else { read }
+    }
+
+    /// Writes what is taken of `bytes`. After `Pending` the same bytes are to be written again.
+    #[inline]
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut sent = 0;
+            let written = self.try_io(Interest::WRITABLE, || {
+                sent = rustix::net::send(self, bytes, SendFlags::NOSIGNAL)?;
+                // One that was cut short found the kernel's buffer full.
+                if 0 < sent && sent < bytes.len() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(sent)
+            });
+            match written {
+                _ if sent > 0 => return Poll::Ready(Ok(sent)),
+                Err(e) if is_would_block(&e) => ready!(self.poll_write_ready(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Reads what is there now.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.recv(|| into)
+    }
+
+    /// Makes its closing an abort.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO))
+    }
+
+    /// Our end of it.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Kind::Shared(s) => s.local_addr(),
+            Kind::Own(_, s) => s.local_addr(),
+        }
+    }
+
+    /// Off any reactor.
+    pub fn into_std(self) -> io::Result<std::net::TcpStream> {
+        match self.0 {
+            Kind::Shared(s) => s.into_std(),
+            Kind::Own(place, s) => {
+                place.leave(&s)?;
+                Ok(s)
+            }
+        }
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Shared(stream))
+    }
+}
+
+impl AsFd for Socket {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0 {
+            Kind::Shared(s) => s.as_fd(),
+            Kind::Own(_, s) => s.as_fd(),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Kind::Shared(s) = &mut this.0 {
+            return Pin::new(s).poll_read(cx, into);
+        }
+        // Others must have their turn while one sends faster than is read.
+        let turn = ready!(coop::poll_proceed(cx));
+        loop {
+            match this.recv(|| into.initialize_unfilled()) {
+                Ok(n) => {
+                    into.advance(n);
+                    turn.made_progress();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if is_would_block(&e) => ready!(this.poll_read_ready(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match &mut this.0 {
+            Kind::Shared(s) => Pin::new(s).poll_write(cx, bytes),
+            Kind::Own(..) => {
+                let turn = ready!(coop::poll_proceed(cx));
+                let sent = ready!(this.poll_send(cx, bytes));
+                turn.made_progress();
+                Poll::Ready(sent)
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Kind::Shared(s) = &mut this.0 {
+            return Pin::new(s).poll_write_vectored(cx, slices);
+        }
+        let turn = ready!(coop::poll_proceed(cx));
+        loop {
+            let written = this.try_io(Interest::WRITABLE, || {
+                let mut message = rustix::net::SendAncillaryBuffer::default();
+                let flags = SendFlags::NOSIGNAL;
+                Ok(rustix::net::sendmsg(&*this, slices, &mut message, flags)?)
+            });
+            match written {
+                Err(e) if is_would_block(&e) => ready!(this.poll_write_ready(cx))?,
+                written => {
+                    turn.made_progress();
+                    return Poll::Ready(written);
+                }
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing is ever held back.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = rustix::net::shutdown(&*self, rustix::net::Shutdown::Write);
+        Poll::Ready(done.map_err(Into::into))
+    }
+}
+
+// === impl Connecting ===
+
+impl Connecting {
+    /// Ready once it is connected, or cannot be.
+    pub fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_ready(cx, Ready::WRITE));
+        // Who is not told of an error need not ask for it.
+        if self.0.is_ready(Ready::ERROR)
+            && let Err(e) = sockopt::socket_error(&self.1)?
+        {
+            return Poll::Ready(Err(e.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Once it is.
+    pub fn connected(self) -> Socket {
+        Socket(Kind::Own(self.0, self.1))
+    }
+}
+
+fn is_would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection whose one end is in the runtime's reactor, and two where it is in one of its own: one
+    /// accepted, one connected.
+    async fn pairs() -> Vec<(Socket, TcpStream)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (reactor, running) = Reactor::start().unwrap();
+        tokio::task::spawn_local(running);
+        let mut pairs = Vec::new();
+        for is_own in [false, true] {
+            let (client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
+            let accepted = accepted.unwrap().0;
+            let here = if is_own {
+                Socket::accepted(accepted.into_std().unwrap(), &reactor).unwrap()
+            } else {
+                accepted.into()
+            };
+            pairs.push((here, client.unwrap()));
+        }
+        let here = connect(addr, &reactor).await.unwrap();
+        pairs.push((here, listener.accept().await.unwrap().0));
+        pairs
+    }
+
+    async fn connect(addr: SocketAddr, reactor: &Reactor) -> io::Result<Socket> {
+        let connecting = Socket::connect(addr, reactor)?;
+        poll_fn(|cx| connecting.poll_connected(cx)).await?;
+        Ok(connecting.connected())
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(tokio::task::LocalSet::new().run_until(test));
+    }
+
+    /// What is read once something is there.
+    async fn read(socket: &Socket, room: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; room];
+        let read = poll_fn(|cx| {
+            loop {
+                let into = &mut bytes[..];
+                match socket.recv(|| into) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(socket.poll_read_ready(cx))?;
+                    }
+                    read => return Poll::Ready(read),
+                }
+            }
+        });
+        let n = read.await?;
+        bytes.truncate(n);
+        Ok(bytes)
+    }
+
+    #[test]
+    fn a_short_read_is_the_last_until_more_comes() {
+        run(async {
+            for (here, mut there) in pairs().await {
+                there.write_all(b"some words").await.unwrap();
+                assert_eq!(read(&here, 4).await.unwrap(), b"some");
+                // Full: there may be more.
+                assert_eq!(read(&here, 64).await.unwrap(), b" words");
+                let nothing = here.recv(|| panic!("nothing was told of"));
+                assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+                there.write_all(b"more").await.unwrap();
+                assert_eq!(read(&here, 64).await.unwrap(), b"more");
+            }
+        });
+    }
+
+    #[test]
+    fn an_end_is_told_again_and_again_and_a_reset_once() {
+        run(async {
+            for (here, mut there) in pairs().await {
+                there.write_all(b"last").await.unwrap();
+                there.shutdown().await.unwrap();
+                assert_eq!(read(&here, 64).await.unwrap(), b"last");
+                assert_eq!(read(&here, 64).await.unwrap(), b"");
+                assert_eq!(read(&here, 64).await.unwrap(), b"");
+            }
+            for (here, there) in pairs().await {
+                there.set_zero_linger().unwrap();
+                drop(there);
+                let reset = read(&here, 64).await.unwrap_err();
+                assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
+            }
+        });
+    }
+
+    #[test]
+    fn one_that_cannot_be_connected_says_why() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            drop(listener);
+            let (reactor, running) = Reactor::start().unwrap();
+            tokio::task::spawn_local(running);
+            let refused = connect(addr, &reactor).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        });
+    }
+
+    #[test]
+    fn one_that_leaves_its_reactor_lives_on() {
+        run(async {
+            for (here, mut there) in pairs().await {
+                there.write_all(b"before").await.unwrap();
+                assert_eq!(read(&here, 64).await.unwrap(), b"before");
+                let here: Socket = TcpStream::from_std(here.into_std().unwrap())
+                    .unwrap()
+                    .into();
+                there.write_all(b"after").await.unwrap();
+                assert_eq!(read(&here, 64).await.unwrap(), b"after");
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_taken_is_written_once_there_is_room() {
+        run(async {
+            for (here, mut there) in pairs().await {
+                let said: Vec<u8> = (0..8 << 20).map(|n| (n % 251) as u8).collect();
+                let writing = async {
+                    let mut left = &said[..];
+                    while !left.is_empty() {
+                        let n = poll_fn(|cx| here.poll_send(cx, left)).await.unwrap();
+                        left = &left[n..];
+                    }
+                };
+                let mut heard = vec![0; said.len()];
+                let ((), read) = tokio::join!(writing, there.read_exact(&mut heard));
+                read.unwrap();
+                assert_eq!(heard, said);
+                drop(there);
+                let gone = poll_fn(|cx| {
+                    loop {
+                        match ready!(here.poll_send(cx, b"x")) {
+                            // The reset of the first is on its way.
+                            Ok(_) => {}
+                            Err(e) => return Poll::Ready(e.kind()),
+                        }
+                    }
+                });
+                let gone = gone.await;
+                assert!(
+                    matches!(
+                        gone,
+                        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                    ),
+                    "{gone:?}"
+                );
+            }
+        });
+    }
+}

@@ -1,0 +1,273 @@
+//! What operators said before this peer was away for longer than the fleet remembers ([`GC_AFTER`]).
+//!
+//! Others may have forgotten by now that they took it back: told to them it would come back for all. But if all
+//! were away, or this peer is the only one, nobody else knows it. So it is kept aside: it holds here, and nobody is
+//! told, until this peer
+//! - has compared with one that has known all since well before this one began: what that one knows holds, and what
+//!   was aside is dropped; or
+//! - has met others, and for [`ALIKE`] none that is known of is such a one: they all came back together, and what is
+//!   aside is the fleet's again, each thing by its own stamp.
+//!
+//! Of those who came back together, one may know that a word was taken back that another still has aside: what was
+//! taken back is kept aside too, and said again when its word comes up. Who is alone keeps things aside, however long
+//! that takes. Registrations end in less time than it takes to be forgotten, and are not among them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::base::clock::{Nanos, nanos};
+use crate::config::Name;
+use crate::fleet::Now;
+use crate::fleet::fact::{Fact, GC_AFTER, Key, Value};
+use crate::fleet::facts::{Merged, is_past};
+use crate::fleet::id::PeerId;
+use crate::fleet::stamp::Stamp;
+
+use super::Peer;
+
+/// What is kept aside.
+#[derive(Clone, Debug)]
+pub struct Past {
+    saved_unix_ms: u64,
+    words: BTreeMap<Key, Fact>,
+    /// What had been taken back.
+    ended: BTreeMap<Key, Fact>,
+    /// Since when nobody is known of who knows better, while somebody is there.
+    alike_since: Option<Nanos>,
+}
+
+/// What becomes of what is aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Dropped,
+    Told,
+}
+
+/// For how long nobody may be known of who knows better: three comparisons, so that who is there is known.
+const ALIKE: Duration = Duration::from_secs(30);
+
+/// Who began no more than this before another came back together with it: machines of one place after its power did.
+const TOGETHER_MS: u64 = 60 * 60 * 1000;
+
+// === impl Past ===
+
+impl Past {
+    /// As of when it is, in milliseconds since 1970. What is saved meanwhile is saved as of then.
+    pub fn saved_unix_ms(&self) -> u64 {
+        self.saved_unix_ms
+    }
+
+    /// How many words of operators there are.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether there are none; those that are recalled may be to come.
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// All of it, what had been taken back too: to be saved with the rest.
+    pub fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.words.values().chain(self.ended.values())
+    }
+
+    /// What is said of an upstream; what is known of the same keys is older.
+    pub(super) fn of_upstream<'p>(&'p self, upstream: &'p Name) -> impl Iterator<Item = &'p Fact> {
+        let words = self.words.values();
+        words.filter(move |fact| fact.key.upstream() == Some(upstream))
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.words.contains_key(key)
+    }
+
+    fn upstreams(&self) -> impl Iterator<Item = &Name> {
+        self.words.keys().filter_map(Key::upstream)
+    }
+
+    /// Keeps a fact aside, if it is an operator's and the latest of its key.
+    fn keep(&mut self, fact: Fact, unix_ms: u64) {
+        if !matches!(fact.key, Key::Override { .. }) || fact.check().is_err() {
+            return;
+        }
+        let is_later = |held: Option<&Fact>| held.is_none_or(|held| held.stamp < fact.stamp);
+        if !is_later(self.ended.get(&fact.key)) || !is_later(self.words.get(&fact.key)) {
+            return;
+        }
+        if fact.value == Value::Gone {
+            self.words.remove(&fact.key);
+            self.ended.insert(fact.key.clone(), fact);
+        } else if !is_past(&fact, unix_ms) {
+            self.words.insert(fact.key.clone(), fact);
+        }
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Begins with what it knew at `saved_unix_ms`, which is longer ago than [`GC_AFTER`]. What is younger than that
+    /// (a life that ended before it was decided saves both) is known like anything else.
+    pub fn remember(&mut self, facts: Vec<Fact>, saved_unix_ms: u64, now: Now) {
+        let mut past = Past {
+            saved_unix_ms,
+            words: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            alike_since: None,
+        };
+        for fact in facts {
+            if is_young(fact.stamp, now.unix_ms) {
+                self.reclaim(&fact, now);
+            } else if self.facts.get(&fact.key).is_none() {
+                past.keep(fact, now.unix_ms);
+            }
+        }
+        self.news.upstreams.extend(past.upstreams().cloned());
+        self.past = Some(past);
+        self.hear_all(now);
+    }
+
+    /// What is kept aside, while it is.
+    pub fn past(&self) -> Option<&Past> {
+        self.past.as_ref()
+    }
+
+    /// Keeps aside what was said so long ago; whether it did.
+    pub(super) fn recall_aside(&mut self, fact: &Fact, now: Now) -> bool {
+        let Some(past) = &mut self.past else {
+            return false;
+        };
+        if is_young(fact.stamp, now.unix_ms) {
+            return false;
+        }
+        if self.facts.get(&fact.key).is_none() {
+            past.keep(fact.clone(), now.unix_ms);
+            self.news.upstreams.extend(fact.key.upstream().cloned());
+        }
+        true
+    }
+
+    /// Something is known of a key: what is aside of it is no more. What others had aside and this peer knows to
+    /// have been taken back, is taken back again.
+    pub(super) fn outdate(&mut self, fact: &Fact) -> bool {
+        if let Some(past) = &mut self.past {
+            // What others had aside may be older than what this one has.
+            let held = past.words.get(&fact.key);
+            if held.is_some_and(|held| held.stamp <= fact.stamp) {
+                past.words.remove(&fact.key);
+            }
+        }
+        let ended = self.ended.get(&fact.key);
+        fact.value != Value::Gone && ended.is_some_and(|ended| ended.stamp > fact.stamp)
+    }
+
+    /// A comparison with another peer is over: this one knows what that one does.
+    pub(super) fn has_compared(&mut self, with: PeerId, now: Now) {
+        if self.past.is_none() {
+            return;
+        }
+        let about = self.facts.get(&Key::Peer(with)).map(|fact| &fact.value);
+        let since = match about {
+            Some(Value::Peer(about)) => about.knows_since_unix_ms,
+            _ => return,
+        };
+        if self.is_before(since) {
+            // Others who came back with this one know by it.
+            self.about.knows_since_unix_ms = since;
+            self.introduce(now);
+            self.settle_past(Fate::Dropped, now);
+        }
+    }
+
+    /// Whether all who are known of came back together, and have for long enough.
+    pub(super) fn look_back(&mut self, now: Now) {
+        if self.past.is_none() {
+            return;
+        }
+        let is_known = |peer: &PeerId| {
+            let about = self.facts.get(&Key::Peer(*peer)).map(|fact| &fact.value);
+            matches!(about, Some(Value::Peer(_)))
+        };
+        let knows_better = |fact: &Fact| match &fact.value {
+            Value::Peer(about) => {
+                fact.origin != self.me && self.is_before(about.knows_since_unix_ms)
+            }
+            _ => false,
+        };
+        let are_alike = !self.live.is_empty()
+            && self.live.keys().all(is_known)
+            && !self.facts.of_peers().any(knows_better);
+        let Some(past) = &mut self.past else {
+            return;
+        };
+        let since = past.alike_since.get_or_insert(now.now);
+        if !are_alike {
+            past.alike_since = None;
+        } else if now.now.saturating_sub(*since) >= nanos(ALIKE) {
+            self.settle_past(Fate::Told, now);
+        }
+    }
+
+    fn settle_past(&mut self, fate: Fate, now: Now) {
+        let Some(past) = self.past.take() else {
+            return;
+        };
+        let count = past.len();
+        self.news.upstreams.extend(past.upstreams().cloned());
+        match fate {
+            Fate::Dropped => {
+                // What goes now is nobody's removal.
+                self.brake.retain(|_| false);
+                tracing::info!(
+                    "fleet: this peer knows now what the others said while it was away; {count} words of operators \
+                     from before that hold no more, unless others say them"
+                );
+            }
+            Fate::Told => {
+                self.ended = past.ended;
+                for fact in past.words.into_values() {
+                    self.reclaim(&fact, now);
+                }
+                // Others who came back earlier may have told it meanwhile.
+                let is_back = |ended: &&Fact| {
+                    let held = self.facts.get(&ended.key);
+                    held.is_some_and(|f| f.value != Value::Gone && f.stamp < ended.stamp)
+                };
+                let back: Vec<Key> = self
+                    .ended
+                    .values()
+                    .filter(is_back)
+                    .map(|f| f.key.clone())
+                    .collect();
+                for key in back {
+                    // It was said, so it can be taken back.
+                    let _ = self.say(key, Value::Gone, now);
+                }
+                tracing::warn!(
+                    "fleet: all peers were away for more than a day: {count} words of operators from before that \
+                     hold again in the whole fleet"
+                );
+            }
+        }
+    }
+
+    /// Takes in what this peer knew.
+    fn reclaim(&mut self, fact: &Fact, now: Now) {
+        if let Merged::New { before } = self.facts.merge(fact.clone(), now.unix_ms) {
+            self.lease(fact, now.now);
+            self.note_news(fact, before.as_ref(), now);
+        }
+    }
+
+    /// Whether who knows all since then does so since well before this peer began.
+    fn is_before(&self, since_unix_ms: u64) -> bool {
+        since_unix_ms.saturating_add(TOGETHER_MS) < self.about.started_unix_ms
+    }
+}
+
+/// Whether nobody has forgotten yet what came after it.
+fn is_young(stamp: Stamp, unix_ms: u64) -> bool {
+    let age_ms = unix_ms.saturating_sub(stamp.unix_ms());
+    u128::from(age_ms) <= GC_AFTER.as_millis()
+}
