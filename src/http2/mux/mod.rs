@@ -134,6 +134,10 @@ pub(super) struct Mux {
     next_ours: u32,
     /// Those that wait for room, or for the connection's window.
     blocked: VecDeque<(Key, u32)>,
+    /// How often those that waited were told that there is room, from 1 on.
+    turn: u32,
+    /// How many were, the last time.
+    woken: usize,
     /// Who waits to open a stream, or to learn what the other end allows.
     opening: Vec<Waker>,
 
@@ -199,6 +203,8 @@ impl Mux {
             window_out: FIRST_WINDOW.into(),
             next_ours: 1,
             blocked: VecDeque::new(),
+            turn: 1,
+            woken: 0,
             opening: Vec::new(),
             streams: Streams::default(),
             held: 0,
@@ -272,6 +278,10 @@ impl Mux {
                 self.out = Vec::new();
             }
             self.out.clear();
+            self.out_sent = 0;
+        } else if self.out_sent >= left {
+            // What was sent goes, even where there is always more: a byte is moved once on average.
+            self.out.drain(..self.out_sent);
             self.out_sent = 0;
         }
         self.unblock();

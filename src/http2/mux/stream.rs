@@ -46,6 +46,8 @@ pub(super) struct StreamState {
     pub(super) wants_write: bool,
     /// It stands in the line of those that wait for room.
     pub(super) is_blocked: bool,
+    /// The turn in which it wrote last.
+    pub(super) wrote_in: u32,
 
     // What comes.
     /// Heads, as text.

@@ -1,7 +1,7 @@
 //! Two machines that speak with each other, over bytes that are cut anywhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Wake};
 
 use http::HeaderMap;
@@ -30,6 +30,15 @@ struct Woken(AtomicUsize);
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Stands in line once it is woken.
+struct InLine(usize, Arc<Mutex<VecDeque<usize>>>);
+
+impl Wake for InLine {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push_back(self.0);
     }
 }
 
@@ -273,6 +282,54 @@ fn all_that_wait_are_woken() {
     assert_eq!(reader.count(), 1);
     let gone = with_cx(&reader, |cx| pair.server.poll_read(theirs, cx, &mut buffer));
     assert!(matches!(gone, Poll::Ready(Err(_))), "{gone:?}");
+}
+
+/// A client that takes a little at a time, and an endpoint that always has more: what waits stays small, and the
+/// others have their turns.
+#[test]
+fn stream_that_always_has_more_takes_neither_memory_nor_the_turns_of_others() {
+    let wide = Limits {
+        stream_window: 1 << 30,
+        connection_window: 1 << 30,
+        ..limits()
+    };
+    let mut client = Mux::new(Role::Client, wide, 0);
+    let mut server = Mux::new(Role::Server, limits(), 0);
+    let mut keys = Vec::new();
+    for _ in 0..4 {
+        let asked = cx(|cx| client.poll_ask(cx, GET.as_bytes(), "t", false));
+        assert!(asked.is_ready());
+    }
+    pass(&mut client, &mut server, 100_000);
+    pass(&mut server, &mut client, 100_000);
+    pass(&mut client, &mut server, 100_000);
+    while let Some(key) = server.accept() {
+        read(&mut server, key);
+        server.reply(key, OK, false).unwrap();
+        keys.push((key, 0_usize));
+    }
+    // Whoever is woken is polled in that order, as a runtime does.
+    let line = Arc::new(Mutex::new((0..keys.len()).collect::<VecDeque<usize>>()));
+    let next = || line.lock().unwrap().pop_front();
+    let piece = pattern(16 * 1024, 1);
+    // The first is polled first, and writes for as long as it may.
+    for _ in 0..1000 {
+        while let Some(at) = next() {
+            let waker = Waker::from(Arc::new(InLine(at, line.clone())));
+            let mut cx = Context::from_waker(&waker);
+            let (key, written) = &mut keys[at];
+            while let Poll::Ready(n) = server.poll_write(*key, &mut cx, &piece) {
+                *written += n.unwrap();
+            }
+        }
+        let some = server.unsent().len().min(20_000);
+        assert!(some > 0, "all wait, and nothing is to be sent");
+        server.sent(some);
+        assert!(server.out.len() < 4 * OUT_FULL, "{}", server.out.len());
+    }
+    let written: Vec<usize> = keys.iter().map(|(_, written)| *written).collect();
+    let (least, most) = (written.iter().min().unwrap(), written.iter().max().unwrap());
+    assert!(2 * least > *most, "{written:?}");
 }
 
 /// A stream that is let go in the middle of a frame leaves its place to another, which must not get the

@@ -144,6 +144,7 @@ impl Mux {
         let pending = self.pending();
         let max = self.theirs.max_frame;
         let window = self.window_out;
+        let turn = self.turn;
         let stream = &mut self.streams[key];
         if let Some(error) = stream.error {
             return Poll::Ready(Err(error.into()));
@@ -157,16 +158,25 @@ impl Mux {
         }
         let room = stream.window_out.min(window).max(0) as usize;
         let n = bytes.len().min(max).min(room);
-        if n == 0 || pending >= OUT_FULL {
+        // A frame each while several wait: one that always has more would leave nothing to the others. What it
+        // wrote in this turn is still to be sent, and then there is another turn.
+        let has_written = stream.wrote_in == turn;
+        let is_others_turn = has_written && self.woken > 1;
+        if n == 0 || pending >= OUT_FULL || is_others_turn {
             stream.wants_write = true;
             stream.wait(cx);
             // Its own window it waits for by itself.
             if stream.window_out > 0 && !std::mem::replace(&mut stream.is_blocked, true) {
-                let id = stream.id;
-                self.blocked.push_back((key, id));
+                let place = (key, stream.id);
+                if has_written {
+                    self.blocked.push_back(place);
+                } else {
+                    self.blocked.push_front(place);
+                }
             }
             return Poll::Pending;
         }
+        stream.wrote_in = turn;
         if stream.left.is_some_and(|left| left < n as u64) {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -319,6 +329,8 @@ impl Mux {
         if self.window_out <= 0 || self.pending() >= OUT_FULL {
             return;
         }
+        self.turn = self.turn.wrapping_add(1).max(1);
+        self.woken = self.blocked.len();
         for _ in 0..self.blocked.len() {
             let Some((key, id)) = self.blocked.pop_front() else {
                 break;
