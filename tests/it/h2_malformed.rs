@@ -218,6 +218,9 @@ fn content_lengths_that_are_none_are_refused() {
         ("with a sign", with(b"content-length", b"+0")),
         ("hexadecimal", with(b"content-length", b"0x0")),
         ("a list", with(b"content-length", b"0, 5")),
+        ("a space before it", with(b"content-length", b" 0")),
+        ("a space behind it", with(b"content-length", b"0 ")),
+        ("a tab before it", with(b"content-length", b"\t5")),
         ("empty", with(b"content-length", b"")),
         (
             "too large",

@@ -115,9 +115,14 @@ impl RequestText {
             }
             // What follows is no body, whatever was said of its length (RFC 9110 section 9.3.6).
             Class::ContentLength if self.opens => {}
+            // What HTTP/1 would take for a length and this does not, would not be held to it (section 8.1.1):
+            // what is beyond it would be the begin of another request.
             Class::ContentLength => {
+                let length = number(value);
+                let is_another = self.has_length && self.length != length;
+                self.is_malformed |= length.is_none() || is_another;
                 self.has_length = true;
-                self.length = number(value);
+                self.length = length;
                 write_field(out, name, value);
             }
             Class::WebSocketKey if self.opens => {}

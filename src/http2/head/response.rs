@@ -89,9 +89,13 @@ impl ResponseText {
             Class::Te if value != b"trailers" => self.is_malformed = true,
             // Of a tunnel there is no length, and its one true Sec-WebSocket-Accept is made below.
             Class::ContentLength | Class::WebSocketAccept if self.opened => {}
+            // As of requests: a length that is not understood here is held to nothing.
             Class::ContentLength => {
+                let length = number(value);
+                let is_another = self.has_length && self.length != length;
+                self.is_malformed |= length.is_none() || is_another;
                 self.has_length = true;
-                self.length = number(value);
+                self.length = length;
                 write_field(out, name, value);
             }
             _ => write_field(out, name, value),

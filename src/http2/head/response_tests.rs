@@ -189,6 +189,14 @@ fn status_is_the_only_pseudo_field_and_comes_first() {
         let text = try_text(&owned(fields), false, false, None);
         assert_eq!(text, Err(Malformed), "{fields:?}");
     }
+    for length in ["", " 5", "5 ", "5, 5", "x"] {
+        let fields = owned(&[(":status", b"200"), ("content-length", length.as_bytes())]);
+        assert_eq!(
+            try_text(&fields, false, false, None),
+            Err(Malformed),
+            "{length:?}"
+        );
+    }
     for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
         let fields = owned(&[(":status", b"200"), (name, b"x")]);
         assert_eq!(try_text(&fields, false, false, None), Err(Malformed));
