@@ -78,7 +78,9 @@ impl RequestText {
             return;
         }
         // Too long: whoever reads it will say so.
-        if out.len() + self.cookie.len() + self.pseudo.len() > self.max + BEYOND {
+        // (Pseudo-fields are in the text as soon as others are.)
+        let pseudo = if self.has_begun { 0 } else { self.pseudo.len() };
+        if out.len() + self.cookie.len() + pseudo > self.max + BEYOND {
             return;
         }
         let (name, value) = (field.name, field.value);

@@ -312,6 +312,20 @@ fn fields_of_a_connection_are_malformed() {
     }
 }
 
+/// What is within the limit is there to its last field.
+#[test]
+fn long_paths_and_cookies_take_no_field_away() {
+    let (path, crumb) = (format!("/{}", "p".repeat(30_000)), vec![b'c'; 25_000]);
+    let fields = [("cookie", &crumb[..]), ("if-match", b"x"), ("range", b"y")];
+    let (text, _) = try_text(&parts("GET", Some("test"), &path, &fields), true).unwrap();
+    for field in ["if-match: x\r\n", "range: y\r\n"] {
+        assert!(
+            text.windows(field.len()).any(|w| w == field.as_bytes()),
+            "{field}"
+        );
+    }
+}
+
 /// Its reader says that it is too long; it is not gathered beyond that.
 #[test]
 fn text_ends_a_little_beyond_the_limit() {

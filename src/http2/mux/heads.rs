@@ -210,7 +210,7 @@ impl Mux {
             // Of an endpoint's streams none is closed to it by itself: late frames are no error.
             return;
         }
-        if self.given_up.len() == RESETS_REMEMBERED {
+        if self.given_up.len() >= RESETS_REMEMBERED.max(self.limits.max_streams as usize) {
             self.given_up.pop_front();
         }
         self.given_up.push_back(id);

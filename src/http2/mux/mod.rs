@@ -56,8 +56,8 @@ const BLOCK_MAX: usize = 256 * 1024;
 /// Most pieces of a header block behind its first.
 const CONTINUATIONS: u32 = 32;
 
-/// Streams that were reset here whose late frames are no error: as `max_streams` of most clients, whose
-/// frames were on their way.
+/// Streams that were reset here whose late frames are no error, at least; else as many as may be open: the
+/// frames of all of them may be on their way.
 const RESETS_REMEMBERED: usize = 128;
 
 /// The table of HPACK that the other end may fill (RFC 9113 section 6.5.2: what it is from the begin).
@@ -285,6 +285,9 @@ impl Mux {
             self.out_sent = 0;
         }
         self.unblock();
+        if left < OUT_FULL {
+            self.opened_up();
+        }
     }
 
     fn pending(&self) -> usize {

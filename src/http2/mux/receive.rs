@@ -230,7 +230,7 @@ impl Mux {
             self.give_up(key, Code::PROTOCOL_ERROR);
             return Ok(None);
         }
-        if stream.window_in < i64::from(header.length) {
+        if header.length > 0 && stream.window_in < i64::from(header.length) {
             self.give_up(key, Code::FLOW_CONTROL_ERROR);
             return Ok(None);
         }
@@ -435,9 +435,20 @@ impl Mux {
         if !rest.is_empty() {
             return Err(Code::FRAME_SIZE_ERROR);
         }
+        let mut window = None;
         for [i0, i1, v0, v1, v2, v3] in settings {
             let value = u32::from_be_bytes([*v0, *v1, *v2, *v3]);
-            self.setting(u16::from_be_bytes([*i0, *i1]), value)?;
+            match u16::from_be_bytes([*i0, *i1]) {
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MAX_WINDOW => {
+                    return Err(Code::FLOW_CONTROL_ERROR);
+                }
+                // Said again and again in one frame it would cost a walk through all streams each time.
+                setting::INITIAL_WINDOW_SIZE => window = Some(value),
+                id => self.setting(id, value)?,
+            }
+        }
+        if let Some(window) = window {
+            self.first_window_is(window)?;
         }
         if !std::mem::replace(&mut self.has_settings, true) {
             let said = settings
@@ -464,22 +475,6 @@ impl Mux {
                 return Err(Code::PROTOCOL_ERROR);
             }
             setting::MAX_CONCURRENT_STREAMS => self.theirs.max_streams = value,
-            setting::INITIAL_WINDOW_SIZE => {
-                if i64::from(value) > MAX_WINDOW {
-                    return Err(Code::FLOW_CONTROL_ERROR);
-                }
-                let change = i64::from(value) - i64::from(self.theirs.window);
-                self.theirs.window = value;
-                for key in self.streams.keys() {
-                    let stream = &mut self.streams[key];
-                    // Section 6.9.2: it may become negative.
-                    stream.window_out += change;
-                    if stream.window_out > MAX_WINDOW {
-                        return Err(Code::FLOW_CONTROL_ERROR);
-                    }
-                    stream.wake_writer();
-                }
-            }
             setting::MAX_FRAME_SIZE => {
                 if !(16_384..=16_777_215).contains(&value) {
                     return Err(Code::PROTOCOL_ERROR);
@@ -489,6 +484,22 @@ impl Mux {
             setting::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Code::PROTOCOL_ERROR),
             setting::ENABLE_CONNECT_PROTOCOL => self.theirs.connects = value == 1,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What each stream may send before the other end says more (section 6.9.2).
+    fn first_window_is(&mut self, window: u32) -> Result<(), Code> {
+        let change = i64::from(window) - i64::from(self.theirs.window);
+        self.theirs.window = window;
+        for key in self.streams.keys() {
+            let stream = &mut self.streams[key];
+            // It may become negative.
+            stream.window_out += change;
+            if stream.window_out > MAX_WINDOW {
+                return Err(Code::FLOW_CONTROL_ERROR);
+            }
+            stream.wake_writer();
         }
         Ok(())
     }

@@ -41,7 +41,9 @@ impl Mux {
             Ok(request) => request,
             Err(error) => return Poll::Ready(Err(AskError::Inexpressible(error))),
         };
-        let is_full = self.streams.open() >= self.theirs.max_streams as usize;
+        // Heads wait as bodies do, for an endpoint that does not read.
+        let is_full =
+            self.streams.open() >= self.theirs.max_streams as usize || self.pending() >= OUT_FULL;
         // RFC 8441 section 3: the other end says so in its SETTINGS, which may be on their way.
         let is_unknown = request.accept.is_some() && !self.theirs.connects;
         if is_unknown && self.has_settings {
@@ -318,7 +320,7 @@ impl Mux {
     }
 
     /// Those that wait to open a stream may try again.
-    fn opened_up(&mut self) {
+    pub(super) fn opened_up(&mut self) {
         for waker in self.opening.drain(..) {
             waker.wake();
         }

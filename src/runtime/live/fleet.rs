@@ -67,10 +67,19 @@ impl Live {
             let up = endpoints.filter(|e| e.health() == Health::Up);
             // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
             let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
-            fleet.pass(&spec.name, up.map(|e| &e.addr));
-            let Some(told) = fleet.told(spec, &|addr| down.contains(addr)) else {
+            fleet.pass(&spec.name, up.clone().map(|e| &e.addr));
+            let Some(mut told) = fleet.told(spec, &|addr| down.contains(addr)) else {
                 return;
             };
+            if fleet.holds(&spec.name) {
+                // What was claimed only now may be of endpoints that are up: held, they would stay so until
+                // something else is said of the upstream, as a check that passes again changes nothing.
+                fleet.pass(&spec.name, up.map(|e| &e.addr));
+                let Some(again) = fleet.told(spec, &|addr| down.contains(addr)) else {
+                    return;
+                };
+                told = again;
+            }
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;
