@@ -316,9 +316,9 @@ fn stream_that_always_has_more_takes_neither_memory_nor_the_turns_of_others() {
     for _ in 0..1000 {
         while let Some(at) = next() {
             let waker = Waker::from(Arc::new(InLine(at, line.clone())));
-            let mut cx = Context::from_waker(&waker);
+            let cx = Context::from_waker(&waker);
             let (key, written) = &mut keys[at];
-            while let Poll::Ready(n) = server.poll_write(*key, &mut cx, &piece) {
+            while let Poll::Ready(n) = server.poll_write(*key, &cx, &piece) {
                 *written += n.unwrap();
             }
         }
