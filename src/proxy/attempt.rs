@@ -475,8 +475,13 @@ fn framing(s: &Scratch, connection: &Connection) -> Framing {
 fn reader<'p>(conn: &Conn, s: &Scratch, x: &Exchange, plan: &'p RoutePlan) -> Reader<'p> {
     match s.head.body {
         RequestBody::None => Reader::Done,
-        _ if conn.stream.is_channel() => Reader::Streamed(trailers_of(s, x, plan)),
+        RequestBody::Length(n) if conn.stream.is_channel() => {
+            Reader::Streamed(trailers_of(s, x, plan), Some(n))
+        }
         RequestBody::Length(n) => Reader::Length(n),
+        RequestBody::Chunked if conn.stream.is_channel() => {
+            Reader::Streamed(trailers_of(s, x, plan), None)
+        }
         RequestBody::Chunked => {
             let decoder = ChunkDecoder::new(&x.listener().limits);
             Reader::Chunked(decoder, trailers_of(s, x, plan))

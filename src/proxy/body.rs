@@ -26,8 +26,9 @@ pub(super) enum Reader<'p> {
     Done,
     /// This many bytes are still to come.
     Length(u64),
-    /// The source tells beside the bytes; and which of the trailers pass.
-    Streamed(Trailers<'p>),
+    /// The source tells beside the bytes; which of the trailers pass; and, if its head told a length, how many
+    /// bytes of it are still to come. The stream counts them too: here it is what the destination was told.
+    Streamed(Trailers<'p>, Option<u64>),
     /// The body ends with the stream.
     UntilClose,
 }
@@ -49,6 +50,9 @@ pub(super) enum FlowError {
     /// The source could not be read.
     #[error("reading the body failed")]
     Read(#[source] io::Error),
+    /// The body is not as long as its head says.
+    #[error("the body is not as long as its head says")]
+    Length,
     /// The source's framing is broken.
     #[error("the body's framing is broken")]
     Refused(Refusal),
@@ -142,7 +146,7 @@ impl<'p> Flow<'p> {
     pub(super) fn kept(mut self, keep: usize) -> Self {
         let fits = match &self.reader {
             Reader::Length(n) => *n <= keep as u64,
-            Reader::Chunked(..) | Reader::Streamed(_) => true,
+            Reader::Chunked(..) | Reader::Streamed(..) => true,
             Reader::Done | Reader::UntilClose => false,
         };
         self.keep = if fits { keep } else { 0 };
@@ -170,7 +174,7 @@ impl<'p> Flow<'p> {
         match &self.reader {
             Reader::Done => Some(0),
             Reader::Length(n) => Some(*n),
-            Reader::Chunked(..) | Reader::Streamed(_) | Reader::UntilClose => None,
+            Reader::Chunked(..) | Reader::Streamed(..) | Reader::UntilClose => None,
         }
     }
 
@@ -231,7 +235,7 @@ impl<'p> Flow<'p> {
                 }
                 // Both sides tell their ends beside the bytes: the last bytes can say that they are.
                 if self.framing == Framing::Streamed && self.cursor() == buffer.len() {
-                    self.has_streamed_end(from, out);
+                    self.has_streamed_end(from, out)?;
                 }
             }
             if self.framing == Framing::Streamed
@@ -259,7 +263,7 @@ impl<'p> Flow<'p> {
             if matches!(self.reader, Reader::Done) {
                 return Poll::Ready(self.tell_end(to));
             }
-            if self.has_streamed_end(from, out) {
+            if self.has_streamed_end(from, out)? {
                 continue;
             }
             if let (Stream::Tcp(from), Stream::Tcp(to)) = (&*from, &*to)
@@ -274,7 +278,7 @@ impl<'p> Flow<'p> {
                         Reader::Length(n) => n,
                         Reader::Chunked(..)
                         | Reader::Done
-                        | Reader::Streamed(_)
+                        | Reader::Streamed(..)
                         | Reader::UntilClose => &mut unbounded,
                     };
                     let (mut moved, mut waits) = (0, self.waits);
@@ -328,7 +332,19 @@ impl<'p> Flow<'p> {
                     }
                     return Ok(());
                 }
-                Reader::Streamed(_) | Reader::UntilClose => {
+                Reader::Streamed(_, left) => {
+                    if let Some(left) = left {
+                        // More than was said, and the destination would take it for another message.
+                        *left = left
+                            .checked_sub(available as u64)
+                            .ok_or(FlowError::Length)?;
+                    }
+                    if available > 0 {
+                        self.emit(available, buffer, out)?;
+                    }
+                    return Ok(());
+                }
+                Reader::UntilClose => {
                     if available > 0 {
                         self.emit(available, buffer, out)?;
                     }
@@ -372,17 +388,24 @@ impl<'p> Flow<'p> {
     }
 
     /// Whether the source has told the end of its body; then it is the end here too.
-    fn has_streamed_end(&mut self, from: &mut Stream, out: &mut Vec<u8>) -> bool {
-        let Reader::Streamed(_) = &self.reader else {
-            return false;
+    fn has_streamed_end(
+        &mut self,
+        from: &mut Stream,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, FlowError> {
+        let Reader::Streamed(..) = &self.reader else {
+            return Ok(false);
         };
         let Some(end) = from.channel().and_then(Channel::take_end) else {
-            return false;
+            return Ok(false);
         };
         let read = std::mem::replace(&mut self.reader, Reader::Done);
-        let Reader::Streamed(trailers) = read else {
-            return true;
+        let Reader::Streamed(trailers, left) = read else {
+            return Ok(true);
         };
+        if left.is_some_and(|left| left > 0) {
+            return Err(FlowError::Length);
+        }
         let passes = |name: &HeaderName| trailers.pass(name.as_str().as_bytes());
         if self.framing == Framing::Streamed {
             let mut passed = HeaderMap::new();
@@ -401,7 +424,7 @@ impl<'p> Flow<'p> {
                 out,
             );
         }
-        true
+        Ok(true)
     }
 
     /// Ends the body at the destination with these trailers, if it understands them.
@@ -505,7 +528,7 @@ impl<'p> Flow<'p> {
                 Ok(())
             }
             // It tells so itself.
-            Reader::Streamed(_) => Ok(()),
+            Reader::Streamed(..) => Ok(()),
             Reader::Chunked(..) | Reader::Done | Reader::Length(_) => Err(FlowError::Truncated),
         }
     }
@@ -547,7 +570,7 @@ impl<'p> Flow<'p> {
             Reader::Length(n) => *n >= SPLICE_MIN && self.keep == 0,
             // A stream of small messages is not bulk: wait until it has shown to be.
             Reader::UntilClose => self.body_bytes >= SPLICE_MIN,
-            Reader::Chunked(..) | Reader::Done | Reader::Streamed(_) => false,
+            Reader::Chunked(..) | Reader::Done | Reader::Streamed(..) => false,
         };
         bulk && self.framing == Framing::Raw
     }

@@ -75,7 +75,11 @@ pub(super) async fn relay(
                 &s.reply.fields,
                 s.response.filled(),
             );
-            let reader = Reader::Streamed(trailers);
+            let declared = match s.reply.body {
+                ResponseBody::Length(n) => Some(n),
+                _ => None,
+            };
+            let reader = Reader::Streamed(trailers, declared);
             match s.reply.body {
                 _ if is_to_stream => (reader, Framing::Streamed, ResponseFraming::AsIs),
                 ResponseBody::Length(_) => (reader, Framing::Raw, ResponseFraming::AsIs),
@@ -168,7 +172,12 @@ pub(super) async fn relay(
             Ok(()) | Err(FlowError::Write(_)) => {}
             Err(FlowError::Read(_)) => return Poll::Ready(Err(Reason::ClientGone)),
             // An endpoint that waits for the rest learns that none will come.
-            Err(FlowError::Refused(_) | FlowError::TooLarge | FlowError::Truncated) => {
+            Err(
+                FlowError::Length
+                | FlowError::Refused(_)
+                | FlowError::TooLarge
+                | FlowError::Truncated,
+            ) => {
                 connection.stream.break_off();
             }
         }

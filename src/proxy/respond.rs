@@ -253,6 +253,7 @@ pub(super) fn connect_failed(error: &ConnectError) -> Reason {
 pub(super) fn upload_failed(error: &FlowError) -> Option<Reason> {
     match error {
         FlowError::Read(_) | FlowError::Truncated => Some(Reason::ClientGone),
+        FlowError::Length => Some(Reason::BadRequest),
         FlowError::Refused(refusal) => Some(request_refused(*refusal)),
         FlowError::TooLarge => Some(Reason::BodyTooLarge),
         // It cannot be said to this endpoint in its protocol: nothing was sent.
@@ -268,7 +269,7 @@ pub(super) fn upload_failed(error: &FlowError) -> Option<Reason> {
 pub(super) fn download_failed(error: &FlowError) -> Reason {
     match error {
         FlowError::Write(_) => Reason::ClientGone,
-        FlowError::Refused(_) => Reason::BadResponse,
+        FlowError::Length | FlowError::Refused(_) => Reason::BadResponse,
         FlowError::Read(_) | FlowError::TooLarge | FlowError::Truncated => {
             Reason::ResponseIncomplete
         }

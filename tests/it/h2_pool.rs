@@ -142,7 +142,7 @@ fn connection_that_was_silent_is_not_used_again() {
             _ => exchange.reply("one").await,
         }
     });
-    let proxy = Watched::over(origin.addr(), "", "protocol = 'h2'\nidle_timeout = '200ms'");
+    let proxy = Watched::over(origin.addr(), "", "protocol = 'h2'\nidle_timeout = '2s'");
     assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
     assert_eq!(Client::get(proxy.addr(), "/").text(), "one");
     assert_eq!(Client::get(proxy.addr(), "/silent").status(), 504);

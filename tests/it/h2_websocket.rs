@@ -227,8 +227,8 @@ fn refusal_of_the_endpoint_passes() {
 fn idle_one_is_closed() {
     let (one, two) = (h1(), h2());
     for (addr, more) in [(one.addr(), ""), (two.addr(), TO_H2)] {
-        let more = format!("{more}\nidle_timeout = '200ms'");
-        let proxy = Watched::over(addr, "idle_timeout = '200ms'", &more);
+        let more = format!("{more}\nidle_timeout = '2s'");
+        let proxy = Watched::over(addr, "idle_timeout = '2s'", &more);
         run(async {
             let client = H2Client::connect(proxy.addr()).await;
             let (response, mut send) = open(&client).await;

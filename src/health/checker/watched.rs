@@ -330,7 +330,14 @@ impl Checked {
         }
         let is_other = self.threshold.observe(evidence).is_some();
         let health = self.threshold.health();
-        let is_due = is_other || role.votes() && is_to_be_told(target, health, evidence);
+        // What was found and waits to be handed on is not found again by each check until then.
+        let waits = |findings: &Findings| {
+            let mut found = findings.verdicts.iter().rev();
+            let last = found.find(|v| Arc::ptr_eq(&v.endpoint, &target.endpoint));
+            last.is_some_and(|v| v.health == health)
+        };
+        let is_due = is_other
+            || (role.votes() && is_to_be_told(target, health, evidence) && !waits(findings));
         if !is_due {
             return;
         }

@@ -510,6 +510,37 @@ fn told(mux: &Mux) -> (Option<u32>, Vec<(u32, u32)>) {
     (goaway, resets)
 }
 
+/// Who has sent all the bytes of its request is not reset though the end comes in a frame of its own, which crosses
+/// the answer; who has not need not send the rest (section 8.1).
+#[test]
+fn end_that_comes_after_the_answer_is_waited_for_by_nobody() {
+    let (mut mux, mut bytes) = greeted();
+    let open = |id: u32| {
+        let block = request_block(&[("content-length", b"5")]);
+        frame(kind::HEADERS, flag::END_HEADERS, id, &block)
+    };
+    for (id, body) in [(1, &b"hello"[..]), (3, b"hel"), (5, b"hello")] {
+        bytes.extend(open(id));
+        bytes.extend(frame(kind::DATA, 0, id, body));
+    }
+    mux.receive(&bytes);
+    while let Some(key) = mux.accept() {
+        assert!(!read(&mut mux, key).is_empty());
+        mux.reply(key, b"HTTP/1.1 204 \r\n\r\n", false).unwrap();
+        mux.release(key);
+    }
+    let answered = vec![(3, Code::NO_ERROR.0)];
+    assert_eq!(told(&mux), (None, answered.clone()));
+    // An empty frame that ends it, and trailers that do; and what there is to be said against neither.
+    mux.receive(&frame(kind::DATA, flag::END_STREAM, 1, b""));
+    mux.receive(&frame(kind::DATA, 0, 3, b"lo"));
+    let ends = flag::END_HEADERS | flag::END_STREAM;
+    let trailers = kit::encode(&kit::owned(&[("x-sum", b"1")]));
+    mux.receive(&frame(kind::HEADERS, ends, 5, &trailers));
+    assert_eq!((told(&mux), mux.end()), ((None, answered), None));
+    check_windows(&mux);
+}
+
 /// RFC 9113, section by section; each cut at every place.
 #[test]
 fn faults_end_the_stream_or_the_connection_with_their_codes() {

@@ -271,13 +271,28 @@ impl Mux {
     pub(in crate::http2) fn release(&mut self, key: Key) {
         // RFC 9113 section 8.1: who was answered whole need not send the rest.
         let is_answered = self.role == Role::Server && self.streams[key].has_ended;
-        let code = if is_answered {
-            Code::NO_ERROR
+        if is_answered && self.streams[key].due == Some(0) {
+            self.let_end(key);
         } else {
-            Code::CANCEL
-        };
-        self.give_up(key, code);
+            let code = if is_answered {
+                Code::NO_ERROR
+            } else {
+                Code::CANCEL
+            };
+            self.give_up(key, code);
+        }
         self.forget(key);
+    }
+
+    /// Lets the other end say that it has said all, which it has: the length it told is here, and many a client tells
+    /// the end in a frame of its own. A reset could cross that, and clients have taken it for a failure.
+    fn let_end(&mut self, key: Key) {
+        let stream = &mut self.streams[key];
+        if !stream.is_closed() {
+            let id = stream.id;
+            self.close(key);
+            self.remember(id);
+        }
     }
 
     /// Lets go of a stream.
