@@ -70,6 +70,10 @@ impl Peer {
         if !self.is_agreed() {
             return;
         }
+        // It began by a clock that was ahead: it would seem to know nothing until then, to itself after a restart too.
+        let about = &mut self.about;
+        about.started_unix_ms = about.started_unix_ms.min(now.unix_ms);
+        about.knows_since_unix_ms = about.knows_since_unix_ms.min(now.unix_ms);
         let by_ms = std::mem::take(&mut self.setback.by_ms);
         let last = Stamp::at(
             now.unix_ms

@@ -16,7 +16,7 @@ use crate::fleet::id::PeerId;
 use crate::fleet::membership::Identity;
 use crate::fleet::peer::{Out, Peer, Settings, StreamId};
 use crate::fleet::seal::Keyring;
-use crate::fleet::standing::Terms;
+use crate::fleet::standing::{Seen, Terms};
 use crate::upstream::overrides::{By, Spoken, Told};
 
 mod absence;
@@ -25,6 +25,7 @@ mod converge;
 mod cost;
 mod health;
 mod liar;
+mod newcomer;
 mod prober;
 mod registrars;
 mod strangers;
@@ -397,10 +398,10 @@ pub(super) fn upstream(listed: usize) -> config::Upstream {
     config.upstreams[0].clone()
 }
 
-/// What the fleet says of it at a peer that finds nothing down.
+/// What the fleet says of it at a peer that has seen none of its endpoints.
 pub(super) fn told_at(net: &mut Fleet, index: usize, spec: &config::Upstream) -> Told {
     net.with(index, |machine, clock| {
-        machine.peer.told(spec, &|_| false, clock)
+        machine.peer.told(spec, &|_| Seen::Unknown, clock)
     })
 }
 
