@@ -605,7 +605,10 @@ impl Peer {
             self.counts.stalled += late;
             self.leases.stalled(Duration::from_nanos(late));
         }
-        self.setback.notice(now, self.max_clock_skew);
+        let ahead_ms = self.setback.notice(now, self.max_clock_skew);
+        if ahead_ms > 0 {
+            self.began_later(ahead_ms, now);
+        }
         self.is_duty_due |= self.duties.next_due().is_some_and(|at| at <= now.now);
         self.membership.wake(now.now);
         self.after_membership(now);

@@ -31,7 +31,7 @@ use crate::base::clock::{Clock, Nanos};
 use crate::config::{self, Name};
 use crate::fleet::Now;
 use crate::fleet::duty::{Changes, Subject};
-use crate::fleet::fact::{Key, Value};
+use crate::fleet::fact::{Fact, Key, Value};
 use crate::fleet::facts::Flaw;
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{self, NotRegistered, Peer, StreamId};
@@ -245,14 +245,18 @@ impl Fleet {
 
     /// Whether an endpoint is registered here.
     pub fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
-        self.state().peer.is_registered(upstream, endpoint)
+        let is_registered = self.with(|state| state.peer.is_registered(upstream, endpoint));
+        is_registered.unwrap_or(false)
     }
 
     /// Whether an endpoint is registered at anybody.
     pub fn has_registration(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
-        let state = self.state();
-        let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
-        facts.any(|fact| matches!(fact.value, Value::Registered { .. }))
+        let is_registered = |fact: &Fact| matches!(fact.value, Value::Registered { .. });
+        let has_one = self.with(|state| {
+            let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
+            facts.any(is_registered)
+        });
+        has_one.unwrap_or(false)
     }
 
     /// Whether nothing is taken in, since a successor starts.
@@ -353,9 +357,11 @@ impl Fleet {
         if role == Role::Alone {
             return (role, Vec::new());
         }
-        let state = self.state();
-        let probers = state.peer.duties().probers(upstream, &endpoint.addr);
-        (role, probers.to_vec())
+        let probers = self.with(|state| {
+            let probers = state.peer.duties().probers(upstream, &endpoint.addr);
+            probers.to_vec()
+        });
+        (role, probers.unwrap_or_default())
     }
 
     /// Says what checks found here.

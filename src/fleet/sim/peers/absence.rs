@@ -139,25 +139,6 @@ fn back(common: &Common, index: usize, facts: Vec<Fact>, saved: u64) -> impl FnO
     }
 }
 
-/// One that begins with nothing.
-fn fresh(common: &Common, index: usize) -> impl FnOnce(Now) -> Whole {
-    let common = common.clone();
-    move |clock| {
-        let mut settings = common.settings(index, Facts::default(), clock);
-        settings.about.knows_since_unix_ms = clock.unix_ms;
-        Whole::new(settings, clock)
-    }
-}
-
-/// Since when a peer knows what the fleet says, as a peer has it.
-fn knows_since(net: &Fleet, at: usize, of: usize) -> u64 {
-    let fact = net.get(at).unwrap().peer.facts().get(&Key::Peer(peer(of)));
-    match fact.map(|fact| &fact.value) {
-        Some(Value::Peer(about)) => about.knows_since_unix_ms,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Away for so many hours; what is left of what the others took back in that time.
 fn away(seed: u64, hours: u64, how: Back) -> usize {
     let common = Common::new(seed);
@@ -309,7 +290,7 @@ fn who_was_away_alone_forgets_nothing() {
     net.start(0, back(&common, 0, facts, saved));
     assert_eq!(drained_at(&mut net, 0, &spec), 2);
     net.run(seconds(60));
-    net.add(addr(1), fresh(&common, 1));
+    net.add(addr(1), common.fresh(1));
     let told = net.run_until(seconds(120), |net| {
         is_one(net) && is_equal(net) && word_at(net, 1, 2).is_some()
     });
@@ -336,7 +317,7 @@ fn who_never_knew_what_was_said_takes_nothing_back() {
         net.crash(0);
         net.crash(1);
         net.run(seconds(26 * 3600));
-        net.add(addr(2), fresh(&common, 2));
+        net.add(addr(2), common.fresh(2));
         net.run(seconds(2 * 3600));
         for (index, (facts, saved)) in saved.into_iter().enumerate() {
             net.start(index, back(&common, index, facts, saved));
@@ -366,14 +347,17 @@ fn who_learnt_what_was_said_knows_what_was_taken_back() {
         net.crash(1);
         net.run(seconds(60));
         let began = net.clock(0).unix_ms;
-        net.add(addr(2), fresh(&common, 2));
+        net.add(addr(2), common.fresh(2));
         let learnt = net.run_until(seconds(60), |net| is_one(net) && is_equal(net));
         assert!(learnt.is_some());
         net.run(seconds(30));
-        assert!(knows_since(&net, 0, 2) < began, "as the one that it asked");
+        assert!(
+            about_of(&net, 0, 2).knows_since_unix_ms < began,
+            "as the one that it asked"
+        );
         (0..3).for_each(|n| say(&mut net, 2, n, None));
         net.run(seconds(30));
-        let (learnt, of_then) = (snapshot(&net, 2), knows_since(&net, 2, 2));
+        let (learnt, of_then) = (snapshot(&net, 2), about_of(&net, 2, 2).knows_since_unix_ms);
         net.crash(0);
         net.crash(2);
         net.run(seconds(23 * 3600));

@@ -90,12 +90,7 @@ fn fleets_that_begin_are_careful_soon() {
         let common = Common::new(seed);
         let mut net = Fleet::new(common.seed, OVERHEAD);
         for index in 0..3 {
-            let common = common.clone();
-            net.add(addr(index), move |clock| {
-                let mut settings = common.settings(index, Facts::default(), clock);
-                settings.about.knows_since_unix_ms = clock.unix_ms;
-                Whole::new(settings, clock)
-            });
+            net.add(addr(index), common.fresh(index));
         }
         let spec = checked(10);
         assert!(net.run_until(seconds(120), is_one).is_some());

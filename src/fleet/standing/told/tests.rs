@@ -132,9 +132,10 @@ impl Bed {
         let members = members.iter().map(|m| {
             let addr = m.addr.to_string();
             let n = addr.trim_start_matches("10.0.0.").trim_end_matches(":80");
-            let state = match m.is_unproven {
-                true => "awaited",
-                false => AdminState::word(m.state),
+            let state = if m.is_unproven {
+                "awaited"
+            } else {
+                AdminState::word(m.state)
             };
             format!("{n} {} {state}", m.weight)
         });
