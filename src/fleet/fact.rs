@@ -113,7 +113,8 @@ pub struct About {
     /// When its process started, in milliseconds since 1970.
     pub started_unix_ms: u64,
     /// Since when it has known all that the fleet says, likewise: over restarts, but not over a time in which
-    /// what was taken back is forgotten.
+    /// what was taken back is forgotten; and by comparing, since when others have. Who began with nothing and has met
+    /// nobody knows what was said since it began.
     pub knows_since_unix_ms: u64,
 }
 

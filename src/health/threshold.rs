@@ -30,8 +30,13 @@ pub enum Evidence {
 impl Threshold {
     /// The state of an endpoint that was never checked.
     pub fn new(spec: &HealthSpec) -> Self {
+        Self::begun(spec, spec.init_state)
+    }
+
+    /// The same, of one that is taken for this.
+    pub(super) fn begun(spec: &HealthSpec, as_what: InitState) -> Self {
         let mut state = Self::of(spec);
-        state.health = match spec.init_state {
+        state.health = match as_what {
             InitState::FullyDown => 0,
             InitState::Down => state.rise - 1,
             InitState::Up => state.rise,

@@ -17,7 +17,7 @@ use crate::proxy::limit::RouteLimits;
 use crate::proxy::snapshot::{Layer4, ListenerPlan, Plan, RoutePlan, Snapshot};
 use crate::route::RouteTable;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Tier, Upstream};
+use crate::upstream::{Admits, Endpoint, Health, Making, Seat, Signals, Since, Tier, Upstream};
 
 use super::certificates::TlsServers;
 use super::sticky_keys::Keyrings;
@@ -52,6 +52,9 @@ pub struct Wanted {
     pub admits: Admits,
     /// Where it stands, if it said so itself; of those that the file lists, the file says it.
     pub zone: Option<Name>,
+    /// If it is new: one peer of the fleet has added more than it may, so it has no picks before a check has found
+    /// it up.
+    pub is_unproven: bool,
 }
 
 /// What a snapshot has that the configuration only names: it was read from other files.
@@ -202,14 +205,31 @@ impl Compiler {
                     let addr = wanted.addr.clone();
                     Arc::new(Endpoint::new(addr, &spec.name, &self.registry))
                 });
+                let is_awaited = wanted.is_unproven && spec.health.is_some();
+                let has_changed = if is_awaited {
+                    endpoint.await_proof()
+                } else {
+                    endpoint.waive_proof()
+                };
                 let health = match (&spec.health, known.map(|known| known.verdict())) {
                     (None, _) => Health::Unchecked,
+                    (Some(_), _) if is_awaited && has_changed => Health::Down,
+                    // What was found of it meanwhile is known; if nothing was, it is a new one like others.
+                    (Some(_), Some(_)) if has_changed && has_failed(&endpoint) => Health::Down,
                     (Some(checks), None) => Threshold::new(checks).health(),
+                    (Some(checks), Some(_)) if has_changed => Threshold::new(checks).health(),
                     // It took requests until now: that checks begin is no reason to take it down.
                     (Some(_), Some(Health::Unchecked)) => Health::Up,
                     (Some(_), Some(health)) => health,
                 };
                 endpoint.set_health(health);
+                if is_awaited && has_changed {
+                    endpoint.set_since(Since {
+                        at_unix_ms: self.clock.unix_ms(),
+                        why: "no check has found it up yet, and one peer has added more than it may without that"
+                            .to_owned(),
+                    });
+                }
                 if spec.health.is_none() {
                     endpoint.forget_checks();
                 }
@@ -260,6 +280,12 @@ impl Compiler {
         };
         Upstream::new(spec.clone(), &seats, making)
     }
+}
+
+/// Whether the last check of an endpoint did not pass.
+fn has_failed(endpoint: &Endpoint) -> bool {
+    let last = endpoint.last_check();
+    last.is_some_and(|last| last.text.is_some())
 }
 
 /// After whom an endpoint in `place`, as the file has it, is used by a process in `zone`.
@@ -330,5 +356,133 @@ fn plan(action: &Action, upstreams: &HashMap<Name, &Arc<Upstream>>) -> Plan {
                 .collect(),
         },
         Action::Upstream(name) => Plan::Upstream(find(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::cells::CheckResult;
+    use crate::upstream::{LastCheck, Proof};
+
+    /// What a compiler makes of one endpoint of an upstream with these lines.
+    struct Bed {
+        compiler: Compiler,
+        config: Config,
+        known: Known,
+    }
+
+    impl Bed {
+        fn new(lines: &str) -> Self {
+            let text = format!(
+                "[listeners.web]\nbind = ':8080'\nupstream = 'app'\n[upstreams.app]\nendpoints = ['10.0.0.1:80']\n{lines}\n"
+            );
+            let config = config::parse("test", &text).unwrap().config;
+            let (signals, _) = Signals::channel();
+            let registry = Arc::new(Registry::new(1));
+            Self {
+                compiler: Compiler::new(BTreeMap::new(), registry, signals, 7),
+                config,
+                known: Known::new(),
+            }
+        }
+
+        fn seat(&mut self, is_unproven: bool) -> Seat {
+            let spec = &self.config.upstreams[0];
+            let wanted = Wanted {
+                addr: spec.endpoints[0].addr.clone(),
+                weight: 1,
+                admits: Admits::All,
+                zone: None,
+                is_unproven,
+            };
+            let seat = self
+                .compiler
+                .seats(spec, None, &self.known, &[wanted])
+                .remove(0);
+            let key = (spec.name.clone(), seat.endpoint.addr.clone());
+            self.known.insert(key, seat.endpoint.clone());
+            seat
+        }
+    }
+
+    fn check(passed: bool) -> LastCheck {
+        LastCheck {
+            at_unix_ms: 1,
+            took_ms: 1,
+            result: if passed {
+                CheckResult::Ok
+            } else {
+                CheckResult::Connect
+            },
+            text: (!passed).then(|| "connection refused".to_owned()),
+        }
+    }
+
+    #[test]
+    fn who_is_to_be_found_up_first_is_down_until_then() {
+        let mut bed = Bed::new("health.check = 'tcp'");
+        assert_eq!(bed.seat(false).health, Health::Up, "as `init_state` says");
+        // Whoever decided so: it is new no more than it was.
+        let seat = bed.seat(true);
+        assert_eq!(
+            (seat.health, seat.endpoint.proof()),
+            (Health::Down, Proof::Awaited)
+        );
+        assert!(
+            seat.endpoint
+                .since()
+                .unwrap()
+                .why
+                .contains("no check has found it up yet")
+        );
+        assert_eq!(bed.seat(true).health, Health::Down);
+        // A check does, and what is said here of it may be older.
+        seat.endpoint.found_up();
+        seat.endpoint.set_health(Health::Up);
+        assert_eq!(bed.seat(true).health, Health::Up);
+        assert_eq!(bed.seat(false).health, Health::Up);
+    }
+
+    #[test]
+    fn who_need_not_be_found_up_any_more_is_taken_for_what_is_known_of_it() {
+        for (last, health) in [
+            (None, Health::Up),
+            (Some(check(true)), Health::Up),
+            (Some(check(false)), Health::Down),
+        ] {
+            let mut bed = Bed::new("health.check = 'tcp'");
+            let seat = bed.seat(true);
+            assert_eq!(seat.health, Health::Down);
+            if let Some(last) = last.clone() {
+                seat.endpoint.set_last_check(last);
+            }
+            let seat = bed.seat(false);
+            assert_eq!(seat.health, health, "{last:?}");
+            assert_eq!(seat.endpoint.proof(), Proof::Taken);
+        }
+        let mut bed = Bed::new("health = { check = 'tcp', init_state = 'down' }");
+        bed.seat(true);
+        assert_eq!(bed.seat(false).health, Health::Down);
+    }
+
+    #[test]
+    fn nobody_waits_for_checks_that_there_are_not() {
+        let mut bed = Bed::new("");
+        let seat = bed.seat(true);
+        assert_eq!(
+            (seat.health, seat.endpoint.proof()),
+            (Health::Unchecked, Proof::Taken)
+        );
+        // They have ended.
+        let mut bed = Bed::new("health.check = 'tcp'");
+        bed.seat(true);
+        let spec = Bed::new("").config;
+        bed.config = spec;
+        let seat = bed.seat(true);
+        assert_eq!(
+            (seat.health, seat.endpoint.proof()),
+            (Health::Unchecked, Proof::Taken)
+        );
     }
 }

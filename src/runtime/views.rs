@@ -237,6 +237,12 @@ pub struct FleetView {
     pub last_sync: Option<SyncView>,
     /// Which endpoints this peer checks.
     pub duties: DutiesView,
+    /// Whether it has met others and has still to compare what it knows with one that was there before it: what one
+    /// peer says of weights and additions has effect without a bound until then.
+    pub learning: bool,
+    /// What operators said before this peer was away for longer than the fleet remembers: it holds here alone, and
+    /// nobody is told, until it is known whether it was taken back. `None` = there is nothing of the kind.
+    pub aside: Option<AsideView>,
     /// What is said and has no effect here, as it would take too much away at once.
     pub held: Vec<HeldView>,
     /// Facts that were not taken, since the start.
@@ -295,6 +301,28 @@ pub struct DutiesView {
     pub mine: u64,
     /// All that are checked.
     pub of: u64,
+}
+
+/// What is kept aside.
+#[derive(Clone, Debug, Serialize)]
+pub struct AsideView {
+    /// How many words there are.
+    pub count: u64,
+    /// When this peer was last here, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// The first of them.
+    pub words: Vec<AsideWordView>,
+}
+
+/// Something that an operator said and that is kept aside.
+#[derive(Clone, Debug, Serialize)]
+pub struct AsideWordView {
+    /// Of which upstream.
+    pub upstream: String,
+    /// Of which endpoint.
+    pub endpoint: String,
+    /// What, by whom and why: `drain (uid:0: kernel update)`.
+    pub what: String,
 }
 
 /// What is said and has no effect yet.

@@ -16,7 +16,7 @@ use crate::admin::register::{
 use crate::base::addr::EndpointAddr;
 use crate::config::{self, Config};
 use crate::fleet::peer::NotRegistered;
-use crate::fleet::standing::Terms;
+use crate::fleet::standing::{Seen, Terms};
 use crate::proxy::snapshot::Published;
 use crate::runtime::fleet::{Begun, Fleet, FleetError, Sockets, advertised, begin};
 use crate::telemetry::metrics::registry::Registry;
@@ -85,7 +85,7 @@ pub(super) fn begin_with(
         begun.fleet.recall(upstream, endpoint, parts);
     }
     for upstream in &config.upstreams {
-        if let Some(told) = begun.fleet.told(upstream, &|_| false) {
+        if let Some(told) = begun.fleet.told(upstream, &|_| Seen::Unknown) {
             overrides.heed(told, upstream);
         }
     }

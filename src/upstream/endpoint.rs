@@ -41,6 +41,9 @@ pub struct Endpoint {
     is_down_here: AtomicBool,
     /// Why, and since when.
     down_here: ArcSwapOption<Since>,
+    /// A [`Proof`]. The control plane's lock holder makes it wait and takes that back, the checker alone writes that it
+    /// was found up: none of them writes over what another one wrote meanwhile.
+    proof: AtomicU8,
     /// Left alone for what requests say of it; written as `health` is.
     ejected: AtomicBool,
     /// Why, and until when.
@@ -108,6 +111,19 @@ pub enum Health {
     Up,
 }
 
+/// Whether an endpoint that is taken for well is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Proof {
+    /// It is what a new endpoint is taken for.
+    Taken,
+    /// It was added with more than one peer of a fleet may add: it is taken for down, and not even the last resort,
+    /// before a check has found it up.
+    Awaited,
+    /// Checks have found it up, this process's or those of its fleet.
+    Found,
+}
+
 // === impl Health ===
 
 impl Health {
@@ -140,6 +156,7 @@ impl Endpoint {
             health: AtomicU8::new(Health::Unchecked as u8),
             is_down_here: AtomicBool::new(false),
             down_here: ArcSwapOption::empty(),
+            proof: AtomicU8::new(Proof::Taken as u8),
             ejected: AtomicBool::new(false),
             ejection: ArcSwapOption::empty(),
             ready_since: AtomicU64::new(0),
@@ -191,6 +208,39 @@ impl Endpoint {
         self.show_health();
     }
 
+    /// Whether checks have found it up since it is checked.
+    pub fn proof(&self) -> Proof {
+        // Relaxed: as `health`.
+        match self.proof.load(Ordering::Relaxed) {
+            1 => Proof::Awaited,
+            2 => Proof::Found,
+            _ => Proof::Taken,
+        }
+    }
+
+    /// It is down until a check has found it up; whether that is new. Who was found up has no more to prove.
+    pub fn await_proof(&self) -> bool {
+        self.turn(Proof::Taken, Proof::Awaited)
+    }
+
+    /// It need not prove that it is up any more; whether it had to.
+    pub fn waive_proof(&self) -> bool {
+        self.turn(Proof::Awaited, Proof::Taken)
+    }
+
+    /// Checks find it up.
+    pub fn found_up(&self) {
+        self.proof.store(Proof::Found as u8, Ordering::Relaxed);
+    }
+
+    fn turn(&self, from: Proof, to: Proof) -> bool {
+        let (from, to) = (from as u8, to as u8);
+        let turned = self
+            .proof
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        turned.is_ok()
+    }
+
     fn show_health(&self) {
         self.cells.control().health.set(self.health() as u64);
     }
@@ -220,6 +270,7 @@ impl Endpoint {
     /// Nobody checks it any more: what was found is over.
     pub fn forget_checks(&self) {
         self.set_down_here(None);
+        self.proof.store(Proof::Taken as u8, Ordering::Relaxed);
         self.since.store(None);
         self.last_check.store(None);
     }
@@ -372,5 +423,20 @@ mod tests {
         assert_eq!(endpoint.health(), Health::Down);
         endpoint.forget_checks();
         assert_eq!((endpoint.health(), endpoint.since()), (Health::Up, None));
+    }
+
+    #[test]
+    fn who_was_found_up_waits_for_no_proof() {
+        let registry = Registry::new(1);
+        let addr = EndpointAddr::Ip(([127, 0, 0, 1], 80).into());
+        let endpoint = Endpoint::new(addr, "app", &registry);
+        assert!(!endpoint.waive_proof() && endpoint.await_proof() && !endpoint.await_proof());
+        assert_eq!(endpoint.proof(), Proof::Awaited);
+        assert!(endpoint.waive_proof());
+        endpoint.found_up();
+        assert!(!endpoint.await_proof() && !endpoint.waive_proof());
+        assert_eq!(endpoint.proof(), Proof::Found);
+        endpoint.forget_checks();
+        assert_eq!(endpoint.proof(), Proof::Taken);
     }
 }

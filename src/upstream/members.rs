@@ -20,7 +20,7 @@ use crate::telemetry::metrics::registry::Registry;
 use super::groups::{Group, Tier, groups};
 use super::guarded::{Guard, Judges, Signals, judge_alike};
 use super::said;
-use super::{Endpoint, Health, Waiting};
+use super::{Endpoint, Health, Proof, Waiting};
 
 /// A named set of endpoints with one policy.
 #[derive(Debug)]
@@ -281,7 +281,10 @@ impl Members {
                 weight,
             })
             .collect();
-        let admits = |s: &Seat| s.endpoint.said().admits(s.admits);
+        let admits = |s: &Seat| match s.endpoint.said().admits(s.admits) {
+            Admits::All if s.endpoint.proof() == Proof::Awaited => Admits::Sticky,
+            admits => admits,
+        };
         // Weight 0 stops new clients, unless it says nothing because all have it.
         let all_zero = seats
             .iter()

@@ -21,7 +21,7 @@ mod tried;
 mod waiting;
 
 pub use connect::{ConnectError, Means, Purpose, is_local, open};
-pub use endpoint::{Ejection, Endpoint, Health, LastCheck, Since};
+pub use endpoint::{Ejection, Endpoint, Health, LastCheck, Proof, Since};
 pub use groups::Tier;
 pub use guarded::{Admission, SOON, Signal, Signals};
 pub use idle_limit::IdleLimit;

@@ -82,6 +82,27 @@ fn lone_peer_that_was_off_for_longer_than_anything_is_remembered_forgets_nothing
         peer.start();
         assert!(is_told(&peer, &b, &a));
         assert_eq!(peer.id(), saved.peer.to_string());
+        let aside = &peer.fleet()["aside"];
+        assert_eq!(
+            (&aside["count"], &aside["since_unix_ms"]),
+            (&2.into(), &at.into())
+        );
+        let words: Vec<String> = (0..2)
+            .map(|n| {
+                format!(
+                    "{} {}",
+                    aside["words"][n]["endpoint"], aside["words"][n]["what"]
+                )
+            })
+            .collect();
+        assert!(
+            words.iter().any(|word| word.contains("drain (uid:")),
+            "{words:?}"
+        );
+        let (code, text, error) = peer.isobar(&["fleet", "status"]);
+        assert_eq!(code, 0, "{error}");
+        assert!(text.contains("HOLDS HERE ALONE"), "{text}");
+        assert!(text.contains("2 words of operators kept aside"), "{text}");
         peer.stop();
         let _ = std::fs::remove_file(state.join("overrides.json"));
     }

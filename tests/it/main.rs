@@ -14,6 +14,7 @@ mod drain;
 mod embed;
 mod failures;
 mod failures_load;
+mod fleet_burst;
 mod fleet_checks;
 mod fleet_cli;
 mod fleet_cost;

@@ -18,8 +18,9 @@ use super::{Facts, MAX_EVER};
 /// Its name in `state_dir`.
 pub const FILE: &str = "fleet.facts";
 
-/// Of the format. A process refuses a newer one rather than lose what it does not know.
-pub const VERSION: u32 = 1;
+/// Of the format. A process refuses a newer one rather than lose what it does not know. An older one is set aside:
+/// version 1, which was never released, did not know since when a peer knows what the fleet says.
+pub const VERSION: u32 = 2;
 
 /// No text file, and no other program's.
 const MAGIC: [u8; 8] = *b"isobar\x00F";
@@ -84,6 +85,9 @@ pub enum Why {
     /// It is of a peer of another fleet.
     #[error("they are of the fleet `{0}`")]
     Fleet(String),
+    /// It is of an older program, whose format this one does not read.
+    #[error("they have format version {0}, and this program reads version {VERSION}")]
+    Older(u32),
     /// It is larger than any that this program writes.
     #[error("it is larger than {} MiB", MAX_BYTES / 1024 / 1024)]
     TooLarge,
@@ -238,7 +242,8 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, Unusable> {
     match u64_of(version) as u32 {
         VERSION => {}
         version if version > VERSION => return Err(Unusable::Newer(version)),
-        _ => return Err(damaged("there never was such a version")),
+        0 => return Err(damaged("there never was such a version")),
+        version => return Err(Unusable::Why(Why::Older(version))),
     }
     match postcard::take_from_bytes(content) {
         Ok((snapshot, [])) => Ok(snapshot),

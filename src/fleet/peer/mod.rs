@@ -9,6 +9,7 @@
 //! ```
 
 mod health;
+mod learning;
 mod past;
 mod setback;
 mod standing;
@@ -35,6 +36,7 @@ use super::seal::{Keyring, Kind, MAX_PAYLOAD, Opened, Opener, Refusal, Sealer, S
 use super::stamp::{HybridClock, Stamp};
 use super::standing::{Brake, Leases, Orphans};
 
+use learning::Learning;
 pub use past::Past;
 use setback::Setback;
 pub use standing::NotRegistered;
@@ -197,6 +199,7 @@ pub struct Peer {
     leases: Leases,
     orphans: Orphans,
     brake: Brake,
+    learning: Learning,
     /// When which upstream is to be looked at again though nothing is said.
     again: BTreeMap<Name, Nanos>,
     clock: HybridClock,
@@ -294,7 +297,8 @@ impl Peer {
             duties: Duties::new(me, settings.probers),
             leases: Leases::default(),
             orphans: Orphans::default(),
-            brake: Brake::new(settings.max_remove),
+            brake: Brake::learning(settings.max_remove),
+            learning: Learning::default(),
             again: BTreeMap::new(),
             clock: HybridClock::default(),
             setback: Setback::new(now),
@@ -601,7 +605,10 @@ impl Peer {
             self.counts.stalled += late;
             self.leases.stalled(Duration::from_nanos(late));
         }
-        self.setback.notice(now, self.max_clock_skew);
+        let ahead_ms = self.setback.notice(now, self.max_clock_skew);
+        if ahead_ms > 0 {
+            self.began_later(ahead_ms, now);
+        }
         self.is_duty_due |= self.duties.next_due().is_some_and(|at| at <= now.now);
         self.membership.wake(now.now);
         self.after_membership(now);
@@ -626,6 +633,7 @@ impl Peer {
                 .retain(|peer, contact| contact.at >= forgotten || live.contains_key(peer));
             self.mend_clock(now);
             self.introduce(now);
+            self.learn(now.now);
             self.look_back(now);
             let facts = &self.facts;
             self.noisy
@@ -891,6 +899,7 @@ impl Peer {
     fn came(&mut self, identity: Identity, at: Now) {
         let now = at.now;
         let is_first = self.live.is_empty();
+        self.has_met(now);
         self.live.insert(identity.peer, (identity, now));
         let was_gone = self.gone.remove(&identity.peer).is_some();
         // What it said while it was away is not known here, and what it said in an earlier life was found then.

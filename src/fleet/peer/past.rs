@@ -3,24 +3,25 @@
 //! Others may have forgotten by now that they took it back: told to them it would come back for all. But if all
 //! were away, or this peer is the only one, nobody else knows it. So it is kept aside: it holds here, and nobody is
 //! told, until this peer
-//! - has compared with one that has known all since well before this one began: what that one knows holds, and what
-//!   was aside is dropped; or
+//! - has compared with one that knows what the fleet says since before this one was last here: that one has known
+//!   what is aside here, so what it does not know was taken back, and what was aside is dropped; or
 //! - has met others, and for [`ALIKE`] none that is known of is such a one: they all came back together, and what is
 //!   aside is the fleet's again, each thing by its own stamp.
 //!
 //! Of those who came back together, one may know that a word was taken back that another still has aside: what was
 //! taken back is kept aside too, and said again when its word comes up. Who is alone keeps things aside, however long
-//! that takes. Registrations end in less time than it takes to be forgotten, and are not among them.
+//! that takes. Who began with nothing while all others were away knows no better: it never knew what they said.
+//! Registrations end in less time than it takes to be forgotten, and are not among them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::config::Name;
 use crate::fleet::Now;
-use crate::fleet::fact::{Fact, GC_AFTER, Key, Value};
-use crate::fleet::facts::{Merged, is_past};
-use crate::fleet::id::PeerId;
+use crate::fleet::fact::{About, Fact, GC_AFTER, Key, Value};
+use crate::fleet::facts::{Flaw, Merged, is_past};
 use crate::fleet::stamp::Stamp;
 
 use super::Peer;
@@ -46,8 +47,8 @@ enum Fate {
 /// For how long nobody may be known of who knows better: three comparisons, so that who is there is known.
 const ALIKE: Duration = Duration::from_secs(30);
 
-/// Who began no more than this before another came back together with it: machines of one place after its power did.
-const TOGETHER_MS: u64 = 60 * 60 * 1000;
+/// Words that are named in one line of the log; of the others there is the count.
+const NAMED: usize = 20;
 
 // === impl Past ===
 
@@ -80,6 +81,21 @@ impl Past {
 
     pub(super) fn has(&self, key: &Key) -> bool {
         self.words.contains_key(key)
+    }
+
+    /// What operators said, in order.
+    pub fn words(&self) -> impl Iterator<Item = &Fact> {
+        self.words.values()
+    }
+
+    /// The same for people.
+    fn named(&self) -> String {
+        named(self.words())
+    }
+
+    /// Whether who knows what the fleet says since then has known what is aside here.
+    fn was_known(&self, since_unix_ms: u64) -> bool {
+        since_unix_ms <= self.saved_unix_ms
     }
 
     fn upstreams(&self) -> impl Iterator<Item = &Name> {
@@ -118,7 +134,8 @@ impl Peer {
         };
         for fact in facts {
             if is_young(fact.stamp, now.unix_ms) {
-                self.reclaim(&fact, now);
+                // It was in order when it was saved.
+                let _ = self.reclaim(&fact, now);
             } else if self.facts.get(&fact.key).is_none() {
                 past.keep(fact, now.unix_ms);
             }
@@ -162,42 +179,30 @@ impl Peer {
         fact.value != Value::Gone && ended.is_some_and(|ended| ended.stamp > fact.stamp)
     }
 
-    /// A comparison with another peer is over: this one knows what that one does.
-    pub(super) fn has_compared(&mut self, with: PeerId, now: Now) {
-        if self.past.is_none() {
-            return;
-        }
-        let about = self.facts.get(&Key::Peer(with)).map(|fact| &fact.value);
-        let since = match about {
-            Some(Value::Peer(about)) => about.knows_since_unix_ms,
-            _ => return,
-        };
-        if self.is_before(since) {
-            // Others who came back with this one know by it.
-            self.about.knows_since_unix_ms = since;
-            self.introduce(now);
+    /// This peer knows now what one does that has known what the fleet says since then.
+    pub(super) fn compare_past(&mut self, since_unix_ms: u64, now: Now) {
+        let past = self.past.as_ref();
+        if past.is_some_and(|past| past.was_known(since_unix_ms)) {
             self.settle_past(Fate::Dropped, now);
         }
     }
 
     /// Whether all who are known of came back together, and have for long enough.
     pub(super) fn look_back(&mut self, now: Now) {
-        if self.past.is_none() {
+        let Some(past) = &self.past else {
             return;
-        }
-        let is_known = |peer: &PeerId| {
-            let about = self.facts.get(&Key::Peer(*peer)).map(|fact| &fact.value);
-            matches!(about, Some(Value::Peer(_)))
         };
-        let knows_better = |fact: &Fact| match &fact.value {
-            Value::Peer(about) => {
-                fact.origin != self.me && self.is_before(about.knows_since_unix_ms)
-            }
-            _ => false,
-        };
+        let knows_better = |about: &About| past.was_known(about.knows_since_unix_ms);
+        let others = self.facts.of_peers().filter(|fact| fact.origin != self.me);
+        let knows_better = others
+            .filter_map(|fact| match &fact.value {
+                Value::Peer(about) => Some(about),
+                _ => None,
+            })
+            .any(knows_better);
         let are_alike = !self.live.is_empty()
-            && self.live.keys().all(is_known)
-            && !self.facts.of_peers().any(knows_better);
+            && self.live.keys().all(|peer| self.about_of(*peer).is_some())
+            && !knows_better;
         let Some(past) = &mut self.past else {
             return;
         };
@@ -213,22 +218,34 @@ impl Peer {
         let Some(past) = self.past.take() else {
             return;
         };
-        let count = past.len();
+        let (count, named) = (past.len(), past.named());
         self.news.upstreams.extend(past.upstreams().cloned());
         match fate {
             Fate::Dropped => {
                 // What goes now is nobody's removal.
                 self.brake.retain(|_| false);
-                tracing::info!(
-                    "fleet: this peer knows now what the others said while it was away; {count} words of operators \
-                     from before that hold no more, unless others say them"
-                );
+                if count == 0 {
+                    tracing::info!(
+                        "fleet: this peer knows now what the others said while it was away"
+                    );
+                } else {
+                    tracing::warn!(
+                        "fleet: this peer knows now what the others said while it was away; {count} words of \
+                         operators from before that, which no other peer knows any more, hold no longer: {named}; what \
+                         is still wanted is to be said again"
+                    );
+                }
             }
             Fate::Told => {
                 self.ended = past.ended;
+                let mut refused = Vec::new();
                 for fact in past.words.into_values() {
-                    self.reclaim(&fact, now);
+                    if let Some(flaw) = self.reclaim(&fact, now) {
+                        self.flaw(flaw.as_str());
+                        refused.push(fact);
+                    }
                 }
+                let refused = self::named(refused.iter());
                 // Others who came back earlier may have told it meanwhile.
                 let is_back = |ended: &&Fact| {
                     let held = self.facts.get(&ended.key);
@@ -246,24 +263,49 @@ impl Peer {
                 }
                 tracing::warn!(
                     "fleet: all peers were away for more than a day: {count} words of operators from before that \
-                     hold again in the whole fleet"
+                     hold again in the whole fleet: {named}"
                 );
+                if !refused.is_empty() {
+                    tracing::error!(
+                        "fleet: of these there is no room for some, which hold no more: {refused}; take back what is \
+                         no longer needed, and say them again"
+                    );
+                }
             }
         }
     }
 
-    /// Takes in what this peer knew.
-    fn reclaim(&mut self, fact: &Fact, now: Now) {
-        if let Merged::New { before } = self.facts.merge(fact.clone(), now.unix_ms) {
-            self.lease(fact, now.now);
-            self.note_news(fact, before.as_ref(), now);
+    /// Takes in what this peer knew; why not, if it cannot be.
+    fn reclaim(&mut self, fact: &Fact, now: Now) -> Option<Flaw> {
+        match self.facts.merge(fact.clone(), now.unix_ms) {
+            Merged::New { before } => {
+                self.lease(fact, now.now);
+                self.note_news(fact, before.as_ref(), now);
+                None
+            }
+            Merged::Known | Merged::Older => None,
+            Merged::Refused(flaw) => Some(flaw),
         }
     }
+}
 
-    /// Whether who knows all since then does so since well before this peer began.
-    fn is_before(&self, since_unix_ms: u64) -> bool {
-        since_unix_ms.saturating_add(TOGETHER_MS) < self.about.started_unix_ms
+/// Facts in words, the first of them if there are many.
+fn named<'f>(facts: impl Iterator<Item = &'f Fact>) -> String {
+    // A `String` takes all that is written to it.
+    let mut text = String::new();
+    let mut more = 0;
+    for (at, fact) in facts.enumerate() {
+        if at >= NAMED {
+            more += 1;
+            continue;
+        }
+        let comma = if at == 0 { "" } else { "; " };
+        let _ = write!(text, "{comma}{}: {}", fact.key, fact.value);
     }
+    if more > 0 {
+        let _ = write!(text, "; and {more} more");
+    }
+    text
 }
 
 /// Whether nobody has forgotten yet what came after it.

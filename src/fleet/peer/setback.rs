@@ -4,6 +4,8 @@
 //! they would go on to refuse what is said until that time has come. So it is said again, with the stamps that it
 //! should have had: it does not win over what others said since. That a clock went back does not say which of the
 //! two times is right. That others agree with it now does.
+//!
+//! A clock that was behind at the start makes this peer seem to know since long ago what the fleet says.
 
 use std::time::Duration;
 
@@ -33,8 +35,8 @@ impl Setback {
         }
     }
 
-    /// Compares the two clocks of this machine.
-    pub(super) fn notice(&mut self, now: Now, at_least: Duration) {
+    /// Compares the two clocks of this machine; how far the wall clock leapt ahead, in milliseconds.
+    pub(super) fn notice(&mut self, now: Now, at_least: Duration) -> u64 {
         let passed_ms = now.now.saturating_sub(self.last.now) / 1_000_000;
         let expected = self.last.unix_ms.saturating_add(passed_ms);
         let back_ms = expected.saturating_sub(now.unix_ms);
@@ -48,6 +50,7 @@ impl Setback {
             self.at = now.now;
         }
         self.last = now;
+        if is_step(ahead_ms) { ahead_ms } else { 0 }
     }
 }
 
@@ -65,11 +68,27 @@ impl Peer {
         }
     }
 
+    /// The clock leapt ahead, so this peer began that much later than it says. What it knows from others it knows
+    /// since then all the same.
+    pub(super) fn began_later(&mut self, by_ms: u64, now: Now) {
+        let about = &mut self.about;
+        let knows_by_itself = about.knows_since_unix_ms == about.started_unix_ms;
+        about.started_unix_ms = about.started_unix_ms.saturating_add(by_ms);
+        if knows_by_itself {
+            about.knows_since_unix_ms = about.started_unix_ms;
+        }
+        self.introduce(now);
+    }
+
     /// Once others agree with this clock: what this peer said by a clock that was ahead, it says at its time.
     pub(super) fn mend_clock(&mut self, now: Now) {
         if !self.is_agreed() {
             return;
         }
+        // It began by a clock that was ahead: it would seem to know nothing until then, to itself after a restart too.
+        let about = &mut self.about;
+        about.started_unix_ms = about.started_unix_ms.min(now.unix_ms);
+        about.knows_since_unix_ms = about.knows_since_unix_ms.min(now.unix_ms);
         let by_ms = std::mem::take(&mut self.setback.by_ms);
         let last = Stamp::at(
             now.unix_ms

@@ -10,7 +10,7 @@ use crate::config::{self, Name};
 use crate::fleet::Now;
 use crate::fleet::fact::{Fact, Key, Value};
 use crate::fleet::facts::Flaw;
-use crate::fleet::standing::{Brake, Full, Renewal, Sight, Terms, told};
+use crate::fleet::standing::{Brake, Full, Renewal, Seen, Sight, Terms, told};
 use crate::upstream::overrides::Told;
 
 use super::Peer;
@@ -29,17 +29,17 @@ pub enum NotRegistered {
 // === impl Peer ===
 
 impl Peer {
-    /// What the fleet says of an upstream in the end; `is_down` is what checks found here.
+    /// What the fleet says of an upstream in the end; `seen` is what its endpoints are here.
     pub fn told(
         &mut self,
         spec: &config::Upstream,
-        is_down: &dyn Fn(&EndpointAddr) -> bool,
+        seen: &dyn Fn(&EndpointAddr) -> Seen,
         now: Now,
     ) -> Told {
         let sight = Sight {
             spec,
             own: self.me,
-            is_down,
+            seen,
             now: now.now,
             unix_ms: now.unix_ms,
         };
@@ -52,11 +52,6 @@ impl Peer {
             None => self.again.remove(&spec.name),
         };
         standing.told
-    }
-
-    /// Checks find these endpoints of an upstream up.
-    pub fn pass<'a>(&mut self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
-        self.brake.pass(upstream, up);
     }
 
     /// What is said and has no effect, since one peer may not take away so much.

@@ -7,7 +7,7 @@
 //! # A datagram
 //! | bytes | what | why it is there |
 //! |---|---|---|
-//! | 1 | version, 1 | what changes later is refused by its number, and not as a forgery |
+//! | 1 | version, 2 | what changes later is refused by its number, and not as a forgery |
 //! | 4 | hash of the fleet's name | two fleets in one network are told apart before any work |
 //! | 4 | key id | says which secret of the keyring, so that none is tried in vain |
 //! | 8 | sender | each peer has keys of its own, so that no two need to agree on counters |
@@ -135,8 +135,9 @@ pub enum NotSealed {
     Spent,
 }
 
-/// The first byte of all that peers send.
-const VERSION: u8 = 1;
+/// The first byte of all that peers send. What is in it counts: another shape of a fact is another version. In the
+/// first, which was never released, a peer did not say since when it knows what the fleet says.
+const VERSION: u8 = 2;
 
 // === impl Refusal ===
 

@@ -13,9 +13,11 @@ mod brake;
 mod footing;
 mod leases;
 mod orphans;
+mod seen;
 mod told;
 
 pub use brake::{Brake, Braked, SETTLES};
 pub use leases::{CHANGES_A_SECOND, EVERY, Full, Lease, Leases, MAX_LEASES, Renewal, Terms};
 pub use orphans::Orphans;
+pub use seen::Seen;
 pub use told::{Sight, Standing, told};

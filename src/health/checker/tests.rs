@@ -11,7 +11,7 @@ use super::*;
 use crate::config::{Check, InitState};
 use crate::telemetry::metrics::cells::CheckResult;
 use crate::telemetry::metrics::registry::Registry;
-use crate::upstream::Health;
+use crate::upstream::{Health, Proof};
 
 pub(super) fn spec(fall: u32, init_state: InitState) -> Arc<HealthSpec> {
     Arc::new(HealthSpec {
@@ -264,5 +264,39 @@ fn it_is_known_what_all_are_when_each_has_answered() {
             () = eventually(|| known.borrow().is_some()) => {}
         }
         assert_eq!(*known.borrow(), Some([Health::Up, Health::Down]));
+    });
+}
+
+/// One peer of the fleet has added more than it may: the first check decides, whatever `rise` and `init_state` say.
+#[test]
+fn who_is_to_be_found_up_first_is_let_in_by_the_first_check() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut slow = HealthSpec::clone(&spec(3, InitState::Up));
+        slow.rise = 3;
+        let slow = Arc::new(slow);
+        let addr = listener.local_addr().unwrap();
+        let (awaited, taken_for_well) = (target(addr, &slow), target(addr, &slow));
+        assert!(awaited.endpoint.await_proof());
+        awaited.endpoint.set_health(Health::Down);
+        let other = Target {
+            upstream: "other".into(),
+            ..taken_for_well.clone()
+        };
+        let (_sender, receiver) = watch::channel(Targets::from([awaited.clone(), other]));
+        run(
+            receiver,
+            |_| true,
+            async |taken| {
+                // Without a word: it was up before.
+                eventually(|| taken_for_well.endpoint.proof() == Proof::Found).await;
+                eventually(|| !taken.borrow().is_empty()).await;
+                let taken = taken.borrow();
+                assert_eq!(taken[0][0].why, "1 tcp check passed");
+                assert_eq!(taken[0].len(), 1);
+                assert_eq!(awaited.endpoint.proof(), Proof::Found);
+            },
+        )
+        .await;
     });
 }

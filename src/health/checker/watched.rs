@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
-use crate::config::HealthSpec;
+use crate::config::{HealthSpec, InitState};
 use crate::telemetry::metrics::cells::CheckResult;
-use crate::upstream::{Health, LastCheck};
+use crate::upstream::{Endpoint, Health, LastCheck, Proof};
 
 use super::super::agent::{Answer, Heard};
 use super::super::ballot::Ballot;
@@ -93,11 +93,11 @@ impl Watched {
                     Some(State::Check(old)) if is_pending => {
                         Threshold::kept(spec, old.threshold.health())
                     }
-                    Some(_) => Threshold::kept(spec, found),
+                    Some(_) => known(spec, &target.endpoint, found),
                     None => match Threshold::new(spec) {
                         fresh if fresh.health() == found => fresh,
                         // It was known before it became a target (again).
-                        _ => Threshold::kept(spec, found),
+                        _ => known(spec, &target.endpoint, found),
                     },
                 };
                 State::Check(Checked {
@@ -142,13 +142,13 @@ impl Watched {
         };
         let begins = role.asks() && !before.asks();
         if begins || (role.judges() && !before.judges()) {
-            let known = if begins || !is_pending {
-                self.target.endpoint.health()
+            checked.threshold = if begins || !is_pending {
+                let endpoint = &self.target.endpoint;
+                known(spec, endpoint, endpoint.health())
             } else {
                 // That will hold as soon as it is.
-                checked.threshold.health()
+                Threshold::kept(spec, checked.threshold.health())
             };
-            checked.threshold = Threshold::kept(spec, known);
         }
         if begins {
             checked.ballot = Ballot::new(checked.threshold);
@@ -330,6 +330,9 @@ impl Checked {
         }
         let is_other = self.threshold.observe(evidence).is_some();
         let health = self.threshold.health();
+        if (health, evidence) == (Health::Up, Evidence::Passed) {
+            target.endpoint.found_up();
+        }
         // What was found and waits to be handed on is not found again by each check until then.
         let waits = |findings: &Findings| {
             let mut found = findings.verdicts.iter().rev();
@@ -379,6 +382,16 @@ impl Checked {
             1 => format!("1 {check} check"),
             n => format!("{n} {check} checks in a row"),
         }
+    }
+}
+
+/// The state of an endpoint that is known to be `health`. Who is down only because nobody has found it up yet is let
+/// in by the first check.
+fn known(spec: &HealthSpec, endpoint: &Endpoint, health: Health) -> Threshold {
+    if health == Health::Down && endpoint.proof() == Proof::Awaited {
+        Threshold::begun(spec, InitState::Down)
+    } else {
+        Threshold::kept(spec, health)
     }
 }
 

@@ -271,6 +271,7 @@ impl Sim {
                     weight: e.weight,
                     admits: Admits::All,
                     zone: None,
+                    is_unproven: false,
                 })
                 .collect()
         };

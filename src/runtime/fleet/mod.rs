@@ -31,12 +31,12 @@ use crate::base::clock::{Clock, Nanos};
 use crate::config::{self, Name};
 use crate::fleet::Now;
 use crate::fleet::duty::{Changes, Subject};
-use crate::fleet::fact::{Key, Value};
+use crate::fleet::fact::{Fact, Key, Value};
 use crate::fleet::facts::Flaw;
 use crate::fleet::id::PeerId;
 use crate::fleet::peer::{self, NotRegistered, Peer, StreamId};
 use crate::fleet::seal::Keyring;
-use crate::fleet::standing::Terms;
+use crate::fleet::standing::{Seen, Terms};
 use crate::health::checker::Vote;
 use crate::health::duty::{Duty, Role};
 use crate::telemetry::metrics::fleet::{FleetCells, VerdictTo};
@@ -191,30 +191,29 @@ impl Fleet {
         has_news.unwrap_or(false)
     }
 
-    /// All that the fleet says of an upstream; `is_down` is what checks found here. `None` = the fleet has ended here:
+    /// All that the fleet says of an upstream; `seen` is what its endpoints are here. `None` = the fleet has ended here:
     /// what it said last holds.
     pub fn told(
         &self,
         spec: &config::Upstream,
-        is_down: &dyn Fn(&EndpointAddr) -> bool,
+        seen: &dyn Fn(&EndpointAddr) -> Seen,
     ) -> Option<Told> {
         let now = self.now();
-        self.with(|state| state.peer.told(spec, is_down, now))
+        self.with(|state| state.peer.told(spec, seen, now))
     }
 
-    /// Checks find these endpoints of an upstream up.
-    pub fn pass<'a>(&self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
-        self.with(|state| state.peer.pass(upstream, up));
-    }
-
-    /// Whether something is held of what is said of an upstream, until checks find its endpoints down or up.
-    pub fn holds(&self, upstream: &str) -> bool {
-        let state = self.state();
-        state
-            .peer
-            .brake()
-            .held()
-            .any(|(name, ..)| &**name == upstream)
+    /// Whether what is held of what is said of an upstream depends on what checks find of one of these endpoints.
+    pub fn hangs_on_any<'a>(
+        &self,
+        upstream: &str,
+        endpoints: impl IntoIterator<Item = &'a EndpointAddr>,
+    ) -> bool {
+        let mut endpoints = endpoints.into_iter();
+        let hangs = self.with(|state| {
+            let brake = state.peer.brake();
+            endpoints.any(|endpoint| brake.hangs_on(upstream, endpoint))
+        });
+        hangs.unwrap_or(false)
     }
 
     /// An endpoint registers here, or renews that; at whom. `None` = the fleet has ended here.
@@ -246,14 +245,18 @@ impl Fleet {
 
     /// Whether an endpoint is registered here.
     pub fn is_registered(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
-        self.state().peer.is_registered(upstream, endpoint)
+        let is_registered = self.with(|state| state.peer.is_registered(upstream, endpoint));
+        is_registered.unwrap_or(false)
     }
 
     /// Whether an endpoint is registered at anybody.
     pub fn has_registration(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
-        let state = self.state();
-        let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
-        facts.any(|fact| matches!(fact.value, Value::Registered { .. }))
+        let is_registered = |fact: &Fact| matches!(fact.value, Value::Registered { .. });
+        let has_one = self.with(|state| {
+            let mut facts = state.peer.facts().of_endpoint(upstream, endpoint);
+            facts.any(is_registered)
+        });
+        has_one.unwrap_or(false)
     }
 
     /// Whether nothing is taken in, since a successor starts.
@@ -354,9 +357,11 @@ impl Fleet {
         if role == Role::Alone {
             return (role, Vec::new());
         }
-        let state = self.state();
-        let probers = state.peer.duties().probers(upstream, &endpoint.addr);
-        (role, probers.to_vec())
+        let probers = self.with(|state| {
+            let probers = state.peer.duties().probers(upstream, &endpoint.addr);
+            probers.to_vec()
+        });
+        (role, probers.unwrap_or_default())
     }
 
     /// Says what checks found here.

@@ -1,6 +1,7 @@
 //! What operators are told of the fleet.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -8,17 +9,20 @@ use crate::fleet::fact::{About, Fact, Key, Value};
 use crate::fleet::facts::compare::Difference;
 use crate::fleet::id::PeerId;
 use crate::fleet::membership::Liveness;
-use crate::fleet::peer::{Count, Peer};
+use crate::fleet::peer::{Count, Past, Peer};
 use crate::runtime::operate::FleetDiffError;
 use crate::runtime::views::{
-    DifferenceView, DutiesView, FleetDiffView, FleetView, HeldView, KnownView, MemberCounts,
-    MemberView, QuarantineView, SyncView, TrafficView,
+    AsideView, AsideWordView, DifferenceView, DutiesView, FleetDiffView, FleetView, HeldView,
+    KnownView, MemberCounts, MemberView, QuarantineView, SyncView, TrafficView,
 };
 
 use super::Fleet;
 
 /// Differences that are shown; of the others there is the count.
 const SHOWN: usize = 1000;
+
+/// Words kept aside that are shown; likewise.
+const ASIDE_SHOWN: usize = 20;
 
 /// For a look at another peer: connecting, and a message each way, each of which has 5 s.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -83,6 +87,8 @@ impl Fleet {
                 mine: peer.duties().mine() as u64,
                 of: peer.duties().len() as u64,
             },
+            learning: peer.is_learning() && !peer.live().is_empty(),
+            aside: peer.past().map(aside),
             held: held.collect(),
             quarantined: peer.quarantine().total(),
             quarantine: quarantine.collect(),
@@ -233,6 +239,22 @@ fn about(peer: &Peer, id: PeerId) -> Option<&About> {
     match &peer.facts().get(&Key::Peer(id))?.value {
         Value::Peer(about) => Some(about),
         _ => None,
+    }
+}
+
+fn aside(past: &Past) -> AsideView {
+    let words = past.words().take(ASIDE_SHOWN).map(|fact| {
+        let text = |it: Option<&dyn Display>| it.map(ToString::to_string).unwrap_or_default();
+        AsideWordView {
+            upstream: text(fact.key.upstream().map(|it| it as &dyn Display)),
+            endpoint: text(fact.key.endpoint().map(|it| it as &dyn Display)),
+            what: fact.value.to_string(),
+        }
+    });
+    AsideView {
+        count: past.len() as u64,
+        since_unix_ms: past.saved_unix_ms(),
+        words: words.collect(),
     }
 }
 

@@ -1,15 +1,16 @@
 //! What the fleet says, and what follows from it here.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::base::addr::EndpointAddr;
 use crate::config::Name;
 use crate::fleet::duty::{Changes, Subject, names};
+use crate::fleet::standing::Seen;
 use crate::health::checker::{Ask, Found, Targets, Verdict, Vote};
 use crate::health::duty::Duty;
 use crate::runtime::fleet::Fleet;
 use crate::telemetry::history::{Cause, What};
-use crate::upstream::{Health, Since};
+use crate::upstream::{Health, Members, Proof, Since};
 
 use super::Live;
 
@@ -40,9 +41,13 @@ impl Live {
 
     /// Checks found an endpoint down, or up: what is held back since one peer alone may not take so much away, or add
     /// so much that nobody has seen, may be so now.
-    pub(super) fn heed_held(&mut self, upstream: &Name) {
-        let holds = |fleet: &Fleet| fleet.holds(upstream);
-        if self.fleet.as_ref().is_some_and(holds) {
+    pub(super) fn heed_held<'a>(
+        &mut self,
+        upstream: &Name,
+        changed: impl IntoIterator<Item = &'a EndpointAddr>,
+    ) {
+        let hangs = |fleet: &Fleet| fleet.hangs_on_any(upstream, changed);
+        if self.fleet.as_ref().is_some_and(hangs) {
             self.heed_upstreams(&BTreeSet::from([upstream.clone()]));
         }
     }
@@ -62,24 +67,12 @@ impl Live {
         {
             let members = snapshot.upstreams.iter().find(|u| u.spec.name == spec.name);
             let members = members.map(|u| u.members.load_full());
-            let endpoints = members.iter().flat_map(|m| m.endpoints.iter());
-            let down = endpoints.clone().filter(|e| e.health() == Health::Down);
-            let up = endpoints.filter(|e| e.health() == Health::Up);
-            // Asked for each endpoint that is to be taken away: a search for each would be a search of all for all.
-            let down: HashSet<&EndpointAddr> = down.map(|e| &e.addr).collect();
-            fleet.pass(&spec.name, up.clone().map(|e| &e.addr));
-            let Some(mut told) = fleet.told(spec, &|addr| down.contains(addr)) else {
+            // Asked for each endpoint of which something is said: a search for each would be a search of all for all.
+            let seen: HashMap<&EndpointAddr, Seen> = members.iter().flat_map(|m| seen(m)).collect();
+            let see = |addr: &EndpointAddr| seen.get(addr).copied().unwrap_or_default();
+            let Some(told) = fleet.told(spec, &see) else {
                 return;
             };
-            if fleet.holds(&spec.name) {
-                // What was claimed only now may be of endpoints that are up: held, they would stay so until
-                // something else is said of the upstream, as a check that passes again changes nothing.
-                fleet.pass(&spec.name, up.map(|e| &e.addr));
-                let Some(again) = fleet.told(spec, &|addr| down.contains(addr)) else {
-                    return;
-                };
-                told = again;
-            }
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {
                 continue;
@@ -196,4 +189,19 @@ impl Live {
             }
         }
     }
+}
+
+/// What the endpoints of an upstream are here.
+fn seen(members: &Members) -> impl Iterator<Item = (&EndpointAddr, Seen)> {
+    let endpoints = members.endpoints.iter().zip(&members.members);
+    endpoints.map(|(endpoint, member)| {
+        let seen = match (endpoint.health(), endpoint.proof()) {
+            (_, Proof::Awaited) => Seen::Held,
+            (Health::Down, Proof::Taken | Proof::Found) => Seen::Down,
+            (Health::Unchecked | Health::Up, Proof::Found) => Seen::Up,
+            (Health::Unchecked | Health::Up, Proof::Taken) if member.weight > 0 => Seen::Taken,
+            (Health::Unchecked | Health::Up, Proof::Taken) => Seen::Unknown,
+        };
+        (&endpoint.addr, seen)
+    })
 }

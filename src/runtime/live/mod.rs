@@ -513,7 +513,8 @@ impl Live {
                 down.for_each(|change| change.endpoint.disconnect());
                 self.workers.tell(|_| Command::Wake);
             }
-            self.heed_held(&upstream.spec.name);
+            let changed = changes.iter().map(|change| &change.endpoint.addr);
+            self.heed_held(&upstream.spec.name, changed);
         }
     }
 
@@ -521,6 +522,9 @@ impl Live {
     fn note(&mut self, verdict: &Verdict, now: u64) -> bool {
         let endpoint = &verdict.endpoint;
         let before = endpoint.health();
+        if verdict.health == Health::Up {
+            endpoint.found_up();
+        }
         let mut why = verdict.told();
         let (cause, role) = match &verdict.by {
             Found::Fleet(peers) => {
@@ -1059,6 +1063,7 @@ pub fn wanted(spec: &config::Upstream, overrides: &Overrides) -> Vec<Wanted> {
             addr: member.addr,
             weight: member.weight,
             zone: member.zone,
+            is_unproven: member.is_unproven,
             admits: match member.state {
                 None => Admits::All,
                 Some(AdminState::Disable) => Admits::Nobody,

@@ -159,7 +159,12 @@ impl Overrides {
             };
             let before = on(&old_elsewhere, old.get(addr));
             let after = on(&elsewhere, parts.get(addr));
-            if before == after {
+            let unproven = |of: &BTreeMap<EndpointAddr, Elsewhere>| {
+                of.get(addr).is_some_and(|e| e.is_unproven)
+            };
+            let was_unproven = before.is_some() && unproven(&old_elsewhere);
+            let is_unproven = after.is_some() && unproven(&elsewhere);
+            if before == after && was_unproven == is_unproven {
                 continue;
             }
             let spoken = told.remove(addr).unwrap_or_default();
@@ -169,7 +174,8 @@ impl Overrides {
                 spoken: &spoken,
                 is_dynamic: spec.dynamic,
                 old: old.get(addr),
-                was_unproven: old_elsewhere.get(addr).is_some_and(|e| e.is_unproven),
+                was_unproven,
+                is_unproven,
             };
             turn.tell(before, after, &mut effects);
         }
@@ -325,6 +331,8 @@ struct Turn<'a> {
     old: Option<&'a Parts>,
     /// It waited for a check.
     was_unproven: bool,
+    /// It waits for one.
+    is_unproven: bool,
 }
 
 /// Who did it, and what is to be said of that.
@@ -344,7 +352,12 @@ impl Turn<'_> {
             (_, Some(is)) => {
                 let state = is.state.map(AdminState::as_str);
                 let state = state.map_or(String::new(), |state| format!(", {state}"));
-                let what = format!("joins with weight {}{state}", is.weight);
+                let waits = if self.is_unproven {
+                    ", without picks before a check has found it up"
+                } else {
+                    ""
+                };
+                let what = format!("joins with weight {}{state}{waits}", is.weight);
                 effects.push(self.effect(
                     Field::Member,
                     (member(before), member(after)),
@@ -364,6 +377,9 @@ impl Turn<'_> {
             let words = (from.to_owned(), to.to_owned());
             let what = format!("{from} -> {to}");
             effects.push(self.effect(Field::State, words, &what, self.stated()));
+        }
+        if self.was_unproven != self.is_unproven {
+            effects.push(self.proven());
         }
         if was.weight != is.weight {
             let what = format!("weight {} -> {}", was.weight, is.weight);
@@ -420,21 +436,29 @@ impl Turn<'_> {
 
     /// Why its state is another one.
     fn stated(&self) -> Blame {
-        if let Some(heard) = &self.spoken.state {
-            return Blame::of(heard);
-        }
-        // It was added, and a check has found it up since, or is awaited again.
-        let text = match (self.was_unproven, self.spoken.is_unproven) {
-            (_, true) => ": no check has found it up yet",
-            (true, false) => ": what was added is used now",
-            (false, false) => return Blame::default(),
+        self.spoken
+            .state
+            .as_ref()
+            .map(Blame::of)
+            .unwrap_or_default()
+    }
+
+    /// It was added, and nothing more is asked of it, or it is to be found up first after all.
+    fn proven(&self) -> Effect {
+        let (awaited, used) = ("awaited", "used");
+        let (from, to, what) = if self.was_unproven {
+            (awaited, used, "what was added is used now")
+        } else {
+            (used, awaited, "no picks before a check has found it up")
         };
         let member = self.spoken.member.as_ref().map(|heard| &heard.peer);
         let registered = self.spoken.registered.as_ref().map(|heard| &heard.peer);
-        Blame {
+        let blame = Blame {
             peer: member.or(registered).cloned(),
-            text: text.to_owned(),
-        }
+            text: String::new(),
+        };
+        let words = (from.to_owned(), to.to_owned());
+        self.effect(Field::State, words, what, blame)
     }
 
     /// Why its weight is another one.

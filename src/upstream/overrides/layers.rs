@@ -29,6 +29,9 @@ pub struct Member {
     /// Where it stands, as it said when it registered; of those that the file lists, the file knows.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "zone_text")]
     pub zone: Option<Name>,
+    /// It is to have no picks before a check has found it up: one peer has added more than it may without that.
+    #[serde(skip)]
+    pub is_unproven: bool,
 }
 
 /// Where an endpoint comes from.
@@ -147,6 +150,7 @@ pub fn effective_members(spec: &config::Upstream, overrides: &Overrides) -> Vec<
                 state,
                 origin: seen.origin(),
                 zone: own.and_then(|registered| registered.zone.clone()),
+                is_unproven: seen.ground.is_unproven,
             })
         })
         .collect()

@@ -441,9 +441,7 @@ impl<'a> Ground<'a> {
         let own = parts.and_then(|p| p.weight.as_ref());
         Some(Effective {
             weight: own.map_or(weight, |said| said.value),
-            state: state
-                .map(|said| said.value)
-                .or(self.is_unproven.then_some(AdminState::Drain)),
+            state: state.map(|said| said.value),
         })
     }
 }

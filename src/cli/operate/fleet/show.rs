@@ -59,7 +59,14 @@ pub(super) fn status(fleet: &Fleet, now: u64, out: &mut dyn Write) -> io::Result
             writeln!(out, "the clock of peer {peer} is {}", ahead(*skew))?;
         }
     }
+    if fleet.learning {
+        writeln!(
+            out,
+            "is still learning what the others know: until then `guard.max_remove` bounds no weights and no additions"
+        )?;
+    }
     traffic(fleet, out)?;
+    aside(fleet, out)?;
     held(fleet, now, out)?;
     quarantine(fleet, out)
 }
@@ -125,6 +132,36 @@ fn traffic(fleet: &Fleet, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "datagrams not listened to: {}", refused.join(", "))
+}
+
+fn aside(fleet: &Fleet, out: &mut dyn Write) -> io::Result<()> {
+    let Some(aside) = &fleet.aside else {
+        return Ok(());
+    };
+    let mut table = Table::new(&["UPSTREAM", "ENDPOINT", "HOLDS HERE ALONE"]);
+    for word in &aside.words {
+        table.row([
+            word.upstream.clone(),
+            word.endpoint.clone(),
+            word.what.clone(),
+        ]);
+    }
+    let shown = if aside.words.is_empty() {
+        String::new()
+    } else {
+        table.to_string()
+    };
+    let more = match aside.count.saturating_sub(aside.words.len() as u64) {
+        0 => String::new(),
+        more => format!("and {more} more\n"),
+    };
+    writeln!(
+        out,
+        "\n{shown}{more}{} of operators kept aside: this peer was last here {}, which is longer ago than the fleet \
+         remembers what is taken back; it is decided once it has met others",
+        plural(aside.count, "word"),
+        utc(aside.since_unix_ms)
+    )
 }
 
 fn held(fleet: &Fleet, now: u64, out: &mut dyn Write) -> io::Result<()> {

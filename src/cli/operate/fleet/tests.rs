@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::runtime::views::{
-    DifferenceView, DutiesView, FleetDiffView, FleetView, HeldView, KnownView, MemberCounts,
-    MemberView, QuarantineView, SyncView, TrafficView,
+    AsideView, AsideWordView, DifferenceView, DutiesView, FleetDiffView, FleetView, HeldView,
+    KnownView, MemberCounts, MemberView, QuarantineView, SyncView, TrafficView,
 };
 
 use super::*;
@@ -103,6 +103,16 @@ fn what_is_wrong_is_told_with_what_it_means() {
         by: "00000000000000cd".to_owned(),
         since_unix_ms: NOW - 90_000,
     });
+    fleet.learning = true;
+    fleet.aside = Some(AsideView {
+        count: 3,
+        since_unix_ms: NOW - 172_800_000,
+        words: vec![AsideWordView {
+            upstream: "app".to_owned(),
+            endpoint: "10.0.0.7:8000".to_owned(),
+            what: "drain (uid:0: kernel update)".to_owned(),
+        }],
+    });
     fleet.quarantined = 7;
     fleet.quarantine.push(QuarantineView {
         what: "vote app 10.0.0.12:8000".to_owned(),
@@ -128,12 +138,19 @@ knows 3 tombstones; digest 548bcc0bf844d1cc
 compared with nobody yet
 checks 24 of 40 endpoints
 has not come to its work for 12.0 s in all: is this machine overloaded?
-the clock of peer 00000000000000cd is 4.2 s behind"
+the clock of peer 00000000000000cd is 4.2 s behind
+is still learning what the others know: until then `guard.max_remove` bounds no weights and no additions"
     );
     let (_, tables) = tables.split_once("datagrams").unwrap();
     assert_eq!(
         tables,
         " not listened to: 3 forged, 1 replayed
+
+UPSTREAM  ENDPOINT       HOLDS HERE ALONE
+app       10.0.0.7:8000  drain (uid:0: kernel update)
+and 2 more
+3 words of operators kept aside: this peer was last here 2026-11-19T14:06:40Z, which is longer ago than the \
+fleet remembers what is taken back; it is decided once it has met others
 
 UPSTREAM  ENDPOINT        HELD BACK  SAID BY           FOR
 app       10.0.0.12:8000  drain      00000000000000cd  1 min

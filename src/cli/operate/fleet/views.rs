@@ -19,6 +19,11 @@ pub(super) struct Fleet {
     pub(super) lag_ms: Option<u64>,
     pub(super) last_sync: Option<Sync>,
     pub(super) duties: Duties,
+    /// Of a server that does not tell: no.
+    #[serde(default)]
+    pub(super) learning: bool,
+    #[serde(default)]
+    pub(super) aside: Option<Aside>,
     pub(super) held: Vec<Held>,
     pub(super) quarantined: u64,
     pub(super) quarantine: Vec<Quarantined>,
@@ -57,6 +62,20 @@ pub(super) struct Sync {
 pub(super) struct Duties {
     pub(super) mine: u64,
     pub(super) of: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Aside {
+    pub(super) count: u64,
+    pub(super) since_unix_ms: u64,
+    pub(super) words: Vec<AsideWord>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct AsideWord {
+    pub(super) upstream: String,
+    pub(super) endpoint: String,
+    pub(super) what: String,
 }
 
 #[derive(Debug, Deserialize)]

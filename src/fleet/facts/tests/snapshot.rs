@@ -152,7 +152,7 @@ fn file_of_a_newer_program_stays_and_stops_this_one() {
     fs::write(&path, &bytes).unwrap();
     let error = load(folder.path(), "edge", NOW).unwrap_err();
     assert!(
-        matches!(error, LoadError::Newer { version: 2, .. }),
+        matches!(error, LoadError::Newer { version: 3, .. }),
         "{error}"
     );
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -164,18 +164,46 @@ fn file_of_a_newer_program_stays_and_stops_this_one() {
     assert!(matches!(set_aside(folder.path()).why, Why::Damaged(_)));
 }
 
+#[test]
+fn file_of_an_older_program_is_set_aside_and_called_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let bytes = sealed(1, b"as it was written then");
+    fs::write(&path, &bytes).unwrap();
+    let aside = set_aside(folder.path());
+    assert_eq!(aside.why, Why::Older(1));
+    assert_eq!(fs::read(&aside.kept).unwrap(), bytes);
+    let text = aside.to_string();
+    assert!(text.contains("have format version 1"), "{text}");
+    assert!(text.contains("reads version 2; the file is kept"), "{text}");
+}
+
 /// The format is a promise to the next version: other bytes take a new `VERSION`.
 #[test]
-fn format_is_version_1() {
+fn format_is_version_2() {
     let fact = Fact {
         value: Value::Gone,
         ..vote("a", 1, 2, 3)
     };
     let mut facts = Facts::default();
     facts.merge(fact, 3);
+    let about = Fact {
+        key: Key::Peer(PeerId(9)),
+        value: Value::Peer(About {
+            zone: Some("z".into()),
+            version: "1".to_owned(),
+            config: 2,
+            started_unix_ms: 3,
+            knows_since_unix_ms: 4,
+        }),
+        stamp: Stamp::at(3),
+        origin: PeerId(9),
+    };
+    facts.merge(about, 3);
     let image = Image::new(ME, "edge", 5, &facts);
-    // Peer, name, time, one fact: kind, upstream, address of IPv4 with port, prober, value, stamp, origin.
+    // Peer, name, time, two facts. One of a peer: kind, who, kind, zone, version, configuration, two times, stamp,
+    // origin. One of a vote: kind, upstream, address of IPv4 with port, prober, value, stamp, origin.
     let content =
-        b"\x07\x04edge\x05\x01\x03\x01a\x00\x00\x0a\x00\x00\x01\x50\x02\x00\x80\x80\x0c\x02";
-    assert_eq!(image.bytes(), sealed(1, content));
+        b"\x07\x04edge\x05\x02\x00\x09\x01\x01\x01z\x011\x02\x03\x04\x80\x80\x0c\x09\x03\x01a\x00\x00\x0a\x00\x00\x01\x50\x02\x00\x80\x80\x0c\x02";
+    assert_eq!(image.bytes(), sealed(2, content));
 }

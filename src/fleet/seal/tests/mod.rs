@@ -68,8 +68,8 @@ fn each_refusal_has_a_word_of_its_own() {
             "its kind, 9, is not known to this version",
         ),
         (
-            Refusal::Version(2),
-            "it is of version 2, and this peer speaks version 1",
+            Refusal::Version(1),
+            "it is of version 1, and this peer speaks version 2",
         ),
     ] {
         assert_eq!(refusal.to_string(), text);

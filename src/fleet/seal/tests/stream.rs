@@ -70,18 +70,18 @@ fn bytes_are_those_of_the_description() {
     // By Python's `hmac` and `cryptography`, from the text of this module.
     let keyring = ring(&["0123456789abcdef"]);
     let first = Greeting::first(&keyring, PeerId(1), [0x11; 32]);
-    let greeting = format!("015badf422f8243a930000000000000001{}", "11".repeat(32));
+    let greeting = format!("025badf422f8243a930000000000000001{}", "11".repeat(32));
     assert_eq!((hex(&first.to_bytes()), Greeting::BYTES), (greeting, 49));
     let answer = first.answer(PeerId(2), [0x22; 32]);
     let mut client = first.connected(&answer, &keyring).unwrap().0;
     let mut server = answer.accepted(&first, &keyring).unwrap().0;
     assert_eq!(
         hex(&record(&mut client, b"who is there?")),
-        "0000001dcf415b48bab807fe766645118a8cbae9aabc87164372c7d66f69f44dc2"
+        "0000001ddcba815cb1281c174a83dd7315246ceeadbeb994b19041907d340d1913"
     );
     assert_eq!(
         hex(&record(&mut server, b"")),
-        "00000010b0c30e422bc15fa73225702addf9eac4"
+        "000000103ecc815ef909c27ad6788832b222922d"
     );
 }
 
@@ -261,7 +261,7 @@ fn every_bit_of_a_greeting_counts() {
         };
         let (first_came, answer_came) = match (bit / 8, change(first), change(answer)) {
             (0, one, other) => {
-                let refusal = Err(Refusal::Version(1 ^ (1 << bit)));
+                let refusal = Err(Refusal::Version(2 ^ (1 << bit)));
                 assert_eq!((one, other), (refusal, refusal));
                 continue;
             }

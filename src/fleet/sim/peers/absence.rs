@@ -290,14 +290,94 @@ fn who_was_away_alone_forgets_nothing() {
     net.start(0, back(&common, 0, facts, saved));
     assert_eq!(drained_at(&mut net, 0, &spec), 2);
     net.run(seconds(60));
-    net.add(addr(1), |clock| {
-        let mut settings = common.settings(1, Facts::default(), clock);
-        settings.about.knows_since_unix_ms = clock.unix_ms;
-        Whole::new(settings, clock)
-    });
+    net.add(addr(1), common.fresh(1));
     let told = net.run_until(seconds(120), |net| {
         is_one(net) && is_equal(net) && word_at(net, 1, 2).is_some()
     });
     assert!(told.is_some());
     assert_eq!(drained_at(&mut net, 1, &spec), 2);
+}
+
+/// All are off for longer than anything is remembered. One that begins with an empty disk is there first, and alone for
+/// hours: it knows nothing of what operators said, so it is no reason to drop that.
+#[test]
+fn who_never_knew_what_was_said_takes_nothing_back() {
+    each_seed(2, 50, |seed| {
+        let common = Common::new(seed);
+        let mut net = common.fleet(2);
+        let spec = upstream(6);
+        for n in 0..3 {
+            say(&mut net, n % 2, n, Some(Word::Drain));
+        }
+        net.run(seconds(30));
+        assert!(is_equal(&net));
+        let saved: Vec<_> = (0..2)
+            .map(|index| (snapshot(&net, index), net.clock(index).unix_ms))
+            .collect();
+        net.crash(0);
+        net.crash(1);
+        net.run(seconds(26 * 3600));
+        net.add(addr(2), common.fresh(2));
+        net.run(seconds(2 * 3600));
+        for (index, (facts, saved)) in saved.into_iter().enumerate() {
+            net.start(index, back(&common, index, facts, saved));
+            net.run(seconds(7));
+        }
+        let told = net.run_until(seconds(180), |net| {
+            is_one(net) && is_equal(net) && net.running().all(|(_, m)| m.peer.past().is_none())
+        });
+        assert!(told.is_some());
+        for index in 0..3 {
+            assert_eq!(drained_at(&mut net, index, &spec), 3, "{index}");
+        }
+    });
+}
+
+/// Who compared with one that knew knows it as well, over a restart too: what was taken back stays taken back, though
+/// nobody else is left who saw that.
+#[test]
+fn who_learnt_what_was_said_knows_what_was_taken_back() {
+    each_seed(2, 50, |seed| {
+        let common = Common::new(seed);
+        let mut net = common.fleet(2);
+        let spec = upstream(6);
+        (0..3).for_each(|n| say(&mut net, 0, n, Some(Word::Drain)));
+        net.run(seconds(30));
+        let (facts, saved) = (snapshot(&net, 1), net.clock(1).unix_ms);
+        net.crash(1);
+        net.run(seconds(60));
+        let began = net.clock(0).unix_ms;
+        net.add(addr(2), common.fresh(2));
+        let learnt = net.run_until(seconds(60), |net| is_one(net) && is_equal(net));
+        assert!(learnt.is_some());
+        net.run(seconds(30));
+        assert!(
+            about_of(&net, 0, 2).knows_since_unix_ms < began,
+            "as the one that it asked"
+        );
+        (0..3).for_each(|n| say(&mut net, 2, n, None));
+        net.run(seconds(30));
+        let (learnt, of_then) = (snapshot(&net, 2), about_of(&net, 2, 2).knows_since_unix_ms);
+        net.crash(0);
+        net.crash(2);
+        net.run(seconds(23 * 3600));
+        let again = common.clone();
+        net.start(2, move |clock| {
+            let mut settings = again.settings(2, restored(learnt, clock), clock);
+            settings.about.knows_since_unix_ms = of_then;
+            Whole::new(settings, clock)
+        });
+        net.run(seconds(3 * 3600));
+        net.start(1, back(&common, 1, facts, saved));
+        assert_eq!(
+            drained_at(&mut net, 1, &spec),
+            3,
+            "alone it does as it was told"
+        );
+        net.run(seconds(120));
+        assert!(is_equal(&net));
+        for index in [1, 2] {
+            assert_eq!(drained_at(&mut net, index, &spec), 0, "{index}");
+        }
+    });
 }

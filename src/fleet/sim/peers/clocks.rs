@@ -89,3 +89,36 @@ fn peer_that_starts_with_a_wrong_clock_joins_once_it_is_right() {
     println!("joined {took:?} after it was set right");
     assert!(took.is_some());
 }
+
+/// A machine without a clock of its own believes that it is long ago, or long from now, until it is told: it has not
+/// known since then what the fleet says.
+#[test]
+fn who_begins_by_a_wrong_clock_knows_nothing_since_then() {
+    for by_ms in [-10_000 * HOUR, 100 * HOUR] {
+        let common = Common::new(1);
+        let mut net = Fleet::new(common.seed, OVERHEAD);
+        let began = net.add(addr(0), common.fresh(0));
+        net.run(seconds(60));
+        let began = net.clock(began).unix_ms - 60_000;
+        net.add(addr(1), common.fresh(1));
+        net.add(addr(2), common.fresh(2));
+        net.run(seconds(60));
+        net.crash(2);
+        net.skew(2, by_ms);
+        net.run(seconds(60));
+        net.start(2, common.fresh(2));
+        net.run(seconds(30));
+        let wrong = about_of(&net, 2, 2).knows_since_unix_ms;
+        assert!(wrong.abs_diff(began) > HOUR as u64);
+        net.skew(2, 0);
+        let joined = net.run_until(seconds(60), |net| is_one(net) && is_equal(net));
+        assert!(joined.is_some());
+        net.run(seconds(60));
+        for (at, of) in [(0, 0), (0, 1), (0, 2), (2, 2)] {
+            let about = about_of(&net, at, of);
+            assert_eq!(about.knows_since_unix_ms, began, "{by_ms}: {of}");
+            assert!(about.started_unix_ms >= began);
+            assert!(about.started_unix_ms <= net.clock(0).unix_ms);
+        }
+    }
+}

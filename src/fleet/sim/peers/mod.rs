@@ -16,7 +16,7 @@ use crate::fleet::id::PeerId;
 use crate::fleet::membership::Identity;
 use crate::fleet::peer::{Out, Peer, Settings, StreamId};
 use crate::fleet::seal::Keyring;
-use crate::fleet::standing::Terms;
+use crate::fleet::standing::{Seen, Terms};
 use crate::upstream::overrides::{By, Spoken, Told};
 
 mod absence;
@@ -25,6 +25,7 @@ mod converge;
 mod cost;
 mod health;
 mod liar;
+mod newcomer;
 mod prober;
 mod registrars;
 mod strangers;
@@ -223,6 +224,16 @@ impl Common {
         }
     }
 
+    /// One that begins with nothing.
+    pub(super) fn fresh(&self, index: usize) -> impl FnOnce(Now) -> Whole {
+        let common = self.clone();
+        move |clock| {
+            let mut settings = common.settings(index, Facts::default(), clock);
+            settings.about.knows_since_unix_ms = clock.unix_ms;
+            Whole::new(settings, clock)
+        }
+    }
+
     /// `n` peers that know each other.
     pub(super) fn fleet(&self, n: usize) -> Fleet {
         let mut net = Net::new(self.seed, OVERHEAD);
@@ -397,10 +408,10 @@ pub(super) fn upstream(listed: usize) -> config::Upstream {
     config.upstreams[0].clone()
 }
 
-/// What the fleet says of it at a peer that finds nothing down.
+/// What the fleet says of it at a peer that has seen none of its endpoints.
 pub(super) fn told_at(net: &mut Fleet, index: usize, spec: &config::Upstream) -> Told {
     net.with(index, |machine, clock| {
-        machine.peer.told(spec, &|_| false, clock)
+        machine.peer.told(spec, &|_| Seen::Unknown, clock)
     })
 }
 
@@ -432,6 +443,15 @@ pub(super) fn say(net: &mut Fleet, at: usize, n: usize, word: Option<Word>) {
         let value = word.map_or(Value::Gone, |word| said(word, clock));
         machine.peer.say(state_of(n), value, clock).unwrap();
     });
+}
+
+/// What a peer says of itself, as another one has it.
+pub(super) fn about_of(net: &Fleet, at: usize, of: usize) -> About {
+    let fact = net.get(at).unwrap().peer.facts().get(&Key::Peer(peer(of)));
+    match fact.map(|fact| &fact.value) {
+        Some(Value::Peer(about)) => about.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What a peer has of the state of an endpoint.

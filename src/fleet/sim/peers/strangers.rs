@@ -114,12 +114,12 @@ fn who_is_of_another_fleet_changes_nothing() {
         say(&mut net, index, 1, Some(Word::Drain));
     }
     net.run(seconds(40));
-    let bytes = vec![2; 100];
+    let bytes = vec![1; 100];
     send_all(
         &mut net,
         3,
         0,
-        &[bytes, Vec::new(), vec![1; 20], vec![1; 1401]],
+        &[bytes, Vec::new(), vec![2; 20], vec![2; 1401]],
     );
     net.run(seconds(1));
     for (index, before) in before.iter().enumerate() {

@@ -41,6 +41,8 @@ pub const SETTLES: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Brake {
     max_remove: f64,
+    /// This peer does not know yet what the others do.
+    is_learning: bool,
     upstreams: BTreeMap<Name, Lane>,
 }
 
@@ -116,8 +118,24 @@ impl Brake {
     pub fn new(max_remove: f64) -> Self {
         Self {
             max_remove,
+            is_learning: false,
             upstreams: BTreeMap::new(),
         }
+    }
+
+    /// The same, of a peer that does not know yet what the others do: until it [knows](Self::know) it, weights and
+    /// additions have effect, as they have at the others or have not for a reason that only those know.
+    pub fn learning(max_remove: f64) -> Self {
+        Self {
+            is_learning: true,
+            ..Self::new(max_remove)
+        }
+    }
+
+    /// This peer knows what the others do: what it is told from now on is new; of each upstream, once it has been
+    /// looked at with what is known now.
+    pub fn know(&mut self) {
+        self.is_learning = false;
     }
 
     /// After a reload.
@@ -135,19 +153,21 @@ impl Brake {
         self.upstreams.keys()
     }
 
-    /// Checks have found endpoints up that have been added: nothing of them is held any more, once it is judged.
-    pub fn pass<'a>(&mut self, upstream: &str, up: impl IntoIterator<Item = &'a EndpointAddr>) {
-        if let Some(lane) = self.upstreams.get_mut(upstream) {
-            for endpoint in up {
-                lane.moves.pass(endpoint);
-            }
-        }
+    /// Whether what is held depends on what checks find of an endpoint.
+    pub fn hangs_on(&self, upstream: &str, endpoint: &EndpointAddr) -> bool {
+        let lane = self.upstreams.get(upstream);
+        lane.is_some_and(|lane| {
+            lane.asked.contains_key(endpoint) || lane.moves.is_unproven(endpoint)
+        })
     }
 
     /// Decides about the weights that are said of one upstream.
     pub(super) fn weigh(&mut self, upstream: &Name, claims: &Claims, own: PeerId, unix_ms: u64) {
         let lane = self.upstreams.entry(upstream.clone()).or_default();
         lane.moves.judge(claims, self.max_remove, own, unix_ms);
+        if !self.is_learning {
+            lane.moves.know();
+        }
     }
 
     /// What is held of the word of one peer about the weight of an endpoint.

@@ -12,8 +12,11 @@
 //!   `A / (W + A)` from the others, who have the weight `W` together. What is more than the share, the oldest first,
 //!   are members that get no picks until a check has found them up: a thousand endpoints that live are served within
 //!   a check, and a thousand that do not take nothing away. So it is only where the upstream is checked: without that
-//!   nobody could ever tell, and an addition is believed. Where there is nobody else to take from there is no bound,
-//!   and what is said when this peer first looks (after a start) has effect as it had at the others.
+//!   nobody could ever tell, and an addition is believed. Where there is nobody else to take from there is no bound.
+//!   What was a member before, by the word of somebody who is gone now, is not new and is not held.
+//!
+//! What is said while this peer learns (after its start, until it knows what the others do) has effect as it has at
+//! the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +24,7 @@ use crate::base::addr::EndpointAddr;
 use crate::fleet::id::PeerId;
 use crate::fleet::stamp::Stamp;
 
+use super::super::seen::Seen;
 use super::{Braked, By};
 
 /// The word of one peer about one endpoint, where that changes its weight.
@@ -33,6 +37,8 @@ pub(in crate::fleet::standing) struct Claim {
     pub(in crate::fleet::standing) without: u32,
     /// Its weight in the end.
     pub(in crate::fleet::standing) with: u32,
+    /// What the endpoint is here.
+    pub(in crate::fleet::standing) seen: Seen,
     pub(in crate::fleet::standing) stamp: Stamp,
     /// For people.
     pub(in crate::fleet::standing) what: String,
@@ -54,7 +60,7 @@ pub(in crate::fleet::standing) struct Claims {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moves {
     all: BTreeMap<(EndpointAddr, PeerId), Move>,
-    /// Whether it has been looked at before.
+    /// Whether it has been looked at before by one who knew what the others do.
     is_known: bool,
 }
 
@@ -64,7 +70,7 @@ struct Move {
     /// The weight that was decided about.
     with: u32,
     has_effect: bool,
-    /// A check has found the endpoint up since it was added, or it was here before this peer looked.
+    /// A check has found the endpoint up, or it was here before this peer looked.
     has_passed: bool,
     /// Another peer said the same before this one did in its place.
     is_seconded: bool,
@@ -99,23 +105,14 @@ impl Moves {
         of_endpoint.any(|(_, of)| of.by == By::Added && of.held.is_some())
     }
 
-    /// Checks have found an endpoint up: that it was added is believed.
-    pub(super) fn pass(&mut self, endpoint: &EndpointAddr) {
-        if self.all.is_empty() {
-            return;
-        }
-        let first = (endpoint.clone(), PeerId(0));
-        for ((addr, _), of) in self.all.range_mut(first..) {
-            if addr != endpoint {
-                break;
-            }
-            of.has_passed |= of.by == By::Added;
-        }
+    /// What comes from now on is new.
+    pub(super) fn know(&mut self) {
+        self.is_known = true;
     }
 
     /// Decides which of the claims have effect; `limit` is the part of the traffic that one peer may move.
     pub(super) fn judge(&mut self, claims: &Claims, limit: f64, own: PeerId, unix_ms: u64) {
-        let is_first = !std::mem::replace(&mut self.is_known, true);
+        let is_first = !self.is_known;
         let mut by_origin: BTreeMap<PeerId, (Vec<&Claim>, Vec<&Claim>)> = BTreeMap::new();
         for claim in claims.all.iter().filter(|claim| claim.origin != own) {
             let is_seconded = self.note(claim, is_first);
@@ -157,22 +154,26 @@ impl Moves {
             .contains_key(&(claim.endpoint.clone(), claim.origin));
         let is_seconded = is_new && others.any(|(_, of)| is_same(of));
         let key = (claim.endpoint.clone(), claim.origin);
+        let is_believed = is_first || is_seconded;
+        let is_old = claim.by == By::Added && claim.seen.is_old();
         let known = self.all.entry(key).or_insert(Move {
             by: claim.by,
             with: claim.with,
-            has_effect: is_first || is_seconded,
-            has_passed: is_first || is_seconded,
+            has_effect: is_believed || is_old,
+            has_passed: is_believed,
             is_seconded,
             held: None,
         });
         if !is_same(known) {
             // It had effect for what it was.
-            known.has_effect = is_first;
-            known.has_passed &= known.by == claim.by;
+            let is_more = known.by == claim.by && known.with < claim.with;
+            known.has_effect = is_first || is_old && !is_more;
+            known.has_passed = is_first || known.has_passed && known.by == claim.by;
             known.is_seconded = false;
             known.by = claim.by;
             known.with = claim.with;
         }
+        known.has_passed |= claim.by == By::Added && claim.seen == Seen::Up;
         if known.is_seconded {
             known.held = None;
         }
@@ -302,9 +303,23 @@ mod tests {
             by,
             without,
             with,
+            seen: Seen::Unknown,
             stamp: Stamp::at(n as u64),
             what: format!("weight {with}"),
         }
+    }
+
+    /// The same words, of endpoints that are this.
+    fn seen(claims: &Claims, which: std::ops::Range<usize>, seen: Seen) -> Claims {
+        let mut claims = claims.clone();
+        let addrs: BTreeSet<EndpointAddr> = which.map(addr).collect();
+        let of_those = |c: &&mut Claim| addrs.contains(&c.endpoint);
+        claims
+            .all
+            .iter_mut()
+            .filter(of_those)
+            .for_each(|c| c.seen = seen);
+        claims
     }
 
     /// `members` endpoints of weight `base`, and these words.
@@ -420,16 +435,72 @@ mod tests {
         let mut moves = known();
         assert_eq!(held(&mut moves, &flood, 0.5), 90);
         assert!(!moves.is_unproven(&addr(19)) && moves.is_unproven(&addr(20)));
+        // That those within the share are taken for well frees nothing for others, nor does that others wait.
+        let flood = seen(&flood, 10..20, Seen::Taken);
+        let flood = seen(&flood, 20..110, Seen::Held);
+        assert_eq!(held(&mut moves, &flood, 0.5), 90);
         // Those that live are used, and free the share for others.
-        (10..60).for_each(|n| moves.pass(&addr(n)));
-        assert_eq!(moves.held().count(), 90, "until it is looked at");
+        let flood = seen(&flood, 10..60, Seen::Up);
         moves.judge(&flood, 0.5, OWN, 9);
         assert_eq!(moves.held().count(), 40);
-        (60..110).for_each(|n| moves.pass(&addr(n)));
+        // They stay believed when they fall.
+        let flood = seen(&flood, 10..60, Seen::Down);
+        moves.judge(&flood, 0.5, OWN, 9);
+        assert_eq!(moves.held().count(), 40);
+        let flood = seen(&flood, 60..110, Seen::Up);
         moves.judge(&flood, 0.5, OWN, 9);
         assert_eq!(moves.held().count(), 0);
         let heavy = claims(10, 1, additions(10..12, 1000));
         assert_eq!(held(&mut known(), &heavy, 0.5), 2);
+    }
+
+    /// Who registered at two peers is a member by the word of one alone when the other goes: claimed only now, served
+    /// all along.
+    #[test]
+    fn members_that_are_claimed_only_now_are_not_held() {
+        let flood = claims(10, 1, additions(10..110, 1));
+        for is in [Seen::Down, Seen::Taken, Seen::Up] {
+            let flood = seen(&flood, 10..110, is);
+            assert_eq!(held(&mut known(), &flood, 0.5), 0, "{is:?}");
+        }
+        // It was one of several, with another weight.
+        let before = claims(110, 1, weights(10..110, 1, 2));
+        let mut moves = known();
+        moves.judge(&before, 1.0, OWN, 6);
+        let flood = seen(&flood, 10..110, Seen::Taken);
+        assert_eq!(held(&mut moves, &flood, 0.5), 0);
+        // New ones beside them wait, for as long as nobody has found those up.
+        let more = claims(10, 1, additions(10..111, 1));
+        let more = seen(&more, 10..110, Seen::Taken);
+        assert_eq!(held(&mut moves, &more, 0.5), 1);
+        // Less of what is served is nothing new; more of it is, until it was found up.
+        let other = |with| seen(&claims(10, 1, additions(10..20, with)), 10..20, Seen::Taken);
+        let mut moves = known();
+        assert_eq!(held(&mut moves, &other(1), 0.5), 0);
+        moves.judge(&other(1000), 0.5, OWN, 9);
+        assert_eq!(moves.held().count(), 10);
+        let mut moves = known();
+        moves.judge(&other(1000), 0.5, OWN, 9);
+        moves.judge(&other(999), 0.5, OWN, 9);
+        assert_eq!(moves.held().count(), 0);
+    }
+
+    #[test]
+    fn what_is_said_while_this_peer_learns_has_effect() {
+        let flood = claims(10, 1, additions(10..110, 1));
+        let high = claims(10, 1, weights(0..1, 1, 1000));
+        for all in [&flood, &high] {
+            let mut moves = Moves::default();
+            moves.judge(&claims(10, 1, Vec::new()), 0.5, OWN, 6);
+            assert_eq!(held(&mut moves, all, 0.5), 0);
+            let mut later = (*all).clone();
+            later.all.iter_mut().for_each(|claim| claim.with += 1);
+            assert_eq!(held(&mut moves, &later, 0.5), 0);
+            moves.know();
+            assert_eq!(held(&mut moves, &later, 0.5), 0, "and keeps it");
+            let mut moves = known();
+            assert!(held(&mut moves, all, 0.5) > 0);
+        }
     }
 
     #[test]

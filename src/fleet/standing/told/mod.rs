@@ -17,6 +17,7 @@ use crate::upstream::overrides::{
 use super::brake::{Ask, Brake, By, Claim, Claims, Remover};
 use super::footing::{Footing, Joined, Record, latest};
 use super::orphans::Orphans;
+use super::seen::Seen;
 
 /// From where facts are looked at.
 #[derive(Clone, Copy)]
@@ -25,8 +26,8 @@ pub struct Sight<'a> {
     pub spec: &'a config::Upstream,
     /// Who looks.
     pub own: PeerId,
-    /// Whether checks find an endpoint down.
-    pub is_down: &'a dyn Fn(&EndpointAddr) -> bool,
+    /// What an endpoint is here.
+    pub seen: &'a dyn Fn(&EndpointAddr) -> Seen,
     /// The time.
     pub now: Nanos,
     /// Milliseconds since 1970.
@@ -96,7 +97,7 @@ pub fn told<'f>(
             asks.push(Ask {
                 endpoint: (*addr).clone(),
                 removers,
-                is_down: (sight.is_down)(addr),
+                is_down: (sight.seen)(addr).is_down(),
             });
         }
         heap.claim(sight, addr, listed.get(addr).copied(), &mut claims);
@@ -302,6 +303,7 @@ impl<'f> Heap<'f> {
                 by,
                 without,
                 with,
+                seen: (sight.seen)(addr),
                 stamp,
                 what,
             });

@@ -20,7 +20,7 @@ struct Bed {
     orphans: Orphans,
     brake: Brake,
     overrides: Overrides,
-    down: BTreeSet<EndpointAddr>,
+    seen: BTreeMap<EndpointAddr, Seen>,
     now: Nanos,
     again_at: Option<Nanos>,
     stamp: u64,
@@ -45,7 +45,7 @@ impl Bed {
             orphans,
             brake: Brake::new(0.5),
             overrides: Overrides::default(),
-            down: BTreeSet::new(),
+            seen: BTreeMap::new(),
             now: 0,
             again_at: None,
             stamp: 0,
@@ -101,7 +101,7 @@ impl Bed {
         let sight = Sight {
             spec,
             own: OWN,
-            is_down: &|addr| self.down.contains(addr),
+            seen: &|addr| self.seen.get(addr).copied().unwrap_or_default(),
             now: self.now,
             unix_ms: self.now / 1_000_000,
         };
@@ -126,13 +126,18 @@ impl Bed {
             .collect()
     }
 
-    /// `n weight state` of every member.
+    /// `n weight state` of every member; instead of its state `awaited`, if a check is to find it up first.
     fn members(&self) -> Vec<String> {
         let members = effective_members(&self.config.upstreams[0], &self.overrides);
         let members = members.iter().map(|m| {
             let addr = m.addr.to_string();
             let n = addr.trim_start_matches("10.0.0.").trim_end_matches(":80");
-            format!("{n} {} {}", m.weight, AdminState::word(m.state))
+            let state = if m.is_unproven {
+                "awaited"
+            } else {
+                AdminState::word(m.state)
+            };
+            format!("{n} {} {state}", m.weight)
         });
         members.collect()
     }
@@ -298,12 +303,12 @@ fn one_peer_drains_no_more_than_its_share_and_a_second_one_lets_go() {
         bed.look(),
         ["4:80: active -> drain, by uid:0 at peer 000000000000000b"]
     );
-    bed.down.insert(addr(3));
+    bed.seen.insert(addr(3), Seen::Down);
     assert_eq!(
         bed.look(),
         ["3:80: weight 1 -> 0, by uid:0 at peer 000000000000000a"]
     );
-    bed.down.clear();
+    bed.seen.clear();
     assert_eq!(
         bed.look(),
         [
@@ -345,7 +350,7 @@ fn one_peer_ends_no_more_than_its_share_of_registrations_at_a_time() {
     assert_eq!(bed.again_at, Some(nanos(SETTLES)));
     // One is back, one is down, and the rest goes as share is free again.
     bed.register(A, 5, 1);
-    bed.down.insert(addr(6));
+    bed.seen.insert(addr(6), Seen::Down);
     bed.look();
     assert_eq!(bed.members(), ["5 1 active", "7 1 active", "8 1 active"]);
     bed.wait(SETTLES);
@@ -523,19 +528,20 @@ fn additions_of_one_peer_beyond_its_share_are_used_once_a_check_has_found_them_u
             "2 1 active",
             "3 1 active",
             "4 1 active",
-            "5 1 drain",
-            "6 1 drain"
+            "5 1 awaited",
+            "6 1 awaited"
         ]
     );
     assert_eq!(
         bed.held()[0],
         "10.0.0.5:80 addition with weight 1, not checked yet"
     );
-    bed.brake.pass("pool", &[addr(6)]);
-    assert_eq!(
-        bed.look(),
-        ["6:80: drain -> active: what was added is used now"]
-    );
+    // That the first two are taken for well lets nobody in.
+    bed.seen.extend([3, 4].map(|n| (addr(n), Seen::Taken)));
+    bed.seen.extend([5, 6].map(|n| (addr(n), Seen::Held)));
+    assert!(bed.look().is_empty());
+    bed.seen.insert(addr(6), Seen::Up);
+    assert_eq!(bed.look(), ["6:80: what was added is used now"]);
     // Another registrar says the same.
     bed.register(B, 5, 1);
     bed.look();
@@ -545,12 +551,61 @@ fn additions_of_one_peer_beyond_its_share_are_used_once_a_check_has_found_them_u
     bed.look();
     assert_eq!(
         bed.members()[6..],
-        ["7 100 drain", "8 100 drain", "9 100 drain"]
+        ["7 100 awaited", "8 100 awaited", "9 100 awaited"]
     );
+    // Who waits is missed by nobody.
+    bed.unsay(B, 8, Part::Member);
+    bed.unsay(B, 9, Part::Member);
+    bed.seen.extend([7, 8, 9].map(|n| (addr(n), Seen::Held)));
+    assert_eq!(
+        bed.look(),
+        [
+            "8:80: leaves, taken back at peer 000000000000000b",
+            "9:80: leaves, taken back at peer 000000000000000b"
+        ]
+    );
+    bed.word(B, 9, Word::Joins(100));
+    bed.look();
     bed.brake = Brake::new(0.5);
     bed.look();
     assert!(bed.held().is_empty());
-    assert_eq!(bed.members()[8], "9 100 active");
+    assert_eq!(bed.members()[7], "9 100 active");
+}
+
+/// Its registrar has gone: the other one, where it had registered too, is now the one by whose word it is a member.
+#[test]
+fn members_that_lose_one_of_two_registrars_are_used_on() {
+    for seen in [Seen::Down, Seen::Taken, Seen::Up] {
+        let mut bed = Bed::new(2, true).checked();
+        (3..=9).for_each(|n| bed.register(A, n, 1));
+        bed.look();
+        (3..=9).for_each(|n| bed.register(B, n, 1));
+        assert!(bed.look().is_empty());
+        bed.seen.extend((1..=9).map(|n| (addr(n), seen)));
+        (3..=9).for_each(|n| bed.deregister(A, n));
+        assert!(bed.look().is_empty(), "{seen:?}");
+        assert!(bed.held().is_empty(), "{seen:?}");
+    }
+}
+
+/// What it hears of before it has compared with anybody has effect at the others.
+#[test]
+fn additions_and_weights_are_believed_while_this_peer_learns() {
+    let mut bed = Bed::new(2, true).checked();
+    bed.brake = Brake::learning(0.5);
+    bed.look();
+    (3..=9).for_each(|n| bed.register(A, n, 1));
+    bed.word(B, 1, Word::Weight(1000));
+    bed.look();
+    assert!(bed.held().is_empty());
+    bed.brake.know();
+    (3..=5).for_each(|n| bed.register(A, n + 10, 1));
+    bed.look();
+    assert!(bed.held().is_empty(), "it came with the rest");
+    (6..=7).for_each(|n| bed.register(A, n + 10, 1000));
+    bed.look();
+    let held = ["10.0.0.17:80 addition with weight 1000, not checked yet"];
+    assert_eq!(bed.held(), held, "the first is within the share");
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn fault_of_the_peer_ends_the_fleet_and_nothing_else() {
             ),
         );
         let spec = config.unwrap().config.upstreams[0].clone();
-        assert!(other.fleet.told(&spec, &|_| false).is_none());
+        assert!(other.fleet.told(&spec, &|_| Seen::Unknown).is_none());
         assert!(other.fleet.news().is_empty());
         drain(&other.fleet, "app");
         assert!(other.fleet.view().stopped.is_some());
@@ -138,7 +138,7 @@ fn fault_of_the_peer_ends_the_fleet_and_nothing_else() {
         assert_eq!(one.fleet.stopped(), None);
         until("the other is missed", || knows(&one, 0)).await;
         drain(&one.fleet, "app");
-        assert!(one.fleet.told(&spec, &|_| false).is_some());
+        assert!(one.fleet.told(&spec, &|_| Seen::Unknown).is_some());
 
         stop.cancel();
         while let Some(ended) = tasks.join_next().await {

@@ -137,6 +137,7 @@ fn views_agree() {
                 state,
                 origin: l.origin,
                 zone: None,
+                is_unproven: false,
             })
         });
         let told: Vec<Member> = told.collect();
