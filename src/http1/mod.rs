@@ -55,3 +55,4 @@ pub use refusal::Refusal;
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use target::Form;
+pub use trailer::may_be_trailer;

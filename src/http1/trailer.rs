@@ -42,7 +42,12 @@ const EXCEPT: [&str; 3] = [
 /// As many bytes of a name as are looked at: no name here is longer.
 const FRONT: usize = 32;
 
-/// Whether a trailer of this name is passed on. `x_real_ip` is judged as `x-real-ip`: CGI and WSGI
+/// Whether a trailer of this name may be passed on, of whichever version of HTTP it came in.
+pub fn may_be_trailer(name: &[u8]) -> bool {
+    may_pass(FieldId::of(name), name)
+}
+
+/// The same of a name whose id is known. `x_real_ip` is judged as `x-real-ip`: CGI and WSGI
 /// make one variable of both.
 pub(super) fn may_pass(id: FieldId, name: &[u8]) -> bool {
     match id.role() {

@@ -195,10 +195,10 @@ impl Channel for ClientStream {
 
     fn was_refused(&self) -> bool {
         let error = self.key.and_then(|key| self.link.mux.borrow().error(key));
-        // RFC 9113 section 8.7: either of them says that nothing was done.
+        // RFC 9113 sections 8.7 and 6.8: either of them says that nothing was done, the second whatever its code.
         let is_undone = matches!(
             error,
-            Some(StreamError::Reset(Code::REFUSED_STREAM) | StreamError::Goodbye(Code::NO_ERROR))
+            Some(StreamError::Reset(Code::REFUSED_STREAM) | StreamError::Goodbye(_))
         );
         self.was_refused || is_undone
     }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::base::buffer::Buffer;
 use crate::base::stream::{Channel, Stream};
-use crate::http1::{Chunk, ChunkDecoder, Refusal};
+use crate::http1::{Chunk, ChunkDecoder, Refusal, may_be_trailer};
 
 use super::splice::{Pipe, Pipes, SPLICE_MIN, Side, Spliced};
 use super::trailers::Trailers;
@@ -406,7 +406,10 @@ impl<'p> Flow<'p> {
         if left.is_some_and(|left| left > 0) {
             return Err(FlowError::Length);
         }
-        let passes = |name: &HeaderName| trailers.pass(name.as_str().as_bytes());
+        let passes = |name: &HeaderName| {
+            let name = name.as_str().as_bytes();
+            may_be_trailer(name) && trailers.pass(name)
+        };
         if self.framing == Framing::Streamed {
             let mut passed = HeaderMap::new();
             for (name, value) in end.iter().filter(|(name, _)| passes(name)) {

@@ -1,6 +1,6 @@
 //! Which trailers of one message pass: what its head may not carry on, its trailers may not either.
 //!
-//! The codec has dropped what no trailer may say ([`crate::http1`]). Here go the names that this
+//! What no trailer may say ([`may_be_trailer`](crate::http1::may_be_trailer)) is dropped before. Here go the names that this
 //! listener and this route take out of heads: otherwise a client would say behind its body what it
 //! may not say before it, to programs that merge trailers into the head.
 

@@ -61,6 +61,8 @@ impl Mux {
     pub(in crate::http2) fn retire(&mut self) {
         if self.our_goodbye == Goodbye::Unsaid && self.end.is_none() {
             self.say_goodbye_for(Code::NO_ERROR);
+            // Who waits to open a stream here is told to go elsewhere.
+            self.opened_up();
         }
     }
 
