@@ -74,6 +74,16 @@
 //! - Every change is whole: prepared before it is seen, and then seen by one store.
 //! - No `unsafe`, no global state: two servers run in one process.
 //!
+//! # Words for states that are easily confused
+//! | word | what it means |
+//! |---|---|
+//! | *down*, *down here* | found so by those whose word it is (the votes of a fleet, or this process's checks where none rule); found so by this process's own checks, which is enough for it alone ([`upstream::Endpoint`]) |
+//! | *taken*, *awaited*, *found* | a new endpoint is what `init_state` takes it for; is down until a check has found it up; has been found up ([`upstream::Proof`]) |
+//! | *held* | said at one peer, and without effect here: more than one peer may bring about (`fleet::standing::brake`). An addition that is held is awaited |
+//! | *aside* | said by operators before this peer was away for longer than the fleet remembers: it has effect here, and nobody is told ([`fleet::peer::Past`]) |
+//! | *set aside* | a file that cannot be used, kept under another name |
+//! | *learning* | a peer that has not compared yet with one that was there before it: nothing of weights and additions is held |
+//!
 //! # Where the code departs from the first plan, and why
 //! - Heads are spans over the connection's buffer, not `http::HeaderMap`: a map costs two
 //!   allocations and a hash of every name for each message, and loses the case of names. The types

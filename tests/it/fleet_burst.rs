@@ -1,6 +1,11 @@
 //! Many endpoints that one peer adds at once: at the others they are used as soon as a check has found them up, and those
 //! that never live are not used at all.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of a test: failing is their report"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +62,18 @@ fn held(peer: &Peer) -> usize {
     peer.fleet()["held"].as_array().map_or(0, Vec::len)
 }
 
+/// What became of these endpoints, as the history has it: `up -> down`.
+fn turns(peer: &Peer, of: &[SocketAddr]) -> Vec<String> {
+    let history = peer.control.json("/v1/history?limit=1000");
+    let events = history["events"].as_array().unwrap().iter();
+    let whats = events.map(|event| &event["what"]).filter(|what| {
+        let is_of = |addr: &SocketAddr| what["endpoint"] == addr.to_string();
+        what["kind"] == "endpoint" && of.iter().any(is_of)
+    });
+    let text = |what: &serde_json::Value| format!("{} -> {}", what["from"], what["to"]);
+    whats.map(text).map(|text| text.replace('"', "")).collect()
+}
+
 #[test]
 fn burst_of_additions_is_used_once_checks_have_found_it_up() {
     let [yes, no, later] = [true, false, false].map(|is| Arc::new(AtomicBool::new(is)));
@@ -97,6 +114,11 @@ fn burst_of_additions_is_used_once_checks_have_found_it_up() {
     assert!(answers(200).iter().all(|answer| answer != "dead"));
     for addr in &dead_addrs {
         assert_eq!(one.health(*addr), "down");
+    }
+    // None of them was taken for up before that.
+    assert!(turns(one, &dead_addrs).is_empty());
+    for addr in &new_addrs {
+        assert_eq!(turns(one, &[*addr])[0], "down -> up");
     }
 }
 

@@ -313,3 +313,47 @@ fn is_young(stamp: Stamp, unix_ms: u64) -> bool {
     let age_ms = unix_ms.saturating_sub(stamp.unix_ms());
     u128::from(age_ms) <= GC_AFTER.as_millis()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::addr::EndpointAddr;
+    use crate::fleet::fact::{Part, Word};
+    use crate::fleet::id::PeerId;
+    use crate::upstream::overrides::By;
+
+    fn drain(n: u16) -> Fact {
+        Fact {
+            key: Key::Override {
+                upstream: "app".into(),
+                endpoint: EndpointAddr::Ip(([10, 0, 0, 1], n).into()),
+                part: Part::State,
+            },
+            value: Value::Said {
+                word: Word::Drain,
+                by: By {
+                    owner: "uid:0".to_owned(),
+                    reason: "kernel".to_owned(),
+                    since_unix_ms: 1,
+                    expires_unix_ms: None,
+                },
+            },
+            stamp: Stamp::at(1),
+            origin: PeerId(1),
+        }
+    }
+
+    #[test]
+    fn names_are_few_and_the_others_are_counted() {
+        let words: Vec<Fact> = (1..=23).map(drain).collect();
+        assert_eq!(named([].iter()), "");
+        assert_eq!(
+            named(words[..2].iter()),
+            "state of upstream app, endpoint 10.0.0.1:1: drain (uid:0: kernel); \
+             state of upstream app, endpoint 10.0.0.1:2: drain (uid:0: kernel)"
+        );
+        let text = named(words.iter());
+        assert_eq!(text.matches("drain").count(), NAMED);
+        assert!(text.ends_with("; and 3 more"), "{text}");
+    }
+}

@@ -9,7 +9,8 @@ use crate::fleet::facts::Comparison;
 use crate::fleet::facts::compare::{Aim, Difference, End, Message};
 use crate::fleet::id::PeerId;
 
-use super::{Out, Peer, STREAMS, SYNC_EVERY, SYNC_SOON, skew_of};
+use super::hearing::skew_of;
+use super::{Out, Peer};
 
 /// A stream of one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +46,15 @@ struct Stream {
     ends_at: Nanos,
     facts: (usize, usize),
 }
+
+/// Between comparisons, ± 20 %.
+const SYNC_EVERY: Duration = Duration::from_secs(10);
+
+/// How soon after somebody came (back): what a partition kept apart is equal again at once.
+const SYNC_SOON: Duration = Duration::from_secs(1);
+
+/// Where the traffic of streams is counted.
+const STREAMS: usize = 2;
 
 /// Streams at once that others opened: what a peer whose whole fleet comes back at once serves first.
 const MAX_ACCEPTED: usize = 16;

@@ -1,6 +1,8 @@
 use super::*;
 use crate::base::addr::EndpointAddr;
 use crate::fleet::fact::{Part, Word};
+use crate::fleet::facts::{Flaw, MAX_OF_ORIGIN};
+use crate::fleet::stamp::Stamp;
 use crate::upstream::overrides::By;
 
 const ME: PeerId = PeerId(7);

@@ -138,7 +138,11 @@ impl Moves {
             let of_others = claims
                 .total
                 .saturating_sub(added.iter().map(|c| u64::from(c.with)).sum());
-            self.add(&added, of_others, limit, claims.is_checked, unix_ms);
+            // What it says of their weights makes no room for what it adds.
+            let more: u64 = weighed.iter().map(|c| u64::from(c.with)).sum();
+            let less: u64 = weighed.iter().map(|c| u64::from(c.without)).sum();
+            let without_it = (of_others + less).saturating_sub(more);
+            self.add(&added, without_it, limit, claims.is_checked, unix_ms);
             self.weigh(&weighed, of_others, limit, unix_ms);
         }
     }
@@ -501,6 +505,16 @@ mod tests {
             let mut moves = known();
             assert!(held(&mut moves, all, 0.5) > 0);
         }
+    }
+
+    #[test]
+    fn weights_that_are_held_make_no_room_for_additions() {
+        let mut words = weights(0..1, 1, 1000);
+        words.extend(additions(10..110, 1));
+        let both = claims(10, 1, words);
+        let mut moves = known();
+        assert_eq!(held(&mut moves, &both, 0.5), 91);
+        assert!(moves.held_of(&addr(0), LIAR, By::Weight).is_some());
     }
 
     #[test]
