@@ -752,10 +752,7 @@ fn wrong_usage_exits_2_and_shows_the_right_one() {
     for (args, hint) in [
         (&["get"][..], "Usage: isobar get"),
         (&["get", "routes"], "upstream/NAME"),
-        (
-            &["set", "app/10.0.0.1:80", "weight=1"],
-            "endpoint/UPSTREAM/ADDRESS",
-        ),
+        (&["set", "app", "weight=1"], "UPSTREAM/ADDRESS"),
         (
             &["set", "endpoint/app/10.0.0.1:80", "weight"],
             "weight=NUMBER",

@@ -26,7 +26,7 @@ use crate::config::{self, Problems};
 use super::check::Format;
 
 use self::client::{Client, Where};
-use self::target::{Endpoint, EndpointThing, Setting, Thing};
+use self::target::{Endpoint, Setting, Thing};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -69,12 +69,12 @@ It holds through reloads and, with `state_dir`, restarts, until it expires or is
 (`isobar clear`).
 
 Examples:
-  isobar set endpoint/app/10.0.0.1:80 weight=5 --expires 10m
-  isobar set endpoint/app/10.0.0.1:80 state=drain --reason 'kernel update'")]
+  isobar set app/10.0.0.1:80 weight=5 --expires 10m
+  isobar set app/10.0.0.1:80 state=drain --reason 'kernel update'")]
     Set {
-        /// endpoint/UPSTREAM/ADDRESS.
-        #[arg(value_name = "WHAT")]
-        thing: EndpointThing,
+        /// UPSTREAM/ADDRESS, such as app/10.0.0.1:80.
+        #[arg(value_name = "UPSTREAM/ADDRESS")]
+        endpoint: Endpoint,
         /// weight=0 to 1000; state=active, drain (no new picks) or disable (no picks at all).
         setting: Setting,
         #[command(flatten)]
@@ -291,6 +291,8 @@ fn end(done: Result<(), Failure>, out: &mut dyn Write) -> u8 {
         Err(failure) => {
             let (code, text) = match failure {
                 Failure::Differ => return REFUSED,
+                // Whoever read it has seen enough: `isobar get upstreams | head`.
+                Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return DONE,
                 Failure::Output(error) => (UNREACHED, format!("cannot write: {error}")),
                 Failure::Refused(text) => (REFUSED, text),
                 Failure::Unreached(text) => (UNREACHED, text),
@@ -324,7 +326,7 @@ fn execute(command: Command, out: &mut dyn Write) -> Result<(), Failure> {
             get::get(&Client::new(&place.into())?, &thing, show, out)
         }
         Command::Set {
-            thing: EndpointThing(endpoint),
+            endpoint,
             setting,
             expiry,
             said,

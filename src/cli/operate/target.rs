@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::admin::api::encoded;
 
-/// `UPSTREAM/ADDRESS`
+/// `UPSTREAM/ADDRESS`, or as `get` has it `endpoint/UPSTREAM/ADDRESS`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Endpoint {
     pub(super) upstream: String,
@@ -27,10 +27,6 @@ pub(in crate::cli) enum Setting {
     Weight(u32),
 }
 
-/// `endpoint/UPSTREAM/ADDRESS`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct EndpointThing(pub(super) Endpoint);
-
 // === impl Endpoint ===
 
 impl Endpoint {
@@ -45,28 +41,20 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // Names have no slash; addresses of Unix sockets do.
-        match text.split_once('/') {
-            Some((upstream, address)) if !upstream.is_empty() && !address.is_empty() => Ok(Self {
-                upstream: upstream.to_owned(),
-                address: address.to_owned(),
-            }),
-            Some(_) | None => Err("write UPSTREAM/ADDRESS, such as app/10.0.0.1:80".to_owned()),
-        }
+        let rest = text.strip_prefix("endpoint/").and_then(split);
+        let endpoint = rest.or_else(|| split(text));
+        endpoint.ok_or_else(|| "write UPSTREAM/ADDRESS, such as app/10.0.0.1:80".to_owned())
     }
 }
 
-// === impl EndpointThing ===
-
-impl FromStr for EndpointThing {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let endpoint = text.strip_prefix("endpoint/").and_then(|t| t.parse().ok());
-        endpoint.map(Self).ok_or_else(|| {
-            "write endpoint/UPSTREAM/ADDRESS, such as endpoint/app/10.0.0.1:80".into()
-        })
-    }
+/// Names have neither a slash nor a colon; addresses of Unix sockets have both.
+fn split(text: &str) -> Option<Endpoint> {
+    let (upstream, address) = text.split_once('/')?;
+    let is_one = !upstream.is_empty() && !upstream.contains(':') && !address.is_empty();
+    is_one.then(|| Endpoint {
+        upstream: upstream.to_owned(),
+        address: address.to_owned(),
+    })
 }
 
 // === impl Thing ===
@@ -125,10 +113,15 @@ mod tests {
             assert_eq!(endpoint.path(), path);
             let thing: Thing = format!("endpoint/{text}").parse().unwrap();
             assert_eq!(thing, Thing::Endpoint(endpoint.clone()));
-            let thing: EndpointThing = format!("endpoint/{text}").parse().unwrap();
-            assert_eq!(thing.0, endpoint);
+            assert_eq!(format!("endpoint/{text}").parse(), Ok(endpoint));
         }
-        for text in ["", "app", "app/", "/10.0.0.1:80"] {
+        // An upstream may have that name.
+        let endpoint: Endpoint = "endpoint/unix:/run/a".parse().unwrap();
+        assert_eq!(
+            (endpoint.upstream.as_str(), endpoint.address.as_str()),
+            ("endpoint", "unix:/run/a")
+        );
+        for text in ["", "app", "app/", "/10.0.0.1:80", "10.0.0.1:80"] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }
