@@ -28,6 +28,31 @@ const FRAMES: &[u8] = b"7PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
     \0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\
     \0\0\x04\x08\0\0\0\0\0\0\0\x10\0";
 
+/// What is done with a server: the bytes that steer; a GET that is accepted, read, answered with a body and let
+/// go; a POST in two header frames with padded DATA and trailers; windows, settings, a PING, a reset, a goodbye.
+const SERVER: &[u8] = b"\x00\x07\
+    \x0f\x01\0\x10\0\x15\0\x20\x19\0\0\x1a\0\x08\x1c\0\x13\xff\x1e\0\
+    \x01\0\x03\x03\x83\x87\x84\x09\x04\x03\x03\x41\x01t\x10\0\0\x08\x03\x05\x02ab\0\0\x15\0\x20\
+    \x01\x05\x03\x05\x40\x01x\x01y\x18\0\
+    \x08\0\0\x04\0\0\x10\0\x04\0\0\x06\0\x04\0\0\xff\xff\x0e\x06\0\0\x08pingpong\
+    \x0f\x07\x05\x40\x01x\x01y\x10\0\x0d\x07\x10\x1f\0\x10\x1e\x01\
+    \x03\0\x07\x04\0\0\0\x08\x14\0\x07\0\0\x08\0\0\0\0\0\0\0\0";
+
+/// And with a client: three requests; an interim head, a response with DATA and trailers, one
+/// that is given up in the midst of DATA.
+const CLIENT: &[u8] = b"\x03\x02\
+    \x04\0\0\x06\0\x08\0\0\0\x01\x10\0\x10\x02\x10\x04\x1b\x01\x10\x1c\x01\
+    \x01\x04\x01\x05\x08\x03103\x0f\x01\0\0\0\x01\x05hello\x15\0\x40\x01\x05\x01\x05\x40\x01x\x01y\x18\0\
+    \x0f\x05\0\x0c\x05\x10\x1f\0\x04\x15\x02\xff\x1d\x02\x1e\0";
+
+/// The byte that steers; text, blocks behind their lengths, names and values.
+const HEADS: [&[u8]; 4] = [
+    b"\0Host: a\r\nContent-Length: 5\r\nX-A: b",
+    b"\x10\x0e\x82\x87\x84\x41\x01t\x40\x01x\x01y\x0f\x0d\x015\x07\x82\x87\x84\xbe\xbf\x90\x90",
+    b"\x10\x14\x88\x61\x96\xd0\x7a\xbe\x94\x10\x54\xd4\x44\xa8\x20\x05\x95\x04\x0b\x81\x66\xe0",
+    b"\x20\x01\x03\x01a\x09\x01b\x09\x01c\x14\x02 d\x07\x0242\x19e\x01f",
+];
+
 /// The byte that steers; version 1, and version 2 with ALPN, a name, and a type of somebody's own.
 const PROXY: [&[u8]; 2] = [
     b"0PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nGET / HTTP/1.1\r\n",
@@ -54,11 +79,15 @@ fn write() -> std::io::Result<()> {
     if name == "h2_meter" {
         return std::fs::write(dir.join("seed"), FRAMES);
     }
+    if name == "h2_connection" {
+        std::fs::write(dir.join("server"), SERVER)?;
+        return std::fs::write(dir.join("client"), CLIENT);
+    }
+    if name == "h2_head" {
+        return write_all(dir, &HEADS);
+    }
     if name == "proxy_protocol" {
-        for (i, header) in PROXY.into_iter().enumerate() {
-            std::fs::write(dir.join(format!("seed-{i}")), header)?;
-        }
-        return Ok(());
+        return write_all(dir, &PROXY);
     }
     if name == "fleet_fact" {
         return write_facts(dir);
@@ -80,6 +109,13 @@ fn write() -> std::io::Result<()> {
         let mut seed = vec![b'0' + (i % 10) as u8];
         seed.extend_from_slice(bytes);
         std::fs::write(dir.join(format!("seed-{i:03}")), seed)?;
+    }
+    Ok(())
+}
+
+fn write_all(dir: &Path, seeds: &[&[u8]]) -> std::io::Result<()> {
+    for (i, seed) in seeds.iter().enumerate() {
+        std::fs::write(dir.join(format!("seed-{i}")), seed)?;
     }
     Ok(())
 }
