@@ -129,6 +129,8 @@ impl Channel for ClientStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_read(key, cx, into),
+            // It waited to be opened, and never will be: nothing comes.
+            None if self.was_refused => Poll::Ready(Err(StreamError::Ended.into())),
             None => Poll::Pending,
         }
     }
@@ -136,6 +138,7 @@ impl Channel for ClientStream {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_readable(key, cx),
+            None if self.was_refused => Poll::Ready(Err(StreamError::Ended.into())),
             None => Poll::Pending,
         }
     }
@@ -182,6 +185,7 @@ impl Channel for ClientStream {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_gone(key, cx),
+            None if self.was_refused => Poll::Ready(StreamError::Ended.into()),
             None => Poll::Pending,
         }
     }

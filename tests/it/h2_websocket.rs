@@ -6,11 +6,15 @@
     reason = "test code outside #[test] functions: a panic is the report"
 )]
 
+use std::io::Read;
+use std::net::TcpListener;
+
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{Response, StatusCode};
 
+use crate::retries::bed;
 use crate::support::client::Client;
 use crate::support::h2::{H2Client, next, read, read_all, request, run, send_all, within};
 use crate::support::h2_origin::{Exchange, H2Origin};
@@ -242,6 +246,24 @@ fn idle_one_is_closed() {
         let line = proxy.log(1).remove(0);
         assert_eq!(line["reason"], "client_idle");
     }
+}
+
+/// It waits for the endpoint's SETTINGS, which never come: nothing was asked, so another one is.
+#[test]
+fn endpoint_that_ends_before_it_can_be_asked_is_left_for_another() {
+    let (dead, good) = (TcpListener::bind("127.0.0.1:0").unwrap(), h2());
+    let addr = dead.local_addr().unwrap();
+    let ended = std::thread::spawn(move || {
+        let (mut socket, _) = dead.accept().unwrap();
+        // The preface: whoever asks is on his way.
+        socket.read_exact(&mut [0; 24]).unwrap();
+    });
+    let bed = bed(&[addr, good.addr()], "", TO_H2);
+    let mut client = bed.connect();
+    client.send(ASK);
+    assert_eq!(client.head().status(), 101);
+    ended.join().unwrap();
+    assert_eq!(good.requests().len(), 1);
 }
 
 /// At the end of the grace time it is cut, as one of HTTP/1 is.

@@ -7,6 +7,8 @@ use isobar::telemetry::reason::Reason;
 use super::retries::{GET, ask, attempts, bed, breaking, counts, retries};
 use crate::support::client::Response;
 use crate::support::gate::Gate;
+use crate::support::h2::{H2Client, fields, read, request, run, send_all, within};
+use crate::support::h2_origin::{Exchange, H2Origin};
 use crate::support::origin::{self, Origin, Step, pattern};
 use crate::support::watched::{Watched, expect_answer};
 
@@ -103,6 +105,51 @@ fn trailers_are_sent_again_too() {
     let (first, second) = (bad.await_done(0), good.await_done(0));
     assert_eq!(second.body.data, b"hello");
     assert_eq!(first.body.trailers, second.body.trailers);
+}
+
+/// The end of an upload over HTTP/2 comes once, beside its bytes; whoever is asked next gets it too.
+#[test]
+fn upload_of_http2_is_sent_again_to_its_end() {
+    let cases = [(Some("5"), false), (None, false), (None, true)];
+    for (length, has_trailers) in cases {
+        let broken = || Origin::always(vec![Step::ReadBody, Step::Reset]);
+        let (h1_bad, h1) = (broken(), Origin::named("good"));
+        let h2_bad = H2Origin::start(|mut exchange: Exchange| async move {
+            exchange.read().await;
+            exchange.kill_connection();
+        });
+        let h2 = H2Origin::named("good");
+        let beds = [
+            bed(&[h1_bad.addr(), h1.addr()], "", ""),
+            bed(&[h2_bad.addr(), h2.addr()], "", "protocol = 'h2'"),
+        ];
+        for bed in beds {
+            run(async {
+                let client = H2Client::connect(bed.addr()).await;
+                let mut asked = request("PUT", "/");
+                if let Some(length) = length {
+                    asked = asked.header("content-length", length);
+                }
+                let asked = asked.body(()).unwrap();
+                let (response, mut send) = client.open(asked, false).await.unwrap();
+                send_all(&mut send, b"hello", !has_trailers).await.unwrap();
+                if has_trailers {
+                    send.send_trailers(fields(&[("x-sum", "7")])).unwrap();
+                }
+                let answer = read(within("a response", response).await.unwrap()).await;
+                assert_eq!(answer.unwrap().text(), "good");
+            });
+            assert_eq!(attempts(&bed, 0), 2);
+        }
+        let (old, new) = (h1.await_done(0), h2.await_done(0));
+        assert_eq!(
+            (&old.body.data[..], &new.body[..]),
+            (&b"hello"[..], &b"hello"[..])
+        );
+        let count = usize::from(has_trailers);
+        assert_eq!(old.body.trailers.len(), count);
+        assert_eq!(new.trailers.map_or(0, |trailers| trailers.len()), count);
+    }
 }
 
 #[test]

@@ -88,7 +88,8 @@ pub(crate) fn each_seed(few: u64, many: u64, mut run: impl FnMut(u64)) {
     };
     let last = *seeds.end();
     let clock = Clock::start();
-    let mut said_at = 0;
+    let began = clock.now();
+    let mut said_at = began;
     for seed in seeds {
         eprintln!("ISOBAR_SEED={seed}");
         let replay = Replay { seed };
@@ -97,7 +98,7 @@ pub(crate) fn each_seed(few: u64, many: u64, mut run: impl FnMut(u64)) {
         let now = clock.now();
         if is_long() && (seed == last || now >= said_at + nanos(PROGRESS)) {
             said_at = now;
-            let passed = Duration::from_nanos(now);
+            let passed = Duration::from_nanos(now - began);
             say(&format!(
                 "{}: seed {seed} of {last} passed, {passed:.0?}",
                 name()
