@@ -6,7 +6,8 @@
 //!
 //! Until it has compared with one that was there before it, it is no judge of what is new: what others said long ago
 //! comes in one heap, and has effect here as it has with them. So its brake waits for that. If nobody was there before
-//! it, any comparison will do.
+//! it, any comparison will do. Who is alone for long waits no more: what the first who comes brings is new to it. If
+//! that one was there before it after all, it decides once more, as one that learns.
 
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use crate::fleet::id::PeerId;
 use super::Peer;
 
 /// How far this peer is with what the others know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Learning {
-    /// It has met nobody.
-    #[default]
-    Alone,
+    /// It has met nobody; since when it looks for somebody, once it has begun to.
+    Alone(Option<Nanos>),
+    /// It was alone for long, and has not compared with anybody since.
+    Unmet,
     /// It has met somebody, then, and has not compared with one that was there before it.
     Since(Nanos),
     /// It knows it.
@@ -30,7 +32,7 @@ pub(super) enum Learning {
 }
 
 /// It learns for so long at most after it has met somebody: three comparisons. That it cannot compare is no reason to go
-/// without a brake.
+/// without a brake; nor is it that nobody is there.
 const LEARNS: Duration = Duration::from_secs(30);
 
 // === impl Peer ===
@@ -38,7 +40,7 @@ const LEARNS: Duration = Duration::from_secs(30);
 impl Peer {
     /// Somebody is there.
     pub(super) fn has_met(&mut self, now: Nanos) {
-        if self.learning == Learning::Alone {
+        if let Learning::Alone(_) = self.learning {
             self.learning = Learning::Since(now);
         }
     }
@@ -53,7 +55,12 @@ impl Peer {
             let about = self.about_of(*peer);
             about.is_some_and(|about| about.knows_since_unix_ms >= started)
         };
-        if theirs < started || self.live.keys().all(is_younger) {
+        let was_there_before = theirs < started;
+        if was_there_before || self.live.keys().all(is_younger) {
+            if was_there_before && self.learning == Learning::Unmet {
+                // What it decided alone it decided without what has effect with the others.
+                self.brake.begin_again();
+            }
             self.know();
         }
         self.compare_past(theirs, now);
@@ -65,15 +72,23 @@ impl Peer {
 
     /// Whether it does not know yet what the others do.
     pub fn is_learning(&self) -> bool {
-        self.learning != Learning::Over
+        match self.learning {
+            Learning::Alone(_) | Learning::Since(_) => true,
+            Learning::Unmet | Learning::Over => false,
+        }
     }
 
     /// Ends the time of learning, once that is over.
     pub(super) fn learn(&mut self, now: Nanos) {
-        if let Learning::Since(at) = self.learning
-            && now.saturating_sub(at) >= nanos(LEARNS)
-        {
-            self.know();
+        let is_long = |at: Nanos| now.saturating_sub(at) >= nanos(LEARNS);
+        match self.learning {
+            Learning::Alone(None) => self.learning = Learning::Alone(Some(now)),
+            Learning::Alone(Some(at)) if is_long(at) => {
+                self.know();
+                self.learning = Learning::Unmet;
+            }
+            Learning::Since(at) if is_long(at) => self.know(),
+            Learning::Alone(_) | Learning::Since(_) | Learning::Unmet | Learning::Over => {}
         }
     }
 

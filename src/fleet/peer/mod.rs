@@ -238,7 +238,7 @@ impl Peer {
             leases: Leases::default(),
             orphans: Orphans::default(),
             brake: Brake::learning(settings.max_remove),
-            learning: Learning::default(),
+            learning: Learning::Alone(None),
             again: BTreeMap::new(),
             clock: HybridClock::default(),
             setback: Setback::new(now),

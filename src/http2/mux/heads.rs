@@ -75,7 +75,7 @@ impl Mux {
             (Role::Client, Some(key)) => self.response(key, has_end, block),
             (_, None) => {
                 self.skip(block)?;
-                self.expect_late(stream)
+                self.expect_late(stream, has_end)
             }
         }
     }

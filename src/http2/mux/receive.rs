@@ -219,7 +219,7 @@ impl Mux {
     /// Whose DATA it is, if somebody wants it.
     fn data_of(&mut self, header: Header) -> Result<Option<Key>, Code> {
         let Some(key) = self.streams.find(header.stream) else {
-            self.expect_late(header.stream)?;
+            self.expect_late(header.stream, header.has(flag::END_STREAM))?;
             return Ok(None);
         };
         let stream = &self.streams[key];
@@ -316,14 +316,21 @@ impl Mux {
 
     /// A frame for a stream that is not there: all is well if it was reset here, and if it may not have been
     /// opened it is not.
-    pub(super) fn expect_late(&self, id: u32) -> Result<(), Code> {
+    pub(super) fn expect_late(&mut self, id: u32, has_end: bool) -> Result<(), Code> {
         if self.is_idle(id) {
             return Err(Code::PROTOCOL_ERROR);
         }
-        if self.role == Role::Client || self.given_up.contains(&id) {
+        if self.role == Role::Client {
             return Ok(());
         }
-        Err(Code::STREAM_CLOSED)
+        let at = self.given_up.iter().position(|given_up| *given_up == id);
+        let at = at.ok_or(Code::STREAM_CLOSED)?;
+        if has_end {
+            // No more comes of it, so it takes nobody's place: those that have not ended are as many as the other end may
+            // have open.
+            self.given_up.remove(at);
+        }
+        Ok(())
     }
 
     /// Whether this stream was never opened (section 5.1.1).

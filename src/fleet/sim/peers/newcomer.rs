@@ -82,6 +82,41 @@ fn who_joins_later_holds_nothing_of_what_has_effect() {
     });
 }
 
+/// One that was alone for long: what a newcomer brings is new to it. One that began alone and meets a fleet that has long
+/// been there: that has effect there, and so here.
+#[test]
+fn who_was_alone_believes_the_old_and_brakes_the_new() {
+    each_seed(2, 50, |seed| {
+        for is_old in [false, true] {
+            let common = Common::new(seed);
+            let mut net = Fleet::new(common.seed, OVERHEAD);
+            let spec = checked(10);
+            let (first, second) = if is_old { (1, 0) } else { (0, 1) };
+            net.add(addr(0), common.fresh(0));
+            net.run(seconds(60));
+            net.add(addr(1), common.fresh(1));
+            net.split(|index| index);
+            net.run(seconds(60));
+            assert!(net.running().all(|(_, m)| m.peer.live().is_empty()));
+            told_at(&mut net, first, &spec);
+            (10..100).for_each(|n| register(&mut net, second, n, seconds(3600)));
+            weigh(&mut net, second, 0, 1000);
+            net.heal();
+            for _ in 0..900 {
+                told_at(&mut net, first, &spec);
+                net.run(Duration::from_millis(100));
+            }
+            assert!(is_equal(&net));
+            told_at(&mut net, first, &spec);
+            let held = held_at(&net, first);
+            assert!(
+                if is_old { held == 0 } else { held >= 80 },
+                "{is_old} {held}"
+            );
+        }
+    });
+}
+
 /// Of peers that begin together nobody knows more: they wait for nobody for long, and who is alone is as careful as any
 /// once it has met somebody.
 #[test]

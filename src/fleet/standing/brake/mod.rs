@@ -138,6 +138,14 @@ impl Brake {
         self.is_learning = false;
     }
 
+    /// Forgets what was decided about weights and additions: the next look at each upstream is as the first of one that
+    /// learns.
+    pub fn begin_again(&mut self) {
+        for lane in self.upstreams.values_mut() {
+            lane.moves = Moves::default();
+        }
+    }
+
     /// After a reload.
     pub fn set_max_remove(&mut self, max_remove: f64) {
         self.max_remove = max_remove;
