@@ -101,9 +101,10 @@ pub(super) struct Flow<'p> {
     pub spliced: u64,
     /// What is to be told with the end of the body.
     trailers: Option<Box<HeaderMap>>,
-    /// The source has told the end of its body, and with which trailers: it does so once, and a body that is sent
-    /// again has it again.
-    end: Option<Option<Box<HeaderMap>>>,
+    /// The source has told the end of its body: it does so once, and a body that is sent again has it again,
+    has_end: bool,
+    /// with these trailers, if there were any.
+    end: Option<Box<HeaderMap>>,
     /// The end was told.
     has_told: bool,
 }
@@ -140,6 +141,7 @@ impl<'p> Flow<'p> {
             pipe: None,
             spliced: 0,
             trailers: None,
+            has_end: false,
             end: None,
             has_told: false,
         }
@@ -400,16 +402,14 @@ impl<'p> Flow<'p> {
         let Reader::Streamed(..) = &self.reader else {
             return Ok(false);
         };
-        let end = match &self.end {
-            Some(trailers) => trailers.as_deref().cloned().unwrap_or_default(),
-            None => {
-                let Some(end) = from.channel().and_then(Channel::take_end) else {
-                    return Ok(false);
-                };
-                self.end = Some((!end.is_empty()).then(|| Box::new(end.clone())));
-                end
-            }
-        };
+        if !self.has_end {
+            let Some(end) = from.channel().and_then(Channel::take_end) else {
+                return Ok(false);
+            };
+            self.has_end = true;
+            self.end = (!end.is_empty()).then(|| Box::new(end));
+        }
+        let end = self.end.as_deref().cloned().unwrap_or_default();
         let read = std::mem::replace(&mut self.reader, Reader::Done);
         let Reader::Streamed(trailers, left) = read else {
             return Ok(true);
