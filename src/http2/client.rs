@@ -91,6 +91,14 @@ impl ClientStream {
         }
     }
 
+    /// Nothing comes before it is opened; ready if it never will be.
+    fn poll_unopened(&self) -> Poll<io::Error> {
+        if self.was_refused {
+            return Poll::Ready(StreamError::Ended.into());
+        }
+        Poll::Pending
+    }
+
     fn poll_ask(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let link = &self.link;
         let mut mux = link.mux.borrow_mut();
@@ -129,17 +137,14 @@ impl Channel for ClientStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buffer) -> Poll<io::Result<usize>> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_read(key, cx, into),
-            // It waited to be opened, and never will be: nothing comes.
-            None if self.was_refused => Poll::Ready(Err(StreamError::Ended.into())),
-            None => Poll::Pending,
+            None => self.poll_unopened().map(Err),
         }
     }
 
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_readable(key, cx),
-            None if self.was_refused => Poll::Ready(Err(StreamError::Ended.into())),
-            None => Poll::Pending,
+            None => self.poll_unopened().map(Err),
         }
     }
 
@@ -185,8 +190,7 @@ impl Channel for ClientStream {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self.key {
             Some(key) => self.link.mux.borrow_mut().poll_gone(key, cx),
-            None if self.was_refused => Poll::Ready(StreamError::Ended.into()),
-            None => Poll::Pending,
+            None => self.poll_unopened(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Which trailers of one message pass: what its head may not carry on, its trailers may not either.
 //!
-//! What no trailer may say ([`may_be_trailer`](crate::http1::may_be_trailer)) is dropped before. Here go the names that this
-//! listener and this route take out of heads: otherwise a client would say behind its body what it
-//! may not say before it, to programs that merge trailers into the head.
+//! What no trailer may say ([`may_be_trailer`](crate::http1::may_be_trailer)) is dropped before. Here go
+//! the names that this listener and this route take out of heads: otherwise a client would say behind its
+//! body what it may not say before it, to programs that merge trailers into the head.
 
 use http::HeaderName;
 

@@ -56,6 +56,13 @@ fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Takes note of what Content-Length says; false if that is no length, or another one than before.
+fn note_length(length: &mut Option<u64>, value: &[u8]) -> bool {
+    let said = number(value);
+    let before = std::mem::replace(length, said);
+    said.is_some() && (before.is_none() || before == said)
+}
+
 /// Digits alone (RFC 9110 section 8.6).
 fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {

@@ -6,7 +6,7 @@ use crate::http2::hpack::{Field, statics};
 use crate::http2::names::{self, Class};
 use crate::http2::websocket::{self, WEBSOCKET};
 
-use super::{BEYOND, Malformed, number, write_field};
+use super::{BEYOND, Malformed, note_length, write_field};
 
 /// Makes text of the fields of a request, one after the other. Kept and used again: it holds no more
 /// than what one head needs.
@@ -31,7 +31,6 @@ pub(in crate::http2) struct RequestText {
     has_cookie: bool,
     /// What Content-Length says.
     length: Option<u64>,
-    has_length: bool,
     is_malformed: bool,
     /// What makes the key of a WebSocket.
     random: u128,
@@ -120,11 +119,7 @@ impl RequestText {
             // What HTTP/1 would take for a length and this does not, would not be held to it (section 8.1.1):
             // what is beyond it would be the begin of another request.
             Class::ContentLength => {
-                let length = number(value);
-                let is_another = self.has_length && self.length != length;
-                self.is_malformed |= length.is_none() || is_another;
-                self.has_length = true;
-                self.length = length;
+                self.is_malformed |= !note_length(&mut self.length, value);
                 write_field(out, name, value);
             }
             Class::WebSocketKey if self.opens => {}
@@ -157,7 +152,7 @@ impl RequestText {
             write_field(out, b"cookie", &self.cookie);
         }
         // What follows a CONNECT is no body.
-        if !is_whole && !self.is_connect && !self.has_length {
+        if !is_whole && !self.is_connect && self.length.is_none() {
             write_field(out, b"Transfer-Encoding", b"chunked");
         }
         out.extend_from_slice(b"\r\n");

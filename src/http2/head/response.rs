@@ -3,7 +3,7 @@
 use crate::http2::hpack::{Field, statics};
 use crate::http2::names::{self, Class};
 
-use super::{Malformed, number, write_field};
+use super::{Malformed, note_length, write_field};
 
 /// Makes text of the fields of a response, one after the other.
 #[derive(Debug, Default)]
@@ -15,7 +15,6 @@ pub(in crate::http2) struct ResponseText {
     accept: Option<String>,
     opened: bool,
     length: Option<u64>,
-    has_length: bool,
     is_malformed: bool,
     is_too_long: bool,
     max: usize,
@@ -91,11 +90,7 @@ impl ResponseText {
             Class::ContentLength | Class::WebSocketAccept if self.opened => {}
             // As of requests: a length that is not understood here is held to nothing.
             Class::ContentLength => {
-                let length = number(value);
-                let is_another = self.has_length && self.length != length;
-                self.is_malformed |= length.is_none() || is_another;
-                self.has_length = true;
-                self.length = length;
+                self.is_malformed |= !note_length(&mut self.length, value);
                 write_field(out, name, value);
             }
             _ => write_field(out, name, value),
@@ -121,7 +116,7 @@ impl ResponseText {
             write_field(out, b"Connection", b"Upgrade");
             write_field(out, b"Upgrade", b"websocket");
             write_field(out, b"Sec-WebSocket-Accept", accept.as_bytes());
-        } else if bears_body && !is_whole && !self.has_length {
+        } else if bears_body && !is_whole && self.length.is_none() {
             write_field(out, b"Transfer-Encoding", b"chunked");
         }
         out.extend_from_slice(b"\r\n");

@@ -88,9 +88,7 @@ impl Mux {
             stream.fail(StreamError::Ended);
             self.streams.close(key);
         }
-        for waker in self.opening.drain(..) {
-            waker.wake();
-        }
+        self.opened_up();
         self.touch();
     }
 

@@ -466,9 +466,7 @@ impl Mux {
                 self.theirs.max_streams = u32::MAX;
             }
         }
-        for waker in self.opening.drain(..) {
-            waker.wake();
-        }
+        self.opened_up();
         frame::settings_ack(&mut self.out);
         self.touch();
         Ok(())
@@ -574,9 +572,7 @@ impl Mux {
                 }
             }
         }
-        for waker in self.opening.drain(..) {
-            waker.wake();
-        }
+        self.opened_up();
         self.touch();
         Ok(())
     }

@@ -22,6 +22,7 @@
 //! Within one source the quietest flow goes, proven or not: they are one client's own.
 
 mod chain;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use crate::base::clock::Nanos;
 
 use super::key::{Key, Keyed, Source};
 use chain::{Chain, Links, NONE, Place};
+use sources::Sources;
 
 /// Flows of type `F`.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(super) struct Flows<F> {
     free: u32,
     len: usize,
     keys: HashMap<Key, u32, Keyed>,
-    sources: HashMap<Source, Chain, Keyed>,
+    sources: Sources,
     /// In the order in which they were last heard of: those that are not proven, those that are.
     quiet: [Chain; 2],
 }
@@ -84,7 +86,8 @@ struct Taken<F> {
     key: Key,
     /// Further keys. Most flows have none: an empty list allocates nothing.
     more: Vec<Key>,
-    source: Source,
+    /// The number of its source's chain.
+    own: u32,
     /// When it was last heard of.
     last: Nanos,
     /// Datagrams of its client.
@@ -111,7 +114,7 @@ impl<F> Flows<F> {
             free: NONE,
             len: 0,
             keys: HashMap::with_hasher(Keyed::new(seed)),
-            sources: HashMap::with_hasher(Keyed::new(seed.wrapping_add(1))),
+            sources: Sources::new(seed.wrapping_add(1)),
             quiet: [Chain::default(); 2],
         }
     }
@@ -163,7 +166,7 @@ impl<F> Flows<F> {
 
     /// Takes out a flow that must go before one of `source` may begin. To be asked until there is none.
     pub(super) fn make_room(&mut self, source: Source, bounds: Bounds) -> Option<(Evicted, F)> {
-        if let Some(own) = self.sources.get(&source)
+        if let Some(own) = self.sources.find(source)
             && own.len >= bounds.of_source.max(1)
         {
             let quietest = own.head;
@@ -191,29 +194,17 @@ impl<F> Flows<F> {
     /// Adds a flow that `key` leads to from now on, whose client has spoken at `now`. The caller has made
     /// room.
     pub(super) fn insert(&mut self, key: Key, source: Source, now: Nanos, flow: F) -> Id {
-        let taken = Taken {
-            flow,
-            key,
-            more: Vec::new(),
-            source,
-            last: now,
-            asked: 1,
-            answered: 0,
-            is_proven: false,
-        };
         let index = if self.free == NONE {
             self.slots.push(Slot {
                 generation: 0,
                 links: [Links::default(); 2],
-                taken: Some(taken),
+                taken: None,
             });
             // Bounded by `max_flows`, which has 32 bits.
             (self.slots.len() - 1) as u32
         } else {
             let index = self.free;
-            let slot = &mut self.slots[index as usize];
-            self.free = slot.links[0].next;
-            slot.taken = Some(taken);
+            self.free = self.slots[index as usize].links[0].next;
             index
         };
         self.len += 1;
@@ -222,10 +213,22 @@ impl<F> Flows<F> {
             self.forget_key(other, &key);
         }
         self.quiet[0].push(&mut self.slots, Place::Quiet, index);
-        let own = self.sources.entry(source).or_default();
-        own.push(&mut self.slots, Place::Source, index);
-        let generation = self.slots[index as usize].generation;
-        Id { index, generation }
+        let own = self.sources.join(&mut self.slots, source, index);
+        let slot = &mut self.slots[index as usize];
+        slot.taken = Some(Taken {
+            flow,
+            key,
+            more: Vec::new(),
+            own,
+            last: now,
+            asked: 1,
+            answered: 0,
+            is_proven: false,
+        });
+        Id {
+            index,
+            generation: slot.generation,
+        }
     }
 
     /// `key` leads to the flow `id` as well from now on; whatever flow it led to before loses it. Of more
@@ -253,12 +256,16 @@ impl<F> Flows<F> {
 
     /// The flow's client is at another source from now on.
     pub(super) fn set_source(&mut self, id: Id, source: Source) {
-        let Some(taken) = self.taken(id) else { return };
-        let before = std::mem::replace(&mut taken.source, source);
-        if before != source {
-            self.unchain_source(before, id.index);
-            let own = self.sources.entry(source).or_default();
-            own.push(&mut self.slots, Place::Source, id.index);
+        let Some(before) = self.taken(id).map(|taken| taken.own) else {
+            return;
+        };
+        if self.sources.source(before) == source {
+            return;
+        }
+        self.sources.leave(&mut self.slots, before, id.index);
+        let own = self.sources.join(&mut self.slots, source, id.index);
+        if let Some(taken) = self.taken(id) {
+            taken.own = own;
         }
     }
 
@@ -313,23 +320,20 @@ impl<F> Flows<F> {
     fn move_up(&mut self, index: u32, was_proven: bool, is_proven: bool) {
         self.quiet[usize::from(was_proven)].unlink(&mut self.slots, Place::Quiet, index);
         self.quiet[usize::from(is_proven)].push(&mut self.slots, Place::Quiet, index);
-        let Some(taken) = &self.slots[index as usize].taken else {
-            return;
-        };
-        // The only flow of its source, as a rule: nothing to move, and nothing to look up.
-        if self.slots[index as usize].links[Place::Source as usize].is_alone() {
+        let slot = &self.slots[index as usize];
+        // The only flow of its source: nothing to move.
+        if slot.links[Place::Source as usize].is_alone() {
             return;
         }
-        if let Some(own) = self.sources.get_mut(&taken.source) {
-            own.unlink(&mut self.slots, Place::Source, index);
-            own.push(&mut self.slots, Place::Source, index);
+        if let Some(own) = slot.taken.as_ref().map(|taken| taken.own) {
+            self.sources.move_up(&mut self.slots, own, index);
         }
     }
 
     fn take(&mut self, index: u32) -> Option<F> {
         let taken = self.slots.get_mut(index as usize)?.taken.take()?;
         self.quiet[usize::from(taken.is_proven)].unlink(&mut self.slots, Place::Quiet, index);
-        self.unchain_source(taken.source, index);
+        self.sources.leave(&mut self.slots, taken.own, index);
         for key in taken.more.iter().chain([&taken.key]) {
             if self.keys.get(key) == Some(&index) {
                 self.keys.remove(key);
@@ -341,15 +345,6 @@ impl<F> Flows<F> {
         self.free = index;
         self.len -= 1;
         Some(taken.flow)
-    }
-
-    fn unchain_source(&mut self, source: Source, index: u32) {
-        if let Some(own) = self.sources.get_mut(&source) {
-            own.unlink(&mut self.slots, Place::Source, index);
-            if own.len == 0 {
-                self.sources.remove(&source);
-            }
-        }
     }
 
     /// The flow at `index` is not found by `key` any more.

@@ -242,7 +242,7 @@ fn all_can_be_taken_out() {
         names.push(name);
     }
     assert_eq!(names, (0..10).collect::<Vec<_>>());
-    assert!(flows.keys.is_empty() && flows.sources.is_empty());
+    assert!(flows.keys.is_empty() && flows.sources.len() == 0);
 }
 
 /// Remembers everything, and looks through all of it each time.
