@@ -67,6 +67,12 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
+/// Has the task of `cx` polled again once the runtime has looked at its sockets and clocks. One that wakes itself
+/// is polled up to 61 times between two such looks (its `event_interval`), and everybody else waits.
+pub fn poll_again(cx: &mut Context<'_>) {
+    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+}
+
 // === impl Ready ===
 
 impl Ready {
@@ -166,7 +172,7 @@ impl Reactor {
                 if fetched < FETCHED {
                     guard.clear_ready();
                 } else {
-                    cx.waker().wake_by_ref();
+                    poll_again(cx);
                     return Poll::Pending;
                 }
             }

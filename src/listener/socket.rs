@@ -273,6 +273,15 @@ pub(super) fn adopt_ip(
     for i in count..workers {
         let another = match share_port(carrier, addr, &sockets[0]) {
             Ok(socket) => socket,
+            // Whoever of them reads first would have the datagram, and flows are one worker's each.
+            Err(error) if carrier == Carrier::Udp => {
+                tracing::warn!(
+                    %error, address = %addr, sockets = i, workers,
+                    "an inherited socket for datagrams cannot be shared (it may be another user's): only so many \
+                     workers serve it"
+                );
+                break;
+            }
             // Any error: a handle of an inherited socket serves as well, only less evenly.
             Err(_) => sockets[i % count].try_clone()?,
         };

@@ -88,6 +88,8 @@ struct Slot {
     name: Name,
     /// Its connections, all workers together.
     connections: Arc<AtomicUsize>,
+    /// Its tables of flows, all workers together.
+    tables: Arc<AtomicUsize>,
     is_active: bool,
 }
 
@@ -214,6 +216,7 @@ impl Sockets {
                 None => self.slots.push(Slot {
                     name: name.clone(),
                     connections: Arc::default(),
+                    tables: Arc::default(),
                     is_active: true,
                 }),
             }
@@ -226,7 +229,12 @@ impl Sockets {
             bound,
         } in prepared.wanted
         {
-            let connections = self.slots[slot].connections.clone();
+            let Slot {
+                connections,
+                tables,
+                ..
+            } = &self.slots[slot];
+            let (connections, tables) = (connections.clone(), tables.clone());
             if let Some(bound) = bound {
                 self.open(bind, kind, slot, bound, workers);
                 continue;
@@ -241,6 +249,7 @@ impl Sockets {
                         socket,
                         slot,
                         connections: connections.clone(),
+                        tables: tables.clone(),
                     });
                 }
             }
@@ -281,7 +290,11 @@ impl Sockets {
         };
         let (sockets, file) = bound.into_parts();
         open.file = file;
-        let connections = self.slots[slot].connections.clone();
+        let Slot {
+            connections,
+            tables,
+            ..
+        } = &self.slots[slot];
         // One a worker; a predecessor with more workers leaves more, and none may be closed.
         for (i, fd) in sockets.into_iter().enumerate() {
             // Without a handle the socket serves; only a successor has to bind it anew.
@@ -292,6 +305,7 @@ impl Sockets {
                 kind,
                 slot,
                 connections: connections.clone(),
+                tables: tables.clone(),
             };
             workers.tell_one(i % workers.len().max(1), Command::Listen(listening));
         }

@@ -36,6 +36,8 @@ pub enum Command {
         slot: usize,
         /// Its connections, all workers together.
         connections: Arc<AtomicUsize>,
+        /// Its tables of flows, all workers together.
+        tables: Arc<AtomicUsize>,
     },
     /// These sockets go. What waits in their queues is still served.
     Close {
@@ -102,6 +104,8 @@ pub struct Listening {
     pub slot: usize,
     /// Connections of the listener, all workers together.
     pub connections: Arc<AtomicUsize>,
+    /// Its tables of flows, all workers together.
+    pub tables: Arc<AtomicUsize>,
 }
 
 /// The kind of a listening socket.
@@ -234,6 +238,7 @@ async fn obey(
                 socket,
                 slot,
                 connections,
+                tables,
             }) => {
                 for known in &*shared.sockets.borrow() {
                     if known.id == socket {
@@ -247,6 +252,7 @@ async fn obey(
                     if *id == socket {
                         assigned.slot.set(slot);
                         assigned.open.replace(connections.clone());
+                        assigned.tables.replace(tables.clone());
                     }
                 }
                 worker.timers.wake_all();
@@ -453,14 +459,14 @@ fn own_reactor(worker: &Worker, slot: usize) -> Option<Reactor> {
 }
 
 fn listen_for_datagrams(shared: &Rc<Shared>, listening: Listening) {
-    let assigned = Rc::new(Assigned::new(listening.slot, listening.connections));
-    let workers = shared.spread.workers();
+    let (slot, open, tables) = (listening.slot, listening.connections, listening.tables);
+    let assigned = Rc::new(Assigned::new(slot, open, tables));
     let idle = {
         let shared = shared.clone();
         move || shared.idle.notify_one()
     };
     let worker = shared.worker.clone();
-    match udp::serve(listening.fd, worker, assigned.clone(), workers, idle) {
+    match udp::serve(listening.fd, worker, assigned.clone(), idle) {
         Ok(serving) => {
             spawn_local(serving);
             let mut datagrams = shared.datagrams.borrow_mut();

@@ -222,7 +222,8 @@ impl Peer {
         self.news.upstreams.extend(past.upstreams().cloned());
         match fate {
             Fate::Dropped => {
-                // What goes now is nobody's removal.
+                // What goes now is nobody's removal; what was held of them is looked at again.
+                self.news.upstreams.extend(self.brake.upstreams().cloned());
                 self.brake.retain(|_| false);
                 if count == 0 {
                     tracing::info!(

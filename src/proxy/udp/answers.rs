@@ -25,7 +25,12 @@ pub(super) struct Answers {
     /// Counts looks at the epoll: a flow that is ready in two that follow each other has more than one
     /// answer waiting.
     round: u64,
+    /// Answers since [`begin`](Self::begin).
+    taken: usize,
 }
+
+/// Answers before the sockets and other tasks of the worker are looked at: as many as datagrams of clients.
+const MANY: usize = 256;
 
 /// Looks at the epoll in one turn; then the clients have theirs.
 const ROUNDS: usize = 4;
@@ -37,6 +42,20 @@ const NOT_AT_ALL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
+
+// === impl Answers ===
+
+impl Answers {
+    /// Others have had their turn.
+    pub(super) fn begin(&mut self) {
+        self.taken = 0;
+    }
+
+    /// Whether it is that of others.
+    pub(super) fn are_many(&self) -> bool {
+        self.taken >= MANY
+    }
+}
 
 // === impl State ===
 
@@ -58,11 +77,15 @@ impl State {
             is_all = matches!(count, Ok(0));
             self.answers.round += 1;
             for event in &ready {
+                // What is left is told of again: the epoll is level-triggered.
+                if self.answers.are_many() {
+                    break;
+                }
                 let id = Id::from_bits({ event.data }.u64());
                 self.take_answers_of(turn, id, socket, slots);
             }
             self.answers.ready = ready;
-            if is_all {
+            if is_all || self.answers.are_many() {
                 break;
             }
         }
@@ -100,6 +123,10 @@ impl State {
         let Some(flow) = self.flows.get(id) else {
             return ControlFlow::Break(());
         };
+        if flow.is_cut() {
+            flow.leave(&turn.around);
+            return ControlFlow::Break(());
+        }
         // A failure may have closed it.
         let Some(link) = flow.socket(way) else {
             return ControlFlow::Break(());
@@ -109,11 +136,18 @@ impl State {
             Ok((_, len)) => len,
             Err(Errno::AGAIN) => return ControlFlow::Break(()),
             Err(Errno::INTR) => return ControlFlow::Continue(()),
+            // A router's word on the path: a datagram of before was too long for it. The kernel knows now.
+            Err(Errno::MSGSIZE) => {
+                let cells = turn.listener.cells.worker(self.worker.index);
+                cells.dropped_datagrams(DatagramDrop::TooLong).inc();
+                return ControlFlow::Continue(());
+            }
             Err(errno) => {
                 flow.broke(&turn.around, way, errno);
                 return ControlFlow::Break(());
             }
         };
+        self.answers.taken += 1;
         flow.answered(&turn.around, len);
         let place = flow.place_of_answer(way, len);
         if let FlowKey::Quic { length } = turn.spec.flow

@@ -108,6 +108,8 @@ impl State {
         }
         match self.flows.find(&address).filter(|_| !is_long) {
             Some(known) => {
+                // However many ids its client takes, by its address it is found.
+                self.flows.add_key(known, address);
                 self.flows.add_key(known, id);
                 Found::Known(known)
             }
@@ -175,7 +177,8 @@ impl State {
             && let Err(reason) = flow.register(around, id)
         {
             if let Some(flow) = self.flows.remove(id) {
-                self.end(around, flow, FlowEnd::Stopped, Some(reason));
+                // Nobody can be waited for: a limit of the system's, and no line for each of a flood.
+                self.end(around, flow, FlowEnd::Limit, Some(reason));
             }
             return Err(DatagramDrop::Refusal);
         }

@@ -90,6 +90,8 @@ pub(super) enum Way {
 #[derive(Debug)]
 struct Link {
     socket: OwnedFd,
+    /// The endpoint's epoch when it was made: another one means that it is to end.
+    epoch: u32,
     /// When the first datagram was sent to it.
     since: Nanos,
     /// It has answered.
@@ -253,6 +255,7 @@ impl Flow {
                 self.x.connected_at = Some(now);
                 self.link = Some(Link {
                     socket,
+                    epoch: endpoint.shared.epoch(),
                     since: now,
                     has_answered: false,
                     errors: 0,
@@ -452,6 +455,9 @@ impl Flow {
 
     /// Leaves an endpoint that may not be used any more; a cheap look as long as nothing has changed.
     fn look(&mut self, around: &Surroundings<'_>) {
+        if self.is_cut() {
+            self.leave(around);
+        }
         let looked = (around.version, self.upstream.shared.generation());
         if looked == self.looked {
             return;
@@ -463,6 +469,20 @@ impl Flow {
         if self.x.ticket.as_ref().is_some_and(stays) {
             return;
         }
+        self.leave(around);
+    }
+
+    /// Whether its endpoint was removed and has had its time to drain, or was disconnected.
+    pub(super) fn is_cut(&self) -> bool {
+        let (Some(ticket), Some(link)) = (&self.x.ticket, &self.link) else {
+            return false;
+        };
+        let endpoint = &ticket.endpoint().shared;
+        endpoint.is_cut() || endpoint.epoch() != link.epoch
+    }
+
+    /// Leaves its endpoint, which has not failed: what its client sends next goes to another one.
+    pub(super) fn leave(&mut self, around: &Surroundings<'_>) {
         self.x
             .count_outcome(around.worker, EndpointOutcome::Cancelled);
         self.close(around);

@@ -24,7 +24,7 @@ use tokio::io::Ready;
 use tokio::io::unix::AsyncFd;
 
 use crate::base::clock::{Nanos, nanos};
-use crate::base::reactor::watch;
+use crate::base::reactor::{poll_again, watch};
 use crate::base::timer::Timer;
 use crate::config::{Serves, UdpSpec};
 use crate::proxy::snapshot::ListenerPlan;
@@ -44,6 +44,8 @@ pub struct Assigned {
     pub slot: Cell<usize>,
     /// Flows and connections of the listener, all workers together.
     pub open: RefCell<Arc<AtomicUsize>>,
+    /// Tables of flows of the listener, all workers together: one for each of its sockets.
+    pub tables: RefCell<Arc<AtomicUsize>>,
     /// What is done with it.
     pub stage: Cell<Stage>,
     /// Dropped once the socket is closed.
@@ -97,10 +99,13 @@ pub(super) struct State {
     /// The listener whose count the flows are in, and that count.
     slot: usize,
     open: Arc<AtomicUsize>,
-    /// The workers that `max_flows` is shared by.
-    workers: usize,
+    /// Among how many `max_flows` is shared.
+    tables: Sharing,
     idle: Box<dyn Fn()>,
 }
+
+/// One of those that share something, counted for as long as it lasts.
+struct Sharing(Arc<AtomicUsize>);
 
 /// What one turn sees.
 pub(super) struct Turn<'a> {
@@ -111,18 +116,19 @@ pub(super) struct Turn<'a> {
     pub(super) is_open: bool,
 }
 
-/// Turns before other tasks of the worker are let in, with up to 32 datagrams of clients each: half a
-/// millisecond.
+/// Turns before the sockets and other tasks of the worker are looked at, with up to 32 datagrams of clients each:
+/// a millisecond.
 const TURNS: usize = 8;
 
 // === impl Assigned ===
 
 impl Assigned {
     /// A socket of the listener in `slot`.
-    pub fn new(slot: usize, open: Arc<AtomicUsize>) -> Self {
+    pub fn new(slot: usize, open: Arc<AtomicUsize>, tables: Arc<AtomicUsize>) -> Self {
         Self {
             slot: Cell::new(slot),
             open: RefCell::new(open),
+            tables: RefCell::new(tables),
             stage: Cell::new(Stage::Open),
             done: RefCell::new(None),
         }
@@ -130,7 +136,7 @@ impl Assigned {
 }
 
 /// Serves a socket that [`bind_udp`](crate::listener::bind_udp) made until it is given up and its flows
-/// have ended. `workers` share the listener's flows; `idle` is told when the worker's last flow ends.
+/// have ended. `idle` is told when the worker's last flow ends.
 ///
 /// # Errors
 /// The socket cannot be waited for: there are no descriptors left.
@@ -138,7 +144,6 @@ pub fn serve(
     socket: OwnedFd,
     worker: Rc<Worker>,
     assigned: Rc<Assigned>,
-    workers: usize,
     idle: impl Fn() + 'static,
 ) -> io::Result<impl Future<Output = ()>> {
     let bound = rustix::net::getsockname(&socket)?;
@@ -146,6 +151,7 @@ pub fn serve(
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let seed = worker.rng.borrow_mut().next_u64();
     let open = assigned.open.borrow().clone();
+    let tables = Sharing::new(&assigned.tables.borrow());
     let mut serving = Serving {
         socket: Listening::Read(watch(socket)?),
         epoll: watch(epoll)?,
@@ -159,7 +165,7 @@ pub fn serve(
             open,
             assigned,
             plan: None,
-            workers,
+            tables,
             idle: Box::new(idle),
             worker,
         },
@@ -225,6 +231,7 @@ impl Serving {
         }
         let mut slots = worker.datagrams.borrow_mut();
         let slots = slots.get_or_insert_default();
+        state.answers.begin();
         let mut is_busy = true;
         for _ in 0..TURNS {
             is_busy = false;
@@ -245,7 +252,7 @@ impl Serving {
                     guard.clear_ready();
                 }
             }
-            if !is_busy {
+            if !is_busy || state.answers.are_many() {
                 break;
             }
             turn.around.now = worker.clock.now();
@@ -255,7 +262,7 @@ impl Serving {
         }
         state.arm(spec);
         if is_busy || state.timer.has_expired(cx) {
-            cx.waker().wake_by_ref();
+            poll_again(cx);
         }
         Poll::Pending
     }
@@ -280,6 +287,28 @@ impl Listening {
     }
 }
 
+// === impl Sharing ===
+
+impl Sharing {
+    /// One more.
+    fn new(of: &Arc<AtomicUsize>) -> Self {
+        // Relaxed, here and below: a count.
+        of.fetch_add(1, Ordering::Relaxed);
+        Self(of.clone())
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -292,6 +321,7 @@ impl State {
             self.slot = slot;
             self.open = self.assigned.open.borrow().clone();
             self.open.fetch_add(self.flows.len(), Ordering::Relaxed);
+            self.tables = Sharing::new(&self.assigned.tables.borrow());
         }
     }
 
@@ -305,9 +335,10 @@ impl State {
         }
     }
 
-    /// What the table may hold: this worker's share.
+    /// What the table may hold: its share. Once there are more tables, each is cut to its own as flows begin.
     pub(super) fn bounds(&self, spec: &UdpSpec) -> Bounds {
-        let share = |most: u32| (most as usize).div_ceil(self.workers.max(1));
+        let tables = self.tables.count();
+        let share = |most: u32| (most as usize).div_ceil(tables);
         Bounds {
             flows: share(spec.max_flows.get()),
             of_source: share(spec.max_flows_per_client.get()),

@@ -71,7 +71,8 @@ impl Live {
             let seen: HashMap<&EndpointAddr, Seen> = members.iter().flat_map(|m| seen(m)).collect();
             let see = |addr: &EndpointAddr| seen.get(addr).copied().unwrap_or_default();
             let Some(told) = fleet.told(spec, &see) else {
-                return;
+                // The fleet has ended; what was heeded until then holds.
+                break;
             };
             let heeded = self.overrides.heed(told, spec);
             if heeded.effects.is_empty() {

@@ -232,13 +232,20 @@ impl<F> Flows<F> {
     }
 
     /// `key` leads to the flow `id` as well from now on; whatever flow it led to before loses it. Of more
-    /// keys than a flow may have, the oldest goes.
+    /// keys than a flow may have, the one goes that was not added, or added again, for longest.
     pub(super) fn add_key(&mut self, id: Id, key: Key) {
         if self.taken(id).is_none() {
             return;
         }
         match self.keys.insert(key, id.index) {
-            Some(before) if before == id.index => return,
+            Some(before) if before == id.index => {
+                if let Some(taken) = self.taken(id)
+                    && let Some(at) = taken.more.iter().position(|k| *k == key)
+                {
+                    taken.more[at..].rotate_left(1);
+                }
+                return;
+            }
             Some(before) => self.forget_key(before, &key),
             None => {}
         }
