@@ -88,6 +88,8 @@ impl Ready {
     const WRITE_END: Self = Self(8);
     /// To be told of an error.
     pub const ERROR: Self = Self(16);
+    /// Urgent data has come, which a read stops at: fewer bytes than asked for are not all there are. For good.
+    pub const URGENT: Self = Self(32);
     /// To be read from and written to.
     pub const BOTH: Self = Self(1 | 2);
 
@@ -99,6 +101,7 @@ impl Ready {
             (EventFlags::RDHUP, Self::READ_END.0),
             (EventFlags::HUP, Self::READ_END.0 | Self::WRITE_END.0),
             (EventFlags::ERR, Self::BOTH.0 | Self::ERROR.0),
+            (EventFlags::PRI, Self::URGENT.0),
         ] {
             if flags.contains(flag) {
                 ready |= means;
@@ -148,7 +151,8 @@ impl Reactor {
             reactor: self.clone(),
             key,
         };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+        let flags = flags | EventFlags::PRI | EventFlags::ET;
         epoll::add(&self.0.epoll, socket, data, flags)?;
         Ok(place)
     }

@@ -119,12 +119,21 @@ impl Socket {
             let (n, _) = rustix::net::recv(self, &mut *into, RecvFlags::empty())?;
             got = n;
             // A short read tells that there is no more (epoll(7)), so that the next one is not tried.
-            if 0 < n && n < into.len() {
+            if 0 < n && n < into.len() && !self.is_urgent() {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(n)
         });
         if got > 0 { Ok(got) } else { read }
+    }
+
+    /// Whether urgent data has come. (The runtime's reactor does not tell.)
+    #[inline]
+    fn is_urgent(&self) -> bool {
+        match &self.0 {
+            Kind::Shared(_) => false,
+            Kind::Own(place, _) => place.is_ready(Ready::URGENT),
+        }
     }
 
     /// Writes what is taken of `bytes`. After `Pending` the same bytes are to be written again.

@@ -76,7 +76,7 @@ pub enum Bound {
     Udp {
         /// The address with the real port.
         addr: SocketAddr,
-        /// At least one a worker; more only when inherited.
+        /// One a worker; when inherited there may be more, or fewer.
         sockets: Vec<std::net::UdpSocket>,
     },
     /// Unix: one socket, shared, because SO_REUSEPORT spreads only IP sockets.

@@ -295,10 +295,12 @@ impl<'p> Flow<'p> {
                     self.written += moved;
                     self.progress += moved;
                     self.rewindable = false;
+                    let is_marked = matches!(polled, Poll::Ready(Ok(Spliced::Marked)));
                     match polled {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(Spliced::Done)) => self.reader = Reader::Done,
                         Poll::Ready(Ok(Spliced::SourceEnded)) => self.ended(out)?,
+                        Poll::Ready(Ok(Spliced::Marked)) => {}
                         Poll::Ready(Err((Side::Read, e))) => {
                             return Poll::Ready(Err(FlowError::Read(e)));
                         }
@@ -306,7 +308,9 @@ impl<'p> Flow<'p> {
                             return Poll::Ready(Err(FlowError::Write(e)));
                         }
                     }
-                    continue;
+                    if !is_marked {
+                        continue;
+                    }
                 }
             }
             self.waits = Side::Read;

@@ -125,6 +125,11 @@ impl FlowExchange {
         }
     }
 
+    /// Whether the breaker waits to be told how it ended.
+    pub(super) fn is_watched(&self) -> bool {
+        self.admission.is_some()
+    }
+
     /// Tells the breaker how it ended, all attempts taken together.
     pub(super) fn conclude(&mut self, seen: Seen, now: Nanos) {
         if let Some(admission) = self.admission.take() {

@@ -179,6 +179,8 @@ impl Pump {
                     Poll::Ready(Ok(Spliced::Done | Spliced::SourceEnded)) => {
                         return Poll::Ready(Ok(()));
                     }
+                    // Read below.
+                    Poll::Ready(Ok(Spliced::Marked)) => {}
                     Poll::Ready(Err(failed)) => return Poll::Ready(Err(failed)),
                 }
             }

@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 use tokio::io::Interest;
 
@@ -50,6 +52,8 @@ pub enum Spliced {
     Done,
     /// The source ended first.
     SourceEnded,
+    /// There is more, and splice(2) does not get to it: what comes next is to be read.
+    Marked,
 }
 
 /// Which side failed, or which is waited for.
@@ -59,6 +63,14 @@ pub enum Side {
     Read,
     /// The destination.
     Write,
+}
+
+/// Whether a source that splice(2) finds empty, or ended, is not: it never passes the mark of urgent data
+/// (`tcp_read_sock` of Linux), tells of an end once the FIN is there, and the bytes behind the mark would be lost.
+/// A read does pass it. (Or bytes have come this instant: then they are read as well.)
+fn has_more(from: &Socket) -> bool {
+    let peeked = recv(from, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(peeked, Ok((_, 1..)))
 }
 
 // === impl Pipes ===
@@ -144,18 +156,16 @@ impl Pipe {
             ready!(from.poll_read_ready(cx)).map_err(|e| (Side::Read, e))?;
             let want = usize::try_from(*left).unwrap_or(usize::MAX).min(PIPE_SIZE);
             let read = from.try_io(Interest::READABLE, || {
-                Ok(rustix::pipe::splice(
-                    from,
-                    None,
-                    &self.write,
-                    None,
-                    want,
-                    flags,
-                )?)
+                let read = rustix::pipe::splice(from, None, &self.write, None, want, flags);
+                match read {
+                    Ok(0) | Err(Errno::AGAIN) if has_more(from) => Ok(None),
+                    read => Ok(Some(read?)),
+                }
             });
             match read {
-                Ok(0) => return Poll::Ready(Ok(Spliced::SourceEnded)),
-                Ok(n) => {
+                Ok(None) => return Poll::Ready(Ok(Spliced::Marked)),
+                Ok(Some(0)) => return Poll::Ready(Ok(Spliced::SourceEnded)),
+                Ok(Some(n)) => {
                     self.held += n;
                     *left -= n as u64;
                 }

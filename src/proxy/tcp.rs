@@ -10,11 +10,13 @@
 //! ```
 //!
 //! What one side does the other learns as it was: an end as an end, of that direction alone; a reset as
-//! a reset. A connection that could not be served is reset, so that nobody takes it for an empty answer.
+//! a reset. A connection that could not be served is reset, so that nobody takes it for an empty answer. Of urgent
+//! data (RFC 6093) the one byte that is urgent is not passed on, and everything before and behind it is.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
@@ -58,6 +60,10 @@ pub(super) struct Joined {
     pair: Pair,
     exchange: FlowExchange,
 }
+
+/// An endpoint that says nothing (a sink of logs) but keeps a connection for so long has not refused it: those
+/// that reset at once do it within a round trip, which takes 0.3 s around the world.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Connects a client with an endpoint; `None` = it is over.
 pub(super) async fn connect(
@@ -163,6 +169,7 @@ async fn find_endpoint(
             Ok((connection, at)) => {
                 // What comes of it is the client's and the endpoint's own affair: this it was good for.
                 ticket.observe(Seen::Answered, Some(at.saturating_sub(now)), at);
+                ticket.connected();
                 x.connected_at = Some(at);
                 x.ticket = Some(ticket);
                 x.phase = Phase::Tunnel;
@@ -260,10 +267,31 @@ impl Joined {
         let is_cut = self.conn.is_cutting() || self.connection.is_cut();
         let ends = (&mut self.conn.stream, &mut self.connection.stream);
         let polled = self.pair.poll(cx, worker, &self.conn.timer, ends, is_cut);
-        if self.exchange.first_byte_at.is_none() && self.pair.down.moved > 0 {
-            self.exchange.first_byte_at = Some(worker.clock.now());
+        if self.exchange.first_byte_at.is_none() {
+            self.note_answer(worker);
         }
         polled
+    }
+
+    /// Looks whether the endpoint has shown that it is well. It is told of then and not at the end, which may be
+    /// days away: failures are told of at once, and would stand alone.
+    fn note_answer(&mut self, worker: &Worker) {
+        let x = &mut self.exchange;
+        if self.pair.down.moved > 0 {
+            let now = worker.clock.now();
+            x.first_byte_at = Some(now);
+            if let (Some(ticket), Some(upstream)) = (&x.ticket, &x.upstream) {
+                ticket.judge(&upstream.shared, Seen::Answered, now);
+            }
+            x.conclude(Seen::Answered, now);
+        } else if x.is_watched() {
+            let now = worker.timers.present();
+            if x.connected_at
+                .is_some_and(|at| now.saturating_sub(at) >= nanos(KEPT))
+            {
+                x.conclude(Seen::Answered, now);
+            }
+        }
     }
 
     /// Closes both and records it. The client's connection comes back if it still sends, and closing it
@@ -294,6 +322,8 @@ impl Joined {
             Some(Reason::ClientGone | Reason::Draining) => {
                 (EndpointOutcome::Cancelled, Seen::Cancelled)
             }
+            // An endpoint that is gone is silent too.
+            Some(Reason::ClientIdle) => (EndpointOutcome::Ok, Seen::Cancelled),
             _ => (EndpointOutcome::Ok, Seen::Answered),
         };
         x.count_outcome(worker, outcome);
@@ -301,7 +331,10 @@ impl Joined {
             let endpoint = ticket.endpoint().shared.cells.worker(worker.index);
             endpoint.sent_bytes.add(sent);
             endpoint.received_bytes.add(received);
-            ticket.judge(&upstream.shared, seen, now);
+            // What it answered was told of when it did.
+            if x.first_byte_at.is_none() {
+                ticket.judge(&upstream.shared, seen, now);
+            }
         }
         x.conclude(seen, now);
         let lingers = reason.is_none() && pair.up.is_deaf;

@@ -113,6 +113,12 @@ impl Guard {
         }
     }
 
+    /// Takes in that a connection came about.
+    #[inline]
+    pub(super) fn connected(&self) {
+        self.record.connected();
+    }
+
     /// Takes in how an attempt went.
     #[inline]
     pub(super) fn observe(&self, seen: Seen, now: Nanos) -> Option<Trip> {

@@ -133,6 +133,11 @@ impl Ticket {
         );
     }
 
+    /// The endpoint was connected: connects that failed before were no row.
+    pub fn connected(&self) {
+        self.generation.members.guards[self.index].connected();
+    }
+
     /// Counts the attempt for or against the endpoint, once it is over.
     pub fn judge(&self, upstream: &Upstream, seen: Seen, now: Nanos) {
         let members = &self.generation.members;

@@ -295,6 +295,38 @@ fn messages_and_bulk_take_turns() {
     }
 }
 
+/// Splicing never passes the mark, and took the bytes behind it for an end, or for nothing; a read stops at it once.
+#[test]
+fn bytes_behind_urgent_ones_pass() {
+    let endpoint = Endpoint::new();
+    let running = over(&endpoint);
+    let urge = |end: &End| rustix::net::send(&end.0, b"!", rustix::net::SendFlags::OOB).unwrap();
+    for is_up in [true, false] {
+        let (client, server) = join(&running, &endpoint);
+        let (mut from, mut to) = if is_up {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        from.send("before");
+        urge(&from);
+        from.send("after");
+        assert_eq!(to.exactly(11), b"beforeafter");
+        let (mut sender, expected) = (from, block());
+        let sending = std::thread::spawn(move || {
+            let block = block();
+            sender.send(&block);
+            urge(&sender);
+            sender.send(&block);
+            sender.end();
+            sender
+        });
+        let came = to.read_to_end();
+        assert!(came == expected.repeat(2), "{} bytes", came.len());
+        drop(sending.join().unwrap());
+    }
+}
+
 /// The one who reads what fills every buffer on the way is the one who speaks next.
 #[test]
 fn who_was_slow_to_hear_is_heard() {

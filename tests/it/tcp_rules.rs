@@ -205,6 +205,41 @@ fn a_breaker_opens_and_nobody_is_asked() {
     eventually("their reason", || refusals(&proxy, "endpoint_reset") == 5.0);
 }
 
+/// Connections that stay were told of when they ended, those that failed at once: a few of them stood alone.
+#[test]
+fn connections_that_stay_count_for_their_endpoint() {
+    let endpoint = Endpoint::new();
+    let upstream = format!(
+        "{}\noutlier = {{ failure_ratio = {{ above = '60%', min_requests = 5, window = '1h' }} }}\n\
+         send_proxy_protocol = 'v1'\n\
+         breaker = {{ failure_ratio = '60%', min_requests = 5, window = '1h', open_for = '10m' }}",
+        list(&[endpoint.addr()])
+    );
+    let proxy = Proxy::start(&config(&upstream));
+    let mut stay = Vec::new();
+    for is_good in [
+        true, true, true, true, true, true, false, false, false, true, false, false,
+    ] {
+        let (mut client, mut server) = endpoint.join(&proxy);
+        // What says who the client is shows that the proxy has seen the connection made.
+        assert!(matches!(server.next(), Came::Bytes(_)));
+        if is_good {
+            client.talks_to(&mut server);
+            stay.push((client, server));
+        } else {
+            server.reset();
+            assert_eq!(client.next(), Came::Reset);
+        }
+    }
+    eventually("their reason", || refusals(&proxy, "endpoint_reset") == 5.0);
+    let opened = "isobar_upstream_breaker_opened_total{upstream=\"app\"}";
+    assert_eq!(proxy.metric(opened), 0.0);
+    assert_eq!(ejected(&proxy, endpoint.addr()), 0.0);
+    for (client, server) in &mut stay {
+        client.talks_to(server);
+    }
+}
+
 #[test]
 fn a_wait_in_line_has_its_time() {
     let endpoint = Endpoint::new();

@@ -415,6 +415,27 @@ fn a_reload_keeps_flows_and_serves_new_ones_anew() {
     assert_eq!(flows(&proxy), 5.0);
 }
 
+/// One that only listens does not keep an endpoint that was removed: it had its time to drain.
+#[test]
+fn a_flow_that_only_its_endpoint_feeds_ends_with_the_grace_of_that_one() {
+    let (feed, other) = (
+        UdpSocket::bind("127.0.0.1:0").unwrap(),
+        UdpOrigin::named("b"),
+    );
+    let addr = feed.local_addr().unwrap();
+    let proxy = start(&[addr], "", "");
+    let client = UdpClient::new(proxy.addr());
+    client.send("subscribe");
+    let (_, from) = feed.recv_from(&mut [0; 99]).unwrap();
+    feed.connect(from).unwrap();
+    feed.send(b"first").unwrap();
+    assert_eq!(client.receive(), "first");
+    proxy.reload(&config(1, &[other.addr()], "", ""));
+    // Once its socket is closed the kernel says that nobody is there.
+    eventually("it to be left", || feed.send(b"more").is_err());
+    assert_eq!(UdpClient::new(proxy.addr()).ask("x"), "b:x");
+}
+
 /// An address that a reload removes is closed, and can be had again at once, even while flows of before
 /// still drain.
 #[test]
@@ -456,7 +477,8 @@ fn a_drain_lets_flows_go_on() {
     isobar.signal(Signal::TERM);
     isobar.await_line("drain");
     for _ in 0..10 {
-        assert_eq!(client.ask("y"), "a:y");
+        // The same again: the first may have been answered twice.
+        assert_eq!(client.ask("x"), "a:x");
     }
     assert_eq!(origin.senders().len(), 1);
     // A second signal ends what is left.
@@ -479,7 +501,8 @@ fn an_upgrade_loses_no_datagram() {
     ));
     let proxy = SocketAddr::from(([127, 0, 0, 1], port));
     let clients: Vec<_> = (0..4).map(|_| UdpClient::new(proxy)).collect();
-    assert_eq!(clients[0].ask_until_answered("x"), "a:x");
+    // One that is asked again may be answered twice: not one of those.
+    assert_eq!(UdpClient::new(proxy).ask_until_answered("x"), "a:x");
     isobar.signal(Signal::USR2);
     let mut n = 0;
     let mut after = 0;

@@ -57,6 +57,21 @@ fn a_listener_may_take_back_one_of_its_addresses() {
     assert_eq!(UdpClient::new(addrs[1]).ask_until_answered("y"), "a:y");
 }
 
+/// Each address has a table of its own.
+#[test]
+fn the_addresses_of_a_listener_share_its_flows() {
+    let origin = UdpOrigin::named("a");
+    let more = "bind = [\"127.0.0.1:0\", \"127.0.0.78:0\"]\nmax_flows = 20";
+    let proxy = Proxy::start(&config(origin.addr(), more));
+    let addrs = proxy.listeners("web");
+    for addr in &addrs {
+        for _ in 0..30 {
+            assert_eq!(UdpClient::new(*addr).ask("x"), "a:x");
+        }
+    }
+    assert_eq!(proxy.metric("isobar_udp_flows{listener=\"web\"}"), 20.0);
+}
+
 /// The flows of before were forgotten, and counted as open for ever: a stop waited for them.
 #[test]
 fn flows_end_by_what_they_began_with_when_their_listener_speaks_tcp() {

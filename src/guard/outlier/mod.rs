@@ -114,6 +114,14 @@ impl Record {
         }
     }
 
+    /// It was connected, and what comes of that is not known yet: that ends the row of connects.
+    #[inline]
+    pub fn connected(&self) {
+        if connects(self.rows.load(Ordering::Relaxed)) != 0 {
+            self.rows.fetch_and(u64::from(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
     /// Forgets everything: an ejection has ended, or a check says that the endpoint is well.
     pub fn reset(&self) {
         self.rows.store(0, Ordering::Relaxed);

@@ -70,6 +70,15 @@ fn a_failed_connect_is_not_in_the_row_of_the_endpoint_and_does_not_end_it() {
 }
 
 #[test]
+fn a_connect_ends_the_row_of_connects_alone() {
+    let record = Record::new(settings(2, 2));
+    assert_eq!(trips(&record, &[Failed, ConnectFailed]), [None; 2]);
+    record.connected();
+    assert_eq!(record.observe(ConnectFailed, 0), None);
+    assert_eq!(record.observe(Failed, 0), Some(Trip::Failures(2)));
+}
+
+#[test]
 fn an_answer_that_is_a_failure_ends_the_row_of_connects() {
     let record = Record::new(settings(9, 2));
     let observed = [ConnectFailed, Failed, ConnectFailed, Failed];

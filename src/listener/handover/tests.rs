@@ -472,6 +472,27 @@ fn workers_without_an_inherited_socket_get_new_ones_of_the_same_port() {
     }
 }
 
+/// Who shares a socket for datagrams has some of those of each flow.
+#[test]
+fn a_socket_for_datagrams_that_cannot_be_shared_is_one_workers() {
+    let configured = parsed("127.0.0.1:0");
+    let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = first.local_addr().unwrap();
+    // A neighbour that shares its address by another option keeps everybody out, as another user's would.
+    let neighbour =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+    socket2::SockRef::from(&first)
+        .set_reuse_address(true)
+        .unwrap();
+    neighbour.set_reuse_address(true).unwrap();
+    neighbour.bind(&addr.into()).unwrap();
+    let sockets = vec![entry(Kind::Udp, &configured, 1)];
+    let mut inherited = hand(sockets, &[first.as_fd()]).unwrap();
+    let bound = inherited.bind(Kind::Udp, &configured, 4).unwrap().unwrap();
+    assert_eq!(bound.addr(), Some(addr));
+    assert_eq!(bound.into_parts().0.len(), 1);
+}
+
 fn parsed(text: &str) -> BindAddr {
     match text {
         ":0" => BindAddr::Any(0),

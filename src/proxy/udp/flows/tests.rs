@@ -150,6 +150,24 @@ fn more_keys_lead_to_a_flow_and_go_with_it() {
     assert!(flows.keys.is_empty(), "nobody has it");
 }
 
+/// A client that took a new id after each silence lost its flow at the seventh: its address had been pushed out.
+#[test]
+fn a_key_that_is_added_again_is_the_last_to_go() {
+    let mut flows = Flows::new(1);
+    let first = (Key::of_id(b"first"), client(1, 1).1);
+    let (id, _) = begin(&mut flows, first, 0, bounds(9, 9), 1);
+    let address = client(1, 1).0;
+    flows.add_key(id, address);
+    for n in 0..100u8 {
+        assert_eq!(flows.find(&address), Some(id), "{n}");
+        flows.add_key(id, address);
+        flows.add_key(id, Key::of_id(&[b'x', n]));
+    }
+    assert_eq!(flows.keys.len(), MAX_KEYS, "bounded");
+    flows.remove(id);
+    assert!(flows.keys.is_empty());
+}
+
 #[test]
 fn a_client_that_moves_counts_where_it_is() {
     let mut flows = Flows::new(1);
