@@ -88,6 +88,8 @@ pub(super) async fn dial(
         Ok(connection) => {
             cells.pool(PoolOutcome::Fresh).inc();
             cells.connect_duration.observe(elapsed);
+            // What comes of it may be known in a week.
+            ticket.connected();
             Ok((connection, after))
         }
         Err(error) => {

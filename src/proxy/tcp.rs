@@ -169,7 +169,6 @@ async fn find_endpoint(
             Ok((connection, at)) => {
                 // What comes of it is the client's and the endpoint's own affair: this it was good for.
                 ticket.observe(Seen::Answered, Some(at.saturating_sub(now)), at);
-                ticket.connected();
                 x.connected_at = Some(at);
                 x.ticket = Some(ticket);
                 x.phase = Phase::Tunnel;

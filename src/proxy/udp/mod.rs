@@ -25,8 +25,8 @@
 //! "Port unreachable" counts as a connect that failed. If nothing came from the endpoint before, the flow's
 //! next datagram goes to another one; an endpoint that had answered is left after three in a row. A
 //! flow leaves an endpoint that checks find down or that was removed with its next datagram, too, and one that
-//! has had its time to drain with its next answer. "Fragmentation needed" is about the path: the kernel has taken note,
-//! and who sends learns of it. Silence
+//! has had its time to drain with its next answer. "Fragmentation needed" is about the path: that datagram is lost,
+//! and the kernel cuts the next one itself. Silence
 //! says nothing against an endpoint: a client that sends rubbish is not answered either.
 //!
 //! # The PROXY protocol
