@@ -71,6 +71,8 @@ pub enum Bound {
         addr: SocketAddr,
         /// At least one a worker, listening; more only when inherited.
         sockets: Vec<std::net::TcpListener>,
+        /// See [`Bound::kept`].
+        kept: usize,
     },
     /// UDP.
     Udp {
@@ -229,7 +231,7 @@ fn bind_ip(
     for socket in &sockets {
         carrier.listen(socket)?;
     }
-    Ok(carrier.bound(addr, sockets))
+    Ok(carrier.bound(addr, sockets, 0))
 }
 
 /// Options that connections inherit: set before the socket listens, so that the first one has them.
@@ -254,15 +256,21 @@ fn keep_alive(socket: &Socket) -> rustix::io::Result<()> {
 }
 
 /// Sockets that are open at `addr` already, made up to `workers`: see
-/// [`Inherited::bind`](super::handover::Inherited::bind).
+/// [`Inherited::bind`](super::handover::Inherited::bind). Systemd keeps the first `kept`.
 pub(super) fn adopt_ip(
     carrier: Carrier,
     addr: SocketAddr,
     inherited: Vec<OwnedFd>,
+    mut kept: usize,
     workers: usize,
 ) -> io::Result<Bound> {
     let mut sockets: Vec<Socket> = inherited.into_iter().map(Into::into).collect();
     for socket in &sockets {
+        if carrier == Carrier::Tcp {
+            // A process that closed this socket and not the copy of systemd may have left its filter
+            // (`Acceptor::refuse_new`), with which no connection ever comes. Mostly there is none.
+            let _ = socket.detach_filter();
+        }
         carrier.tune(socket, addr)?;
         carrier.tune_listening(socket);
     }
@@ -283,11 +291,16 @@ pub(super) fn adopt_ip(
                 break;
             }
             // Any error: a handle of an inherited socket serves as well, only less evenly.
+            Err(_) if kept > 0 => {
+                sockets.insert(kept, sockets[i % kept].try_clone()?);
+                kept += 1;
+                continue;
+            }
             Err(_) => sockets[i % count].try_clone()?,
         };
         sockets.push(another);
     }
-    Ok(carrier.bound(addr, sockets))
+    Ok(carrier.bound(addr, sockets, kept))
 }
 
 /// A new socket at the address of `first`, which is open.
@@ -438,11 +451,12 @@ impl Carrier {
         }
     }
 
-    fn bound(self, addr: SocketAddr, sockets: Vec<Socket>) -> Bound {
+    fn bound(self, addr: SocketAddr, sockets: Vec<Socket>, kept: usize) -> Bound {
         match self {
             Self::Tcp => Bound::Tcp {
                 addr,
                 sockets: sockets.into_iter().map(Into::into).collect(),
+                kept,
             },
             Self::Udp => Bound::Udp {
                 addr,
@@ -502,6 +516,20 @@ impl Bound {
         }
     }
 
+    /// How many of the sockets, from the first on, systemd has as well: they stay open when this
+    /// process closes its own, and the next start inherits them as they are left. (Datagrams: none,
+    /// because nothing is left behind on their sockets.)
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Tcp { kept, .. } => *kept,
+            Self::Udp { .. } => 0,
+            Self::Unix { file, sockets } => match file.owner {
+                FileOwner::Isobar => 0,
+                FileOwner::Systemd => sockets.len(),
+            },
+        }
+    }
+
     /// The sockets as plain descriptors, and the file of a Unix one: to be held while they are.
     pub fn into_parts(self) -> (Vec<OwnedFd>, Option<SocketFile>) {
         match self {
@@ -525,7 +553,7 @@ mod tests {
     #[test]
     fn every_worker_gets_a_socket_of_one_port() {
         let bound = bind(&local(), 3).unwrap();
-        let Bound::Tcp { addr, sockets } = &bound else {
+        let Bound::Tcp { addr, sockets, .. } = &bound else {
             panic!("not TCP")
         };
         assert_eq!(sockets.len(), 3);

@@ -60,6 +60,8 @@ struct Open {
     slot: usize,
     /// One a worker: handles of our own, to hand to a successor.
     handles: Vec<OwnedFd>,
+    /// How many of them, from the first on, systemd has as well.
+    kept: usize,
     /// Removed when this goes.
     file: Option<SocketFile>,
 }
@@ -286,8 +288,10 @@ impl Sockets {
             kind,
             slot,
             handles: Vec::new(),
+            kept: 0,
             file: None,
         };
+        let kept = bound.kept();
         let (sockets, file) = bound.into_parts();
         open.file = file;
         let Slot {
@@ -298,11 +302,16 @@ impl Sockets {
         // One a worker; a predecessor with more workers leaves more, and none may be closed.
         for (i, fd) in sockets.into_iter().enumerate() {
             // Without a handle the socket serves; only a successor has to bind it anew.
-            open.handles.extend(fd.try_clone());
+            let is_kept = i < kept;
+            if let Ok(handle) = fd.try_clone() {
+                open.handles.push(handle);
+                open.kept += usize::from(is_kept);
+            }
             let listening = Listening {
                 socket: open.id,
                 fd,
                 kind,
+                is_kept,
                 slot,
                 connections: connections.clone(),
                 tables: tables.clone(),
@@ -404,6 +413,7 @@ impl Sockets {
                 name: self.slots[open.slot].name.to_string(),
                 addr: open.bind.to_string(),
                 count: open.handles.len(),
+                kept: open.kept,
             };
             (entry, open.handles.iter().map(AsFd::as_fd).collect())
         })

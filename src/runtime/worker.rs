@@ -100,6 +100,8 @@ pub struct Listening {
     pub fd: OwnedFd,
     /// TCP, UDP or Unix.
     pub kind: SocketKind,
+    /// Whether systemd has it as well, and the next start inherits it.
+    pub is_kept: bool,
     /// The listener it belongs to.
     pub slot: usize,
     /// Connections of the listener, all workers together.
@@ -133,6 +135,7 @@ struct Shared {
 /// A listening socket of this worker and its accept loop.
 struct Socket {
     id: u64,
+    is_kept: bool,
     listening: Rc<RefCell<Admitting>>,
     acceptor: Rc<Acceptor>,
     accepting: JoinHandle<()>,
@@ -320,23 +323,11 @@ fn drain(shared: &Rc<Shared>, last_call: Duration, heir: Heir) {
         }
     }
     shared.worker.enter(Phase::LastCall);
-    let sockets = shared.sockets.take();
-    for socket in &sockets {
-        match heir {
-            Heir::Nobody => socket.acceptor.refuse_new(),
-            // The sockets are the successor's, with all that waits in them.
-            Heir::Successor => socket.accepting.abort(),
-        }
-    }
+    let sockets = refuse(shared.sockets.take(), heir);
     let shared = shared.clone();
     spawn_local(async move {
-        if heir == Heir::Successor {
-            drop(sockets);
-            tokio::time::sleep(last_call).await;
-        } else {
-            tokio::time::sleep(last_call).await;
-            empty(&shared, sockets).await;
-        }
+        tokio::time::sleep(last_call).await;
+        empty(&shared, sockets).await;
         if shared.worker.phase.get() == Phase::LastCall {
             shared.worker.enter(Phase::Draining);
             shared.idle.notify_one();
@@ -362,9 +353,7 @@ fn close(
         .into_iter()
         .partition::<Vec<_>, _>(|socket| ids.contains(&socket.id));
     shared.sockets.replace(stay);
-    for socket in &go {
-        socket.acceptor.refuse_new();
-    }
+    let go = refuse(go, Heir::Nobody);
     let shared = shared.clone();
     spawn_local(async move {
         tokio::time::sleep(last_call).await;
@@ -402,6 +391,22 @@ fn close_datagrams(shared: &Rc<Shared>, ids: &[u64], listeners: &[usize], done: 
         assigned.stage.set(Stage::Closing { until });
     }
     worker.timers.wake_all();
+}
+
+/// Closes the entrances of these sockets. Those that another process goes on with are left to it at
+/// once, with all that waits in them and as they are: it has the same sockets, and what is set on
+/// one of ours is set on its own. The others come back, to be emptied.
+fn refuse(mut sockets: Vec<Socket>, heir: Heir) -> Vec<Socket> {
+    sockets.retain(|socket| {
+        let is_left = heir == Heir::Successor || socket.is_kept;
+        if is_left {
+            socket.accepting.abort();
+        } else {
+            socket.acceptor.refuse_new();
+        }
+        !is_left
+    });
+    sockets
 }
 
 /// Accepts what still waits, then closes the listening sockets.
@@ -445,6 +450,7 @@ fn listen(shared: &Rc<Shared>, listening: Listening) {
     let task = spawn_local(accept(shared.clone(), acceptor.clone(), known.clone()));
     shared.sockets.borrow_mut().push(Socket {
         id: listening.socket,
+        is_kept: listening.is_kept,
         listening: known,
         acceptor,
         accepting: task,

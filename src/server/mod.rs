@@ -484,6 +484,8 @@ impl Server {
                 name: "admin".to_owned(),
                 addr: addr.clone(),
                 count: 1,
+                // Its entrance is never closed.
+                kept: 0,
             });
             descriptors.push(handle.try_clone()?);
         }

@@ -21,6 +21,7 @@ use isobar::listener::handover::{
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::support::DEADLINE;
+use super::support::binary::ACTIVATE;
 
 /// What the child process is asked to do; absent in an ordinary run of the tests.
 pub(crate) const ROLE: &str = "ISOBAR_TEST_HANDOVER";
@@ -55,6 +56,7 @@ fn manifest(addr: SocketAddr) -> Manifest {
         name: "web".to_owned(),
         addr: addr.to_string(),
         count: 1,
+        kept: 0,
     };
     Manifest::new(7, vec![entry])
 }
@@ -156,10 +158,8 @@ fn socket_of_systemd_is_adopted() {
     let (listener, addr) = local();
     let mut client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
-    // The shell does what systemd does: the socket is descriptor 3, and the process is told so.
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\"";
     let child = Command::new("sh")
-        .args(["-c", script, "sh"])
+        .args(["-c", ACTIVATE, "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["handover::child", "--exact", "--nocapture"])
         .env(ROLE, "activated")

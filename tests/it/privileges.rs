@@ -122,6 +122,7 @@ fn sockets_of_root_are_shared() {
         name: "web".to_owned(),
         addr: configured.to_string(),
         count: 1,
+        kept: 0,
     };
     let manifest = Manifest::new(0, vec![entry]);
     send(&ours, &manifest, &[fds[0].as_fd()], within).unwrap();

@@ -7,9 +7,10 @@
 
 use std::fs::Permissions;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::DEADLINE;
 use crate::support::binary::{Binary, free_port, program};
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
@@ -54,6 +56,46 @@ impl Line {
             admin: ([127, 0, 0, 1], admin).into(),
             file,
         }
+    }
+
+    /// One whose only listener is a socket of systemd.
+    fn activated(socket: OwnedFd, bind: &str, upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("isobar.toml");
+        let toml = format!(
+            "[process]\nworkers = 2\ngrace = '20s'\n\
+             [listeners.web]\nbind = '{bind}'\nupstream = 'app'\n\
+             [upstreams.app]\nendpoints = ['{upstream}']\n"
+        );
+        std::fs::write(&file, toml).unwrap();
+        let first = Binary::activated(socket, &["run", &file.to_string_lossy()], folder);
+        first.await_line("stop with Ctrl-C");
+        let none = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            first,
+            web: bind.parse().unwrap_or(none),
+            admin: none,
+            file,
+        }
+    }
+
+    /// Upgrades it if asked to, ends the newest process, and waits until all have ended.
+    #[track_caller]
+    fn end(mut self, is_upgraded: bool) {
+        if is_upgraded {
+            self.upgrade();
+            assert_eq!(self.first.wait().code(), Some(0));
+        }
+        match self.successors().last() {
+            Some(pid) => kill_process(Pid::from_raw(*pid).unwrap(), Signal::TERM).unwrap(),
+            None => self.first.signal(Signal::TERM),
+        }
+        let ends = 1 + self.successors().len();
+        eventually("the end of the last process", || {
+            let output = self.first.output();
+            output.lines().filter(|l| l.contains("drained")).count() == ends
+        });
+        assert_eq!(self.first.wait().code(), Some(0));
     }
 
     /// The processes that took over, in turn.
@@ -171,7 +213,7 @@ fn unix_socket_stays_reachable_through_failed_and_good_upgrades() {
     line.first.await_line("reloaded");
     ask().unwrap();
     // It adopts the socket, and then fails: another program has the second port.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let bad = format!(
         "{unix}[listeners.zz]\nbind = '{}'\nupstream = 'app'\n",
         taken.local_addr().unwrap()
@@ -187,6 +229,65 @@ fn unix_socket_stays_reachable_through_failed_and_good_upgrades() {
     let last = *line.successors().last().unwrap();
     kill_process(Pid::from_raw(last).unwrap(), Signal::TERM).unwrap();
     eventually("the file goes with the last process", || !path.exists());
+}
+
+/// systemd keeps its copy of the socket, and whatever was done to it: after a drain no connection
+/// ever came to it again. Who connects while nobody serves is served by the next start.
+#[test]
+fn socket_of_systemd_outlives_each_process_as_it_was() {
+    let origin = Origin::named("a");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    let mut waiting = Client::connect(addr);
+    for is_upgraded in [false, true, true, false] {
+        let copy = socket.try_clone().unwrap().into();
+        let line = Line::activated(copy, &addr.to_string(), origin.addr());
+        assert_eq!(waiting.request("GET", "/").text(), "a");
+        assert_eq!(Client::get(line.web, "/").text(), "a");
+        line.end(is_upgraded);
+        waiting = Client::connect(addr);
+    }
+}
+
+#[test]
+fn socket_of_systemd_outlives_a_reload_that_gives_its_address_up() {
+    let origin = Origin::named("a");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap().to_string();
+    let start = || Line::activated(socket.try_clone().unwrap().into(), &addr, origin.addr());
+    let line = start();
+    assert_eq!(Client::get(line.web, "/").text(), "a");
+    let toml = std::fs::read_to_string(&line.file).unwrap();
+    let other = format!("127.0.0.1:{}", free_port());
+    std::fs::write(&line.file, toml.replace(&addr, &other)).unwrap();
+    line.first.signal(Signal::HUP);
+    line.first.await_line("reloaded");
+    line.end(false);
+    let mut waiting = Client::connect(addr.parse().unwrap());
+    let _line = start();
+    assert_eq!(waiting.request("GET", "/").text(), "a");
+}
+
+#[test]
+fn unix_socket_of_systemd_keeps_its_file() {
+    let origin = Origin::named("a");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let mut waiting = UnixStream::connect(&path).unwrap();
+    for is_upgraded in [false, true, false] {
+        let copy = socket.try_clone().unwrap().into();
+        let bind = format!("unix:{}", path.display());
+        let line = Line::activated(copy, &bind, origin.addr());
+        waiting.set_read_timeout(Some(DEADLINE)).unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+        waiting.write_all(request).unwrap();
+        let mut answer = String::new();
+        waiting.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        line.end(is_upgraded);
+        waiting = UnixStream::connect(&path).unwrap();
+    }
 }
 
 /// It says that it serves, and is gone, or as good as gone, when it is told that all is its own. The

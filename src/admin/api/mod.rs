@@ -192,6 +192,8 @@ impl Handle {
             name: "admin".to_owned(),
             addr: self.addr.to_string(),
             count: 1,
+            // Whether its file goes is found out when it closes.
+            kept: 0,
         };
         Ok((entry, self.listener.try_clone()?.into()))
     }

@@ -25,7 +25,7 @@ pub struct Inherited {
 
 #[derive(Debug)]
 enum Origin {
-    /// systemd owns the files of Unix sockets, and does not know what is admin.
+    /// systemd does not know what is admin.
     Activation,
     Predecessor {
         pid: u32,
@@ -67,6 +67,7 @@ impl Inherited {
             let same = |s: &&mut Sockets| s.entry.kind == kind && s.local == local;
             if let Some(known) = sockets.iter_mut().find(same) {
                 known.entry.count += 1;
+                known.entry.kept += 1;
                 known.descriptors.push(fd);
             } else {
                 let addr = local.to_bind().to_string();
@@ -76,6 +77,7 @@ impl Inherited {
                         name,
                         addr,
                         count: 1,
+                        kept: 1,
                     },
                     local,
                     descriptors: vec![fd],
@@ -158,9 +160,12 @@ impl Inherited {
         workers: usize,
     ) -> Option<Result<Bound, BindError>> {
         let taken = self.remove(kind, addr)?;
-        let owner = match self.origin {
-            Origin::Activation => FileOwner::Systemd,
-            Origin::Predecessor { .. } => FileOwner::Isobar,
+        // From a predecessor too: what systemd once bound it keeps.
+        let kept = taken.entry.kept;
+        let owner = if kept > 0 {
+            FileOwner::Systemd
+        } else {
+            FileOwner::Isobar
         };
         let bound = match taken.local {
             Local::Ip(local) => {
@@ -168,7 +173,7 @@ impl Inherited {
                     Kind::Udp => Carrier::Udp,
                     _ => Carrier::Tcp,
                 };
-                adopt_ip(carrier, local, taken.descriptors, workers)
+                adopt_ip(carrier, local, taken.descriptors, kept, workers)
             }
             Local::Unix(path) => adopt_unix(path, owner, taken.descriptors, workers),
         };

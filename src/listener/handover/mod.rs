@@ -92,6 +92,9 @@ pub struct Entry {
     pub addr: String,
     /// How many: one a worker, one altogether for a Unix socket.
     pub count: usize,
+    /// How many of them, from the first on, systemd has as well ([`Bound::kept`](super::Bound::kept)).
+    #[serde(default)]
+    pub kept: usize,
 }
 
 /// What is handed over, and by whom.
@@ -225,6 +228,11 @@ impl Manifest {
                 count,
                 max: MAX_DESCRIPTORS,
             });
+        }
+        if let Some(entry) = self.sockets.iter().find(|e| e.kept > e.count) {
+            let Entry { name, addr, .. } = entry;
+            let what = format!("more sockets of `{name}` at {addr} kept than there are");
+            return Err(HandoverError::Malformed { what });
         }
         if let Some(entry) = self.sockets.iter().find(|e| e.count == 0) {
             let what = format!("no socket of `{}` at {}", entry.name, entry.addr);

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
+use socket2::{SockFilter, SockRef};
+
 use super::*;
 use crate::listener::{Bound, bind};
 
@@ -24,6 +26,7 @@ fn entry(kind: Kind, addr: impl std::fmt::Display + Copy, count: usize) -> Entry
         name: "web".to_owned(),
         addr: addr.to_string(),
         count,
+        kept: 0,
     }
 }
 
@@ -306,8 +309,10 @@ fn manifest_that_contradicts_itself_is_refused_by_both_ends() {
     let fd = listener.as_fd();
     let none = vec![entry(Kind::Tcp, addr, 0)];
     let twice = vec![entry(Kind::Tcp, addr, 1), entry(Kind::Tcp, addr, 1)];
+    let mut kept = vec![entry(Kind::Tcp, addr, 1)];
+    kept[0].kept = 2;
     let (ours, _theirs) = pair();
-    for (sockets, fds) in [(none, vec![]), (twice, vec![fd, fd])] {
+    for (sockets, fds) in [(none, vec![]), (twice, vec![fd, fd]), (kept, vec![fd])] {
         let manifest = Manifest::new(0, sockets);
         let error = send(&ours, &manifest, &fds, LONG).unwrap_err();
         assert!(matches!(error, HandoverError::Malformed { .. }), "{error}");
@@ -457,6 +462,7 @@ fn workers_without_an_inherited_socket_get_new_ones_of_the_same_port() {
             Bound::Tcp {
                 addr: bound,
                 sockets,
+                ..
             } => {
                 assert_eq!(bound, addr);
                 assert_eq!(sockets.len(), 4);
@@ -577,4 +583,50 @@ fn activated_connection_is_refused() {
     let client = TcpStream::connect(addr).unwrap();
     let error = Inherited::activated(vec![(client.into(), "web".to_owned())]).unwrap_err();
     assert!(error.to_string().contains("does not listen"), "{error}");
+}
+
+/// Versions before this one left such a filter on the socket that systemd keeps.
+#[test]
+fn activated_socket_with_a_closed_entrance_is_opened() {
+    let (listener, addr) = listener();
+    let nothing = [SockFilter::new(0x06, 0, 0, 0)]; // ret: drop
+    if SockRef::from(&listener).attach_filter(&nothing).is_err() {
+        // Sandboxes may forbid filters.
+        return;
+    }
+    let given = vec![(listener.into(), "web".to_owned())];
+    let mut inherited = Inherited::activated(given).unwrap();
+    let bound = inherited.bind(Kind::Tcp, &ip(addr), 1).unwrap().unwrap();
+    TcpStream::connect_timeout(&addr, LONG).unwrap();
+    drop(bound);
+}
+
+#[test]
+fn what_systemd_keeps_is_known_to_every_successor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web.sock");
+    let configured = BindAddr::Unix(path.clone());
+    let unix = UnixListener::bind(&path).unwrap();
+    let (tcp, addr) = listener();
+    let mut sockets = vec![entry(Kind::Unix, &configured, 1), entry(Kind::Tcp, addr, 2)];
+    for entry in &mut sockets {
+        entry.kept = 1;
+    }
+    let fds = [unix.as_fd(), tcp.as_fd(), tcp.as_fd()];
+    let mut inherited = hand(sockets, &fds).unwrap();
+    let bound = inherited.bind(Kind::Tcp, &ip(addr), 2).unwrap().unwrap();
+    assert_eq!(bound.kept(), 1);
+    let bound = inherited.bind(Kind::Unix, &configured, 2).unwrap().unwrap();
+    assert_eq!(bound.kept(), 2, "of one socket");
+    let (_fds, file) = bound.into_parts();
+    file.as_ref().unwrap().own();
+    drop(file);
+    assert!(path.exists(), "the file is systemd's");
+}
+
+#[test]
+fn manifest_of_a_version_that_kept_no_count_of_kept_sockets_is_read() {
+    let text = r#"{"kind":"tcp","name":"web","addr":":80","count":2}"#;
+    let entry: Entry = serde_json::from_str(text).unwrap();
+    assert_eq!(entry.kept, 0);
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -26,6 +27,10 @@ struct Said {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
 }
+
+/// For `sh -c`: runs its arguments, and its standard input is a socket from systemd, called `web`.
+pub const ACTIVATE: &str =
+    "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec \"$@\"";
 
 /// A port that is free now, for the real program, whose files may not say 0. Below the range that
 /// the kernel takes ports for outgoing connections from (32,768 up), so that no parallel test gets
@@ -86,6 +91,14 @@ impl Binary {
     #[track_caller]
     pub fn spawn_at(program: &Path, args: &[&str], folder: tempfile::TempDir) -> Self {
         Self::watch(piped(Command::new(program), args), folder)
+    }
+
+    /// `isobar ARGS…` with a socket as systemd gives it: it is descriptor 3, and the process is told so.
+    #[track_caller]
+    pub fn activated(socket: OwnedFd, args: &[&str], folder: tempfile::TempDir) -> Self {
+        let mut command = piped(Command::new("sh"), &["-c", ACTIVATE, "sh"]);
+        command.arg(program()).args(args).stdin(socket);
+        Self::watch(command, folder)
     }
 
     fn watch(mut command: Command, folder: tempfile::TempDir) -> Self {
