@@ -1,6 +1,6 @@
 //! What every floor may use: addresses, buffers, clocks, deadlines, decimal text, files that are written whole, names without their case, one stable hash, one
 //! keyed hash, one generator of random numbers, the load of an endpoint, the PROXY protocol, the words of
-//! systemd.
+//! systemd, Unix sockets whose queue is full.
 
 pub mod addr;
 pub mod buffer;
@@ -20,3 +20,4 @@ pub mod stream;
 pub mod systemd;
 pub mod timer;
 pub mod tls;
+pub mod unix;

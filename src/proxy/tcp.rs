@@ -21,6 +21,7 @@ use std::time::Duration;
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
 use crate::base::rng::Rng;
+use crate::base::stream::Stream;
 use crate::config::{ProxyVersion, Retry, Serves, TcpSpec};
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::EndpointOutcome;
@@ -206,9 +207,17 @@ impl Wanting for Waiting<'_> {
     }
 
     /// What it has sent is not taken, so its end can be seen only while it has sent nothing; one that has,
-    /// and went, is found out by the first write.
+    /// and went, is found out by the first write. Of what is encrypted nothing can be told without taking
+    /// it, and an end may be that of one direction: only a reset is seen.
     fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool {
         let mut first = [0; 1];
+        if let Stream::Tls(tls) = &mut conn.stream {
+            return match tls.socket_mut().poll_peek(cx, &mut first, 0) {
+                Poll::Ready(Ok(_)) => tls.socket().is_reset(),
+                Poll::Ready(Err(_)) => true,
+                Poll::Pending => false,
+            };
+        }
         matches!(
             conn.stream.poll_peek(cx, &mut first, 0),
             Poll::Ready(Ok(0) | Err(_))

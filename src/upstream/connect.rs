@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::base::addr::EndpointAddr;
@@ -18,6 +18,7 @@ use crate::base::clock::Clock;
 use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::base::tls::{Gate, RecordBuffers, TlsStream, in_words, server_name};
+use crate::base::unix;
 use crate::config::{Protocol, UpstreamTls};
 use crate::http2::{Accepted, ClientStream, Connection as Http2, Landing, Limits, Link};
 
@@ -185,7 +186,7 @@ async fn connect(
                 stream.set_nodelay(true)?;
                 Stream::Tcp(stream.into())
             }
-            EndpointAddr::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+            EndpointAddr::Unix(path) => Stream::Unix(unix::connect(path).await?),
         })
     };
     let mut dial = std::pin::pin!(dial);

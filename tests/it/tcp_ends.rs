@@ -5,7 +5,7 @@
     reason = "test code outside #[test] functions: a panic is the report"
 )]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -225,4 +225,109 @@ fn one_port_serves_both_stacks() {
         talk(client, server);
         expect_one(&proxy, "splice", f64::from(n));
     }
+}
+
+/// A listener on a Unix socket whose queue is full, and those in it.
+fn full(path: &Path) -> (UnixListener, Vec<UnixStream>) {
+    let address = SockAddr::unix(path).unwrap();
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&address).unwrap();
+    listener.listen(1).unwrap();
+    // Of accept(2).
+    listener.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut queued = Vec::new();
+    loop {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        match socket.connect(&address) {
+            Ok(()) => queued.push(socket.into()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return (listener.into(), queued),
+            Err(e) => panic!("connect: {e}"),
+        }
+    }
+}
+
+/// One listener over the Unix socket `path`; `upstream` are further lines of its table.
+fn over(path: &Path, listener: &str, upstream: &str) -> Proxy {
+    Proxy::start(&format!(
+        "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
+         [listeners.web]\nbind = '127.0.0.1:0'\n{listener}\n\
+         [upstreams.app]\nendpoints = ['unix:{}']\n{upstream}\n",
+        path.display()
+    ))
+}
+
+const AS_BYTES: &str = "protocol = 'tcp'\nupstream = 'app'";
+const AS_REQUESTS: &str = "[[routes]]\nname = 'all'\nupstream = 'app'";
+
+fn failed_connects(proxy: &Proxy, reason: &str) -> f64 {
+    let name = "isobar_upstream_connect_failures_total";
+    proxy.metric(&format!("{name}{{upstream=\"app\",reason=\"{reason}\"}}"))
+}
+
+fn is_ejected(proxy: &Proxy, path: &Path) -> bool {
+    let name = "isobar_endpoint_ejected";
+    let endpoint = path.display();
+    proxy.metric(&format!(
+        "{name}{{upstream=\"app\",endpoint=\"unix:{endpoint}\"}}"
+    )) > 0.0
+}
+
+/// A connect that does not block fails at once where the queue of a Unix socket is full. That was taken for
+/// an endpoint that is down, and three in a row ejected it.
+#[test]
+fn a_unix_endpoint_whose_queue_is_full_is_waited_for() {
+    const CLIENTS: usize = 12;
+    for (listener, question, answer) in [
+        (AS_BYTES, "word", "here"),
+        (
+            AS_REQUESTS,
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app");
+        let (endpoint, queued) = full(&path);
+        let proxy = over(&path, listener, "connect_timeout = '60s'");
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = End::connect(proxy.addr());
+            client.send(question);
+            clients.push(client);
+        }
+        eventually("all of them", || proxy.connections() == [CLIENTS]);
+        for _ in queued {
+            endpoint.accept().unwrap();
+        }
+        let mut servers = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut server = endpoint.accept().unwrap().0.bound();
+            let mut first = [0; 4];
+            server.read_exact(&mut first).unwrap();
+            assert_eq!(first, question.as_bytes()[..4]);
+            server.write_all(answer.as_bytes()).unwrap();
+            servers.push(server);
+        }
+        for mut client in clients {
+            assert_eq!(client.exactly(4), answer.as_bytes()[..4]);
+        }
+        for reason in ["refused", "timeout", "unreachable", "local"] {
+            assert_eq!(failed_connects(&proxy, reason), 0.0, "{reason}");
+        }
+        assert!(!is_ejected(&proxy, &path));
+    }
+}
+
+#[test]
+fn a_unix_endpoint_whose_queue_stays_full_is_too_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app");
+    let (_endpoint, _queued) = full(&path);
+    let proxy = over(&path, AS_BYTES, "connect_timeout = '300ms'");
+    let mut client = End::connect(proxy.addr());
+    assert_eq!(client.next(), Came::Reset);
+    let refused = "isobar_listener_refusals_total{listener=\"web\",reason=\"connect_timeout\"}";
+    eventually("its reason", || proxy.metric(refused) == 1.0);
+    assert_eq!(failed_connects(&proxy, "timeout"), 1.0);
 }

@@ -22,10 +22,15 @@ type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 /// One listener with TLS over one endpoint; `tls` are further keys of its table, each after a comma.
 fn opening(ca: &Ca, endpoint: SocketAddr, tls: &str) -> Proxy {
+    opening_over(ca, endpoint, tls, "")
+}
+
+/// The same; `upstream` are further lines of its table.
+fn opening_over(ca: &Ca, endpoint: SocketAddr, tls: &str, upstream: &str) -> Proxy {
     Proxy::start(&format!(
         "[process]\nworkers = 1\n[admin]\nbind = '127.0.0.1:0'\n\
          [listeners.web]\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\nupstream = 'app'\n{}\n\
-         [upstreams.app]\nendpoints = ['{endpoint}']\n",
+         [upstreams.app]\nendpoints = ['{endpoint}']\n{upstream}\n",
         listener_tls(&[&ca.server()], tls),
     ))
 }
@@ -279,4 +284,48 @@ fn an_endpoint_that_does_not_say_that_it_ends_is_no_end() {
     drop(server);
     assert_eq!(client.next(), Came::Reset);
     eventually("its record", || ended(&proxy, "failed") == 1.0);
+}
+
+/// Nothing can be peeked at where TLS ends, and that was taken for a client that has gone: each that was to
+/// wait was reset.
+#[test]
+fn a_full_endpoint_is_waited_for_in_line() {
+    let (ca, endpoint) = (Ca::new(), Endpoint::new());
+    let line = "max_connections = 1\nqueue = { length = 2, timeout = '60s' }";
+    let proxy = opening_over(&ca, endpoint.addr(), "", line);
+    let queued = |n: f64| {
+        let name = "isobar_upstream_queue_length{upstream=\"app\"}";
+        eventually("so many in the line", || proxy.metric(name) == n);
+    };
+    for versions in [V12, V13] {
+        let offer = Offer::build(&ca).versions(versions).alpn(&[]).done();
+        let mut first = secure(proxy.addr(), &offer);
+        let mut server = endpoint.accept();
+        first.write_all(b"word").unwrap();
+        assert_eq!(server.exactly(4), b"word");
+        // One that has said something, and one that has said nothing and is reset.
+        let mut second = secure(proxy.addr(), &offer);
+        second.write_all(b"over").unwrap();
+        queued(1.0);
+        let third = secure(proxy.addr(), &offer);
+        queued(2.0);
+        End(third.sock).reset();
+        queued(1.0);
+        // No room is made, and nobody who waits is asked to go.
+        assert!(endpoint.is_quiet());
+        end(&mut first);
+        server.end();
+        assert_eq!(server.next(), Came::End);
+        let mut server = endpoint.accept();
+        assert_eq!(server.exactly(4), b"over");
+        server.send("here");
+        assert_eq!(exactly(&mut second, 4), b"here");
+        queued(0.0);
+        // The next round begins with nobody.
+        end(&mut second);
+        server.end();
+        assert_eq!(server.next(), Came::End);
+        eventually("no connection", || proxy.connections() == [0]);
+    }
+    assert_eq!(ended(&proxy, "refused"), 0.0);
 }

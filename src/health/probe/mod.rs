@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::addr::EndpointAddr;
 use crate::base::proxy_protocol::{Tlvs, Transport, write_v1, write_v2};
+use crate::base::unix;
 use crate::config::{Check, HealthSpec, ProxyVersion};
 use crate::telemetry::metrics::cells::CheckResult;
 use crate::upstream::is_local;
@@ -88,7 +89,7 @@ pub async fn probe(spec: &HealthSpec, addr: &EndpointAddr) -> Result<(), Failure
             answer.await.map_err(silent)?
         }
         EndpointAddr::Unix(path) => {
-            let stream = timeout_at(deadline, UnixStream::connect(path))
+            let stream = timeout_at(deadline, unix::connect(&path))
                 .await
                 .map_err(|_| late("no connection"))?
                 .map_err(connect_failure)?;
