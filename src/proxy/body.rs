@@ -295,12 +295,12 @@ impl<'p> Flow<'p> {
                     self.written += moved;
                     self.progress += moved;
                     self.rewindable = false;
-                    let is_marked = matches!(polled, Poll::Ready(Ok(Spliced::Marked)));
                     match polled {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Ok(Spliced::Done)) => self.reader = Reader::Done,
                         Poll::Ready(Ok(Spliced::SourceEnded)) => self.ended(out)?,
-                        Poll::Ready(Ok(Spliced::Marked)) => {}
+                        // It is empty, and what is read now is taken from the buffer.
+                        Poll::Ready(Ok(Spliced::Marked)) => self.release(pipes),
                         Poll::Ready(Err((Side::Read, e))) => {
                             return Poll::Ready(Err(FlowError::Read(e)));
                         }
@@ -308,7 +308,7 @@ impl<'p> Flow<'p> {
                             return Poll::Ready(Err(FlowError::Write(e)));
                         }
                     }
-                    if !is_marked {
+                    if self.pipe.is_some() {
                         continue;
                     }
                 }

@@ -487,9 +487,7 @@ fn a_socket_for_datagrams_that_cannot_be_shared_is_one_workers() {
     // A neighbour that shares its address by another option keeps everybody out, as another user's would.
     let neighbour =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
-    socket2::SockRef::from(&first)
-        .set_reuse_address(true)
-        .unwrap();
+    SockRef::from(&first).set_reuse_address(true).unwrap();
     neighbour.set_reuse_address(true).unwrap();
     neighbour.bind(&addr.into()).unwrap();
     let sockets = vec![entry(Kind::Udp, &configured, 1)];
