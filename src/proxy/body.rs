@@ -101,9 +101,9 @@ pub(super) struct Flow<'p> {
     pub spliced: u64,
     /// What is to be told with the end of the body.
     trailers: Option<Box<HeaderMap>>,
-    /// The source has told the end of its body: it does so once, and a body that is sent again has it again,
+    /// The source has told the end of its body: it does so once, and a body that is sent again has it again.
     has_end: bool,
-    /// with these trailers, if there were any.
+    /// The trailers that it told with it, if there were any.
     end: Option<Box<HeaderMap>>,
     /// The end was told.
     has_told: bool,
