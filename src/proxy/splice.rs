@@ -3,7 +3,8 @@
 //! Rules learned from others' hangs: a pipe belongs to one flow and its fill is counted here, so
 //! that EAGAIN is never ambiguous (the pipe is always emptied before the next fill: EAGAIN on the
 //! filling side can then only mean that the socket is empty, or stands at the mark of urgent data,
-//! which a peek tells apart, and clearing the reactor's readiness is right). A pipe slot may hold more than its nominal size, so nothing here asserts a capacity.
+//! which a peek tells apart, and clearing the reactor's readiness is right). A pipe slot may hold more
+//! than its nominal size, so nothing here asserts a capacity.
 
 use std::cell::RefCell;
 use std::io;
