@@ -188,6 +188,11 @@ impl BufferPool {
         idle.truncate(keep);
     }
 
+    /// Whether one may be held for longer than a step takes: so many are kept anyway.
+    pub fn is_ample(&self) -> bool {
+        self.lent.get() < self.keep
+    }
+
     /// How many are lent now.
     pub fn lent(&self) -> usize {
         self.lent.get()

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -31,6 +32,10 @@ struct Inner {
 struct Places {
     all: Vec<Kept>,
     free: Vec<u32>,
+    /// Who wants to be woken soon: its key and turn.
+    asking: Vec<(u32, u32)>,
+    /// Of who rings, while nobody asks.
+    ringer: Option<Waker>,
 }
 
 /// What is kept for one socket.
@@ -41,7 +46,17 @@ struct Kept {
     ready: Ready,
     /// What its task waits for.
     wanted: Ready,
+    soon: Soon,
     waker: Option<Waker>,
+}
+
+/// Whether its task wants to be woken a little later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Soon {
+    #[default]
+    Unasked,
+    Asked,
+    Come,
 }
 
 /// A socket's place. Dropping it frees it; the socket is to be closed then.
@@ -54,6 +69,11 @@ pub struct Place {
 /// What a socket is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);
+
+/// When who asked to be woken soon is woken: after one to two times this, and the runtime's clock has milliseconds.
+/// Longer than an answer takes in a busy process, for which one asks in order not to do what it would save; far
+/// shorter than the 40 ms after which Linux acknowledges by itself.
+const SOON: Duration = Duration::from_millis(2);
 
 /// Events that are fetched in one call; if there are more, others have their turn between.
 const FETCHED: usize = 256;
@@ -184,6 +204,35 @@ impl Reactor {
         .await;
     }
 
+    /// Wakes those who want to be woken soon, for as long as the worker runs: to be polled by a task of its own on
+    /// the same thread.
+    pub async fn ring(self) {
+        let mut asking = Vec::new();
+        loop {
+            poll_fn(|cx| {
+                let mut places = self.0.places.borrow_mut();
+                if !places.asking.is_empty() {
+                    std::mem::swap(&mut places.asking, &mut asking);
+                    return Poll::Ready(());
+                }
+                places.ringer = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            tokio::time::sleep(SOON).await;
+            let mut places = self.0.places.borrow_mut();
+            for (key, turn) in asking.drain(..) {
+                let kept = &mut places.all[key as usize];
+                if kept.turn == turn && kept.soon == Soon::Asked {
+                    kept.soon = Soon::Come;
+                    if let Some(waker) = &kept.waker {
+                        waker.wake_by_ref();
+                    }
+                }
+            }
+        }
+    }
+
     /// Takes note of what the kernel has told, and wakes who waits for it.
     fn tell(&self, events: &[Event]) {
         let mut places = self.0.places.borrow_mut();
@@ -241,6 +290,30 @@ impl Place {
     pub fn clear(&self, what: Ready) {
         let mut places = self.reactor.0.places.borrow_mut();
         places.all[self.key as usize].ready.0 &= !what.0;
+    }
+
+    /// Has its task, which waits for its socket, woken a little later (2 to 4 ms), once.
+    pub fn ask_soon(&self) {
+        let mut places = self.reactor.0.places.borrow_mut();
+        let kept = &mut places.all[self.key as usize];
+        kept.soon = Soon::Asked;
+        let turn = kept.turn;
+        places.asking.push((self.key, turn));
+        if let Some(ringer) = places.ringer.take() {
+            ringer.wake();
+        }
+    }
+
+    /// Whether it was woken because it had asked for that.
+    pub fn is_soon(&self) -> bool {
+        let places = self.reactor.0.places.borrow();
+        places.all[self.key as usize].soon == Soon::Come
+    }
+
+    /// It need not be woken any more.
+    pub fn forget_soon(&self) {
+        let mut places = self.reactor.0.places.borrow_mut();
+        places.all[self.key as usize].soon = Soon::Unasked;
     }
 
     /// Takes `socket` out of the reactor: it lives on elsewhere.
@@ -329,6 +402,50 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         reactor.tell(&[event(0, 0, EventFlags::IN)]);
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_is_woken_soon_once_unless_he_forgets() {
+        let (reactor, _running) = Reactor::start().unwrap();
+        let (socket, other) = UnixStream::pair().unwrap();
+        let mut ringing = std::pin::pin!(reactor.clone().ring());
+        let place = reactor.add(&socket, Ready::NONE).unwrap();
+        let second = reactor.add(&other, Ready::NONE).unwrap();
+        let counts = [(); 2].map(|()| Arc::new(Count::default()));
+        let woken = || counts.each_ref().map(|c| c.0.load(Ordering::Relaxed));
+        for (place, count) in [&place, &second].iter().zip(&counts) {
+            let waker = Waker::from(count.clone());
+            let mut cx = Context::from_waker(&waker);
+            assert!(place.poll_ready(&mut cx, Ready::READ).is_pending());
+        }
+        let mut pass = async |time| {
+            tokio::select! {
+                () = &mut ringing => {}
+                () = tokio::time::sleep(time) => {}
+            }
+        };
+        pass(SOON * 3).await;
+        place.ask_soon();
+        second.ask_soon();
+        assert!(!place.is_soon());
+        pass(SOON / 2).await;
+        second.forget_soon();
+        assert_eq!(woken(), [0, 0]);
+        pass(SOON * 2).await;
+        assert_eq!(woken(), [1, 0]);
+        assert!(place.is_soon());
+        assert!(!second.is_soon());
+        pass(SOON * 3).await;
+        assert_eq!(woken(), [1, 0]);
+        // One that is closed meanwhile leaves nothing to the next in its place.
+        place.ask_soon();
+        let key = place.key;
+        drop((place, socket));
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let next = reactor.add(&socket, Ready::NONE).unwrap();
+        assert_eq!(next.key, key);
+        pass(SOON * 3).await;
+        assert!(!next.is_soon());
     }
 
     #[tokio::test]

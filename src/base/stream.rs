@@ -232,6 +232,16 @@ impl Stream {
         }
     }
 
+    /// Has what has come acknowledged at once: nothing will be sent before more comes, and a client with Nagle's
+    /// algorithm may keep the rest until then (40 ms). Costs a system call (TCP).
+    pub fn acknowledge(&self) {
+        match self {
+            Self::Tcp(s) => s.acknowledge(),
+            Self::Tls(s) => s.socket().acknowledge(),
+            Self::Unix(_) | Self::Channel(_) => {}
+        }
+    }
+
     /// Makes the closing of the stream an abort (TCP: RST), so that the other end learns of it.
     pub fn reset_on_close(&mut self) {
         match self {
@@ -358,6 +368,11 @@ impl Stream {
             Self::Tls(s) => s.socket().local_addr(),
             Self::Unix(_) | Self::Channel(_) => None,
         }
+    }
+
+    /// Whether it is a socket in the worker's own reactor.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Tcp(s) if s.is_own())
     }
 
     /// Whether what is said on it is encrypted.

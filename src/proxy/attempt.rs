@@ -99,6 +99,7 @@ pub(super) async fn forward(
         stopped: false,
         broken: false,
         awaits_100: s.head.expect_continue,
+        is_acknowledged: false,
     };
     let reuse = if is_idempotent && all_in_hand {
         Reuse::Repeatable

@@ -63,10 +63,12 @@ pub(super) async fn dial(
     let is_cut = || conn.is_cutting();
     let connected = match (&endpoint.addr, worker.reactor.get()) {
         (EndpointAddr::Ip(addr), Some(reactor))
-            if purpose == Purpose::Bytes && spec.tls.is_none() && announced.is_empty() =>
+            if let Purpose::Bytes { has_spoken } = purpose
+                && spec.tls.is_none()
+                && announced.is_empty() =>
         {
             let (me, timer) = (worker.index, &conn.timer);
-            upstream::open_plain(*addr, endpoint, reactor, me, timer, is_cut).await
+            upstream::open_plain(*addr, endpoint, reactor, me, has_spoken, timer, is_cut).await
         }
         _ => {
             let means = worker.means();

@@ -135,7 +135,7 @@ fn decide(listener: &ListenerPlan, begins: Begins) -> Verdict {
         Begins::Http if serves_http => Verdict::Serve,
         Begins::Nothing | Begins::Http | Begins::Other => {
             if let Some(upstream) = other(listener) {
-                return Verdict::Pass(Passage::new(upstream, None, Start::Copying));
+                return Verdict::Pass(Passage::looked_at(upstream, None, Start::Copying));
             }
             let (reason, why) = match begins {
                 Begins::Nothing => (
@@ -171,7 +171,8 @@ fn decide_tls(listener: &ListenerPlan, hello: ClientHello) -> Verdict {
         found => found.or(listener.layer4.upstream.as_ref()),
     };
     if let Some(upstream) = to {
-        return Verdict::Pass(Passage::new(upstream, hello.server_name, Start::Splicing));
+        let name = hello.server_name;
+        return Verdict::Pass(Passage::looked_at(upstream, name, Start::Splicing));
     }
     let asked = hello.server_name.as_deref().unwrap_or("no name");
     let why = format!("`passthrough` has nothing for {asked}");
@@ -191,7 +192,7 @@ async fn serve(conn: Conn, worker: Rc<Worker>, listener: &ListenerPlan) -> Greet
     };
     match (&listener.layer4.upstream, next) {
         (Some(upstream), Next::Idle) => {
-            let passage = Passage::new(upstream, None, Start::Copying);
+            let passage = Passage::new(upstream);
             Some((conn, Next::Passage(Box::new(passage))))
         }
         (_, next) => Some((conn, next)),
@@ -261,6 +262,10 @@ async fn take_header(conn: &mut Conn, worker: &Worker, spec: &ProxyProtocol) -> 
     })?;
     let taken = conn.stream.take_peeked(header.len);
     taken.map_err(|e| format!("it has gone: {e}"))?;
+    if known == header.len {
+        // It came alone, and what it announces waits for its acknowledgement.
+        conn.stream.acknowledge();
+    }
     if let Some(addresses) = header.addresses {
         conn.peer = Some(addresses.source);
     }

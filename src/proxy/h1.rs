@@ -19,7 +19,6 @@ use crate::base::tls::ClientIdentity;
 use super::greet;
 use super::h2;
 use super::http;
-use super::pump::Start;
 use super::snapshot::ListenerPlan;
 use super::tcp::{self, Joined, Passage};
 use super::upgrade::{self, Tunnel};
@@ -141,7 +140,7 @@ pub fn serve<G: Unpin>(
     let state = if greet::is_needed(&listener) {
         State::Greeting(Box::pin(greet::greet(conn, worker.clone(), listener)))
     } else if let Some(upstream) = &listener.layer4.upstream {
-        let passage = Passage::new(upstream, None, Start::Copying);
+        let passage = Passage::new(upstream);
         let connected = tcp::connect(conn, worker.clone(), listener, passage);
         State::Connecting(Box::pin(connected))
     } else {

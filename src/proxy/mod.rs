@@ -19,6 +19,8 @@ mod headers;
 mod hedge;
 mod http;
 pub mod limit;
+mod opening;
+mod owed;
 mod pair;
 mod pipeline;
 mod pump;

@@ -8,6 +8,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::Timer;
 use crate::telemetry::reason::Reason;
 
+use super::owed::Owed;
 use super::pump::Pump;
 use super::splice::Side;
 use super::worker::Worker;
@@ -20,6 +21,7 @@ pub(super) struct Pair {
     /// From the endpoint to the client.
     pub down: Pump,
     patience: Patience,
+    owed: Owed,
     /// What had moved when that was last looked at.
     progress: u64,
     /// When something last moved, or ended, to the tick.
@@ -57,11 +59,18 @@ const LOOK: Duration = Duration::from_secs(1);
 // === impl Pair ===
 
 impl Pair {
-    pub(super) fn new(up: Pump, down: Pump, patience: Patience, timer: &Timer, now: Nanos) -> Self {
+    pub(super) fn new(
+        (up, down): (Pump, Pump),
+        patience: Patience,
+        owed: Owed,
+        timer: &Timer,
+        now: Nanos,
+    ) -> Self {
         let pair = Self {
             up,
             down,
             patience,
+            owed,
             progress: 0,
             active_at: now,
             looked_at: now,
@@ -107,6 +116,7 @@ impl Pair {
         if up.is_done && down.is_done {
             return Poll::Ready(self.verdict());
         }
+        self.owed.settle(client, endpoint, up, down);
         if is_cut {
             return Poll::Ready(Some(Reason::Draining));
         }

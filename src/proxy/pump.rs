@@ -25,7 +25,7 @@ pub(super) struct Pump {
     /// Whether the next bytes go through a pipe.
     is_bulk: bool,
     /// How it began.
-    start: Start,
+    pub start: Start,
     /// The reactor was asked to tell of its source, and has not: what was last asked for still holds.
     is_awaited: bool,
     /// Its source has ended; what was read is still to be written.

@@ -78,6 +78,7 @@ pub(super) async fn read_head(
                         // From the first byte to the last, however many come between.
                         conn.timer.arm(started + listener.header_timeout);
                         armed = true;
+                        conn.stream.acknowledge();
                     }
                     if conn.is_cutting() {
                         return Poll::Ready(Head::Closed);

@@ -3,8 +3,8 @@
 //! ```text
 //! 1 whom it comes from, what it begins with      -> greet.rs, if the listener wants to know
 //! 2 may it go on: rates, breaker                 -> flow.rs
-//! 3 attempts { pick or wait, connect }           -> queue.rs, dial.rs: nothing was sent, so another
-//!                                                   endpoint may be asked
+//! 3 attempts { pick or wait, hear, connect }     -> queue.rs, opening.rs, dial.rs: nothing was sent, so
+//!                                                   another endpoint may be asked
 //! 4 joined: both directions until both have ended -> pump.rs
 //! 5 record, exactly once                         -> flow.rs
 //! ```
@@ -31,8 +31,9 @@ use crate::upstream::{Connection, LocalUpstream, Picked, Purpose, Seen, Tried, U
 use super::announce;
 use super::dial::dial;
 use super::flow::{FlowExchange, Transport, hash_key};
-use super::greet;
 use super::h1::Conn;
+use super::opening::Opening;
+use super::owed::Owed;
 use super::pair::{Pair, Patience};
 use super::pump::{Pump, Start};
 use super::queue::{self, Wanting};
@@ -50,6 +51,8 @@ pub(super) struct Passage {
     pub name: Option<Box<str>>,
     /// How it is moved at first.
     pub start: Start,
+    /// What it begins with was looked at, where it lies.
+    pub is_looked_at: bool,
 }
 
 /// A client's connection and one to an endpoint, joined. It is all that such a pair costs while it is
@@ -80,20 +83,27 @@ pub(super) async fn connect(
     {
         tell_name(&mut conn, name);
     }
+    let mut opening = Opening::new(&conn, &passage);
     x.name = passage.name;
-    match find_endpoint(&mut conn, &worker, &mut x, &passage.upstream).await {
-        Ok(connection) => Some(Box::new(Joined::new(
-            conn,
-            connection,
-            x,
-            passage.start,
-            &worker,
-        ))),
+    let found = find_endpoint(&mut conn, &worker, &mut x, &passage.upstream, &mut opening).await;
+    let connection = match found {
+        Ok(connection) => connection,
         Err(reason) => {
+            opening.drop(&worker);
             refuse(conn, &worker, x, reason);
-            None
+            return None;
         }
-    }
+    };
+    let is_told_at_once = opening.has_spoken() && connection.stream.is_own();
+    let owed = Owed::new(is_told_at_once);
+    let Ok(first) = opening.into_bytes(&mut conn, &worker) else {
+        x.conclude(Seen::Cancelled, worker.clock.now());
+        refuse(conn, &worker, x, Reason::ClientGone);
+        return None;
+    };
+    let up = Pump::new(first, passage.start);
+    let joined = Joined::new(conn, connection, x, up, owed, &worker);
+    Some(Box::new(joined))
 }
 
 /// Notes the name that it asks for, for endpoints that are told of clients.
@@ -119,6 +129,7 @@ async fn find_endpoint(
     worker: &Worker,
     x: &mut FlowExchange,
     upstream: &Arc<Upstream>,
+    opening: &mut Opening,
 ) -> Result<Connection, Reason> {
     let upstream = x.admit(worker, upstream, x.started)?;
     let cells = upstream.shared.cells.worker(worker.index);
@@ -156,6 +167,7 @@ async fn find_endpoint(
                 let wanting = Waiting {
                     key,
                     tried: tries.tried(),
+                    is_heard: opening.is_held(),
                 };
                 let waited = queue::wait_for(conn, worker, &upstream, wanting, deadlines);
                 let ticket = Box::pin(waited).await?;
@@ -163,9 +175,15 @@ async fn find_endpoint(
                 ticket
             }
         };
+        if opening.hear(conn, worker).is_err() {
+            x.ticket = Some(ticket);
+            x.conclude(Seen::Cancelled, now);
+            return Err(Reason::ClientGone);
+        }
         x.attempts += 1;
         x.phase = Phase::Connect;
-        let purpose = Purpose::Bytes;
+        let has_spoken = opening.has_spoken();
+        let purpose = Purpose::Bytes { has_spoken };
         match dial(conn, worker, &upstream, &ticket, purpose, deadlines, now).await {
             Ok((connection, at)) => {
                 // What comes of it is the client's and the endpoint's own affair: this it was good for.
@@ -197,6 +215,8 @@ async fn find_endpoint(
 struct Waiting<'a> {
     key: Option<&'a [u8]>,
     tried: &'a Tried,
+    /// What it has said was taken.
+    is_heard: bool,
 }
 
 // === impl Waiting ===
@@ -218,21 +238,35 @@ impl Wanting for Waiting<'_> {
                 Poll::Pending => false,
             };
         }
-        matches!(
-            conn.stream.poll_peek(cx, &mut first, 0),
-            Poll::Ready(Ok(0) | Err(_))
-        )
+        match conn.stream.poll_peek(cx, &mut first, 0) {
+            // Who has said all that he wants to say waits for the answer.
+            Poll::Ready(Ok(n)) => n == 0 && !self.is_heard,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 }
 
 // === impl Passage ===
 
 impl Passage {
-    pub(super) fn new(upstream: &Arc<Upstream>, name: Option<String>, start: Start) -> Self {
+    /// Of one that has not been looked at.
+    pub(super) fn new(upstream: &Arc<Upstream>) -> Self {
         Self {
             upstream: upstream.clone(),
+            name: None,
+            start: Start::Copying,
+            is_looked_at: false,
+        }
+    }
+
+    /// Of one that was found to ask for `name`, or for none.
+    pub(super) fn looked_at(upstream: &Arc<Upstream>, name: Option<String>, start: Start) -> Self {
+        Self {
             name: name.map(Into::into),
             start,
+            is_looked_at: true,
+            ..Self::new(upstream)
         }
     }
 }
@@ -244,7 +278,8 @@ impl Joined {
         conn: Conn,
         connection: Connection,
         exchange: FlowExchange,
-        start: Start,
+        up: Pump,
+        owed: Owed,
         worker: &Worker,
     ) -> Self {
         let (idle, half_closed) = match &exchange.listener.spec.serves {
@@ -259,9 +294,9 @@ impl Joined {
             ),
         };
         let patience = Patience { idle, half_closed };
-        let up = Pump::new(first_bytes(&conn, &exchange.listener, start, worker), start);
-        let down = Pump::new(Buffer::none(), start);
-        let pair = Pair::new(up, down, patience, &conn.timer, worker.clock.now());
+        let down = Pump::new(Buffer::none(), up.start);
+        let now = worker.clock.now();
+        let pair = Pair::new((up, down), patience, owed, &conn.timer, now);
         Self {
             conn,
             connection,
@@ -350,26 +385,6 @@ impl Joined {
         drop(connection);
         x.record(worker, now);
         lingers.then_some(conn)
-    }
-}
-
-/// What was looked at to tell the connection apart, where nobody may tell of it again: the reactor was told
-/// that it is known, while more was waited for.
-fn first_bytes(conn: &Conn, listener: &ListenerPlan, start: Start, worker: &Worker) -> Buffer {
-    if start == Start::Splicing || !greet::tells_apart(listener) || conn.stream.is_encrypted() {
-        return Buffer::none();
-    }
-    let mut buffer = worker.buffers.take();
-    match conn.stream.read_now(buffer.spare()) {
-        Ok(n) if n > 0 => {
-            buffer.commit(n);
-            buffer
-        }
-        // Its end, or its failure, is told again and again.
-        _ => {
-            worker.buffers.put(buffer);
-            Buffer::none()
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::h1::{Conn, Next};
 use super::headers;
 use super::http::After;
+use super::owed::Owed;
 use super::pair::{Pair, Patience};
 use super::pump::{Pump, Start};
 use super::scratch::Scratch;
@@ -116,7 +117,8 @@ pub(super) async fn run(mut conn: Conn, tunnel: Tunnel, worker: Rc<Worker>) -> O
     };
     let up = Pump::new(early, Start::Copying);
     let down = Pump::new(outbound, Start::Copying);
-    let mut pair = Pair::new(up, down, patience, &conn.timer, worker.clock.now());
+    let now = worker.clock.now();
+    let mut pair = Pair::new((up, down), patience, Owed::nothing(), &conn.timer, now);
     let reason = poll_fn(|cx| {
         let is_cut = conn.is_cutting() || connection.is_cut();
         let ends = (&mut conn.stream, &mut connection.stream);

@@ -25,6 +25,8 @@ pub(super) struct Upload<'p> {
     pub(super) broken: bool,
     /// The client waits for the endpoint's 100 before it sends the body.
     pub(super) awaits_100: bool,
+    /// What came of it before the rest has been acknowledged.
+    pub(super) is_acknowledged: bool,
 }
 
 /// The deadlines of an exchange.
@@ -125,6 +127,10 @@ impl Upload<'_> {
         }
         match self.flow.poll(cx, from, inbound, to, out, pipes) {
             Poll::Pending => {
+                if self.flow.waits == Side::Read && !self.is_acknowledged && !self.awaits_100 {
+                    self.is_acknowledged = true;
+                    from.acknowledge();
+                }
                 // While the endpoint does not take what is there, nobody reads from the client.
                 if self.flow.waits == Side::Write
                     && let Some(channel) = from.channel()

@@ -185,8 +185,9 @@ pub fn run(
         let tick = spawn_local(tick(worker.clone()));
         let reactor = match Reactor::start() {
             Ok((reactor, running)) => {
+                let ringing = spawn_local(reactor.clone().ring());
                 let _ = worker.reactor.set(reactor);
-                Some(spawn_local(running))
+                Some([spawn_local(running), ringing])
             }
             Err(error) => {
                 tracing::debug!(%error, "no reactor for connections that are passed on");
@@ -198,8 +199,8 @@ pub fn run(
         obey(&shared, commands, handed).await;
         tick.abort();
         gate.abort();
-        if let Some(reactor) = reactor {
-            reactor.abort();
+        for task in reactor.into_iter().flatten() {
+            task.abort();
         }
         worker.clear();
         if let Some(log) = worker.log.borrow_mut().as_mut() {

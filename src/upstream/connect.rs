@@ -47,7 +47,10 @@ pub enum ConnectError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// What a client says, whatever it speaks.
-    Bytes,
+    Bytes {
+        /// It has said something, which waits to be passed on. Otherwise the endpoint may be the first to speak.
+        has_spoken: bool,
+    },
     /// Requests, in the protocol of the upstream.
     Requests,
 }
@@ -101,7 +104,7 @@ pub async fn open(
     let spec = &upstream.spec;
     // One that carries bytes is its client's own.
     let protocol = match purpose {
-        Purpose::Bytes => Protocol::H1,
+        Purpose::Bytes { .. } => Protocol::H1,
         Purpose::Requests => spec.protocol,
     };
     let dialing = if protocol == Protocol::H1 {
@@ -126,7 +129,7 @@ pub async fn open(
     let stream = match &spec.tls {
         Some(tls) => {
             let config = match purpose {
-                Purpose::Bytes => tls.client.config_without_protocol(),
+                Purpose::Bytes { .. } => tls.client.config_without_protocol(),
                 Purpose::Requests => tls.client.config(),
             };
             let name = name(tls, &endpoint.shared.addr).ok_or_else(|| {

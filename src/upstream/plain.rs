@@ -13,16 +13,18 @@ use crate::base::timer::Timer;
 use super::{ConnectError, Connection, Endpoint};
 
 /// A connection to `endpoint` at `addr`, in the reactor of its `worker`. `timer` holds the deadline, armed by the
-/// caller; `is_cut` says whether the process cuts what is left. Cancel-safe: dropping the future closes the socket.
+/// caller; `has_spoken` says that something waits to be sent on it, `is_cut` whether the process cuts what is
+/// left. Cancel-safe: dropping the future closes the socket.
 pub async fn open_plain(
     addr: SocketAddr,
     endpoint: &Arc<Endpoint>,
     reactor: &Reactor,
     worker: usize,
+    has_spoken: bool,
     timer: &Timer,
     is_cut: impl Fn() -> bool,
 ) -> Result<Connection, ConnectError> {
-    let connecting = Socket::connect(addr, reactor)?;
+    let connecting = Socket::connect(addr, reactor, has_spoken)?;
     poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.poll_connected(cx) {
             return Poll::Ready(connected.map_err(ConnectError::Io));

@@ -61,6 +61,7 @@ mod l4_real_shell;
 mod limits;
 mod limits_routes;
 mod metrics_seen;
+mod nagle;
 mod one_port_detect;
 mod one_port_hello;
 mod one_port_names;

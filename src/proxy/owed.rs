@@ -1,0 +1,89 @@
+//! Acknowledgements that are owed for the first words on connections that are passed on.
+//!
+//! Those of a client are acknowledged by the answer, and those of an endpoint by what its client says next or by
+//! its end: three segments of twenty less for a short connection ([`crate::base::socket::speaks_first`]; listening
+//! sockets hand theirs down). Linux acknowledges by itself after 40 ms, and so long would one be held up who
+//! writes a message in two parts with Nagle's algorithm on and waits for the answer. So what is not answered soon
+//! ([`crate::base::reactor`]) is acknowledged alone. From then on a connection is the kernel's affair.
+
+use crate::base::stream::Stream;
+
+use super::pump::Pump;
+
+/// What is owed on both connections of a pair.
+#[derive(Debug)]
+pub(super) struct Owed {
+    client: Debt,
+    endpoint: Debt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Debt {
+    /// It has said nothing yet.
+    Unheard,
+    /// It has spoken.
+    Owed,
+    None,
+}
+
+// === impl Owed ===
+
+impl Owed {
+    /// `is_told_at_once`: the endpoint was connected to be told something ([`crate::base::socket::speaks_first`]).
+    pub(super) fn new(is_told_at_once: bool) -> Self {
+        Self {
+            client: Debt::Unheard,
+            endpoint: if is_told_at_once {
+                Debt::Unheard
+            } else {
+                Debt::None
+            },
+        }
+    }
+
+    /// On connections on which there was talk before.
+    pub(super) const fn nothing() -> Self {
+        Self {
+            client: Debt::None,
+            endpoint: Debt::None,
+        }
+    }
+
+    /// Takes note of what was moved, and acknowledges what has waited for long enough.
+    #[inline]
+    pub(super) fn settle(&mut self, client: &Stream, endpoint: &Stream, up: &Pump, down: &Pump) {
+        if self.client != Debt::None {
+            let is_answered = down.moved > 0 || down.is_done;
+            self.client = self.client.next(client, up.moved > 0, is_answered);
+        }
+        if self.endpoint != Debt::None {
+            // By an end; what is said is not counted, as acknowledging twice costs a call and no segment.
+            self.endpoint = self.endpoint.next(endpoint, down.moved > 0, up.is_done);
+        }
+    }
+}
+
+// === impl Debt ===
+
+impl Debt {
+    fn next(self, to: &Stream, has_spoken: bool, is_answered: bool) -> Self {
+        let Stream::Tcp(to) = to else {
+            return Self::None;
+        };
+        match self {
+            Self::Unheard if !has_spoken => return self,
+            Self::Unheard if is_answered => {}
+            Self::Unheard => {
+                if to.ask_soon() {
+                    return Self::Owed;
+                }
+                to.acknowledge();
+            }
+            Self::Owed if is_answered => to.forget_soon(),
+            Self::Owed if to.is_soon() => to.acknowledge(),
+            Self::Owed => return self,
+            Self::None => {}
+        }
+        Self::None
+    }
+}
