@@ -6,6 +6,7 @@
 //! than he asked for says so by [`Place::clear`], and is told of what comes next.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// The reactor of one worker.
 #[derive(Clone, Debug)]
@@ -32,8 +34,8 @@ struct Inner {
 struct Places {
     all: Vec<Kept>,
     free: Vec<u32>,
-    /// Who wants to be woken soon: its key and turn.
-    asking: Vec<(u32, u32)>,
+    /// Who wants to be woken soon, the first to be woken first.
+    asking: VecDeque<Asking>,
     /// Of who rings, while nobody asks.
     ringer: Option<Waker>,
 }
@@ -48,6 +50,14 @@ struct Kept {
     wanted: Ready,
     soon: Soon,
     waker: Option<Waker>,
+}
+
+/// One who wants to be woken.
+#[derive(Debug)]
+struct Asking {
+    at: Instant,
+    key: u32,
+    turn: u32,
 }
 
 /// Whether its task wants to be woken a little later.
@@ -70,8 +80,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);
 
-/// When who asked to be woken soon is woken: after one to two times this, and the runtime's clock has milliseconds.
-/// Longer than an answer takes in a busy process, for which one asks in order not to do what it would save; far
+/// When who asked to be woken soon is woken; the runtime's clock has milliseconds and adds up to one. Longer than an answer takes in a busy process, for which one asks in order not to do what it would save; far
 /// shorter than the 40 ms after which Linux acknowledges by itself.
 const SOON: Duration = Duration::from_millis(2);
 
@@ -137,6 +146,35 @@ impl Ready {
 
     const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// When the first is to be woken of those who still want to be.
+    fn next_asking(&mut self) -> Option<Instant> {
+        while let Some(asking) = self.asking.front() {
+            let kept = &self.all[asking.key as usize];
+            if kept.turn == asking.turn && kept.soon == Soon::Asked {
+                return Some(asking.at);
+            }
+            self.asking.pop_front();
+        }
+        None
+    }
+
+    fn wake_until(&mut self, now: Instant) {
+        while self.next_asking().is_some_and(|at| at <= now) {
+            let Some(asking) = self.asking.pop_front() else {
+                return;
+            };
+            let kept = &mut self.all[asking.key as usize];
+            kept.soon = Soon::Come;
+            if let Some(waker) = &kept.waker {
+                waker.wake_by_ref();
+            }
+        }
     }
 }
 
@@ -207,29 +245,17 @@ impl Reactor {
     /// Wakes those who want to be woken soon, for as long as the worker runs: to be polled by a task of its own on
     /// the same thread.
     pub async fn ring(self) {
-        let mut asking = Vec::new();
         loop {
-            poll_fn(|cx| {
+            let next = poll_fn(|cx| {
                 let mut places = self.0.places.borrow_mut();
-                if !places.asking.is_empty() {
-                    std::mem::swap(&mut places.asking, &mut asking);
-                    return Poll::Ready(());
+                let next = places.next_asking();
+                if next.is_none() {
+                    places.ringer = Some(cx.waker().clone());
                 }
-                places.ringer = Some(cx.waker().clone());
-                Poll::Pending
-            })
-            .await;
-            tokio::time::sleep(SOON).await;
-            let mut places = self.0.places.borrow_mut();
-            for (key, turn) in asking.drain(..) {
-                let kept = &mut places.all[key as usize];
-                if kept.turn == turn && kept.soon == Soon::Asked {
-                    kept.soon = Soon::Come;
-                    if let Some(waker) = &kept.waker {
-                        waker.wake_by_ref();
-                    }
-                }
-            }
+                next.map_or(Poll::Pending, Poll::Ready)
+            });
+            tokio::time::sleep_until(next.await).await;
+            self.0.places.borrow_mut().wake_until(Instant::now());
         }
     }
 
@@ -292,13 +318,14 @@ impl Place {
         places.all[self.key as usize].ready.0 &= !what.0;
     }
 
-    /// Has its task, which waits for its socket, woken a little later (2 to 4 ms), once.
+    /// Has its task, if that waits for its socket, woken a little later (2 to 3 ms), once.
     pub fn ask_soon(&self) {
         let mut places = self.reactor.0.places.borrow_mut();
         let kept = &mut places.all[self.key as usize];
         kept.soon = Soon::Asked;
-        let turn = kept.turn;
-        places.asking.push((self.key, turn));
+        let (key, turn) = (self.key, kept.turn);
+        let at = Instant::now() + SOON;
+        places.asking.push_back(Asking { at, key, turn });
         if let Some(ringer) = places.ringer.take() {
             ringer.wake();
         }

@@ -15,6 +15,8 @@ use super::pump::Pump;
 pub(super) struct Owed {
     client: Debt,
     endpoint: Debt,
+    /// The endpoint spoke first: that it has spoken is no answer.
+    is_greeted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ impl Owed {
             } else {
                 Debt::None
             },
+            is_greeted: false,
         }
     }
 
@@ -46,18 +49,20 @@ impl Owed {
         Self {
             client: Debt::None,
             endpoint: Debt::None,
+            is_greeted: false,
         }
     }
 
     /// Takes note of what was moved, and acknowledges what has waited for long enough.
     #[inline]
     pub(super) fn settle(&mut self, client: &Stream, endpoint: &Stream, up: &Pump, down: &Pump) {
+        // What is said later is not counted as an answer: acknowledging twice costs a call and no segment.
         if self.client != Debt::None {
-            let is_answered = down.moved > 0 || down.is_done;
+            self.is_greeted |= up.moved == 0 && down.moved > 0;
+            let is_answered = down.is_done || (down.moved > 0 && !self.is_greeted);
             self.client = self.client.next(client, up.moved > 0, is_answered);
         }
         if self.endpoint != Debt::None {
-            // By an end; what is said is not counted, as acknowledging twice costs a call and no segment.
             self.endpoint = self.endpoint.next(endpoint, down.moved > 0, up.is_done);
         }
     }
@@ -67,22 +72,16 @@ impl Owed {
 
 impl Debt {
     fn next(self, to: &Stream, has_spoken: bool, is_answered: bool) -> Self {
-        let Stream::Tcp(to) = to else {
-            return Self::None;
-        };
-        match self {
-            Self::Unheard if !has_spoken => return self,
-            Self::Unheard if is_answered => {}
-            Self::Unheard => {
-                if to.ask_soon() {
-                    return Self::Owed;
-                }
-                to.acknowledge();
-            }
-            Self::Owed if is_answered => to.forget_soon(),
-            Self::Owed if to.is_soon() => to.acknowledge(),
-            Self::Owed => return self,
-            Self::None => {}
+        match (self, to) {
+            (Self::Unheard, _) if !has_spoken => return self,
+            (Self::Unheard, _) if is_answered => {}
+            (Self::Unheard, Stream::Tcp(to)) if to.ask_soon() => return Self::Owed,
+            // What is in the runtime's reactor is not rung for.
+            (Self::Unheard, to) => to.acknowledge(),
+            (Self::Owed, Stream::Tcp(to)) if is_answered => to.forget_soon(),
+            (Self::Owed, Stream::Tcp(to)) if to.is_soon() => to.acknowledge(),
+            (Self::Owed, _) => return self,
+            (Self::None, _) => {}
         }
         Self::None
     }

@@ -96,13 +96,14 @@ pub(super) async fn connect(
     };
     let is_told_at_once = opening.has_spoken() && connection.stream.is_own();
     let owed = Owed::new(is_told_at_once);
-    let Ok(first) = opening.into_bytes(&mut conn, &worker) else {
-        x.conclude(Seen::Cancelled, worker.clock.now());
-        refuse(conn, &worker, x, Reason::ClientGone);
-        return None;
-    };
-    let up = Pump::new(first, passage.start);
+    let first = opening.into_bytes(&mut conn, &worker);
+    let is_gone = first.is_err();
+    let up = Pump::new(first.unwrap_or(Buffer::none()), passage.start);
     let joined = Joined::new(conn, connection, x, up, owed, &worker);
+    if is_gone {
+        joined.end(Some(Reason::ClientGone), &worker);
+        return None;
+    }
     Some(Box::new(joined))
 }
 
@@ -176,8 +177,7 @@ async fn find_endpoint(
             }
         };
         if opening.hear(conn, worker).is_err() {
-            x.ticket = Some(ticket);
-            x.conclude(Seen::Cancelled, now);
+            // Nobody was asked, so nobody is named.
             return Err(Reason::ClientGone);
         }
         x.attempts += 1;
@@ -226,8 +226,8 @@ impl Wanting for Waiting<'_> {
         upstream.pick(self.key, self.tried, true, now, rng)
     }
 
-    /// What it has sent is not taken, so its end can be seen only while it has sent nothing; one that has,
-    /// and went, is found out by the first write. Of what is encrypted nothing can be told without taking
+    /// What it has sent is not taken before the first attempt, so its end can be seen only while it has sent
+    /// nothing; one that has, and went, is found out as it is taken. Of what is encrypted nothing can be told without taking
     /// it, and an end may be that of one direction: only a reset is seen.
     fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool {
         let mut first = [0; 1];

@@ -127,7 +127,7 @@ impl Upload<'_> {
         }
         match self.flow.poll(cx, from, inbound, to, out, pipes) {
             Poll::Pending => {
-                if self.flow.waits == Side::Read && !self.is_acknowledged && !self.awaits_100 {
+                if self.flow.waits == Side::Read && !self.is_acknowledged {
                     self.is_acknowledged = true;
                     from.acknowledge();
                 }

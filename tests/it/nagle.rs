@@ -55,6 +55,11 @@ fn bodies_and_heads_in_parts_are_not_held_up() {
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             "5\r\nhello\r\n0\r\n\r\n",
         ],
+        // It does not wait for the 100.
+        [
+            "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+            "hello",
+        ],
         ["GET / HTTP/1.1\r\n", "Host: a\r\n\r\n"],
     ] {
         let ask = |client: &mut Client| {
@@ -86,6 +91,23 @@ fn clients_whose_bytes_are_passed_on_are_not_held_up() {
         client.send("one, ");
         client.send("two");
         // Silent until it has heard all.
+        assert_eq!(server.exactly(8), b"one, two");
+        began.elapsed()
+    });
+}
+
+#[test]
+fn clients_that_were_greeted_are_not_held_up() {
+    let endpoint = Endpoint::new();
+    let proxy = Proxy::start(&config(endpoint.addr(), "protocol = 'tcp'", ""));
+    expect_soon(|| {
+        let (mut client, mut server) = endpoint.join(&proxy);
+        with_nagle(&client);
+        server.send("220 ready\r\n");
+        assert_eq!(client.exactly(11), b"220 ready\r\n");
+        let began = now();
+        client.send("one, ");
+        client.send("two");
         assert_eq!(server.exactly(8), b"one, two");
         began.elapsed()
     });
