@@ -318,7 +318,7 @@ impl Place {
         places.all[self.key as usize].ready.0 &= !what.0;
     }
 
-    /// Has its task, if that waits for its socket, woken a little later (2 to 3 ms), once.
+    /// Has its task, if that waits for its socket, woken a little later (some 3 ms), once.
     pub fn ask_soon(&self) {
         let mut places = self.reactor.0.places.borrow_mut();
         let kept = &mut places.all[self.key as usize];

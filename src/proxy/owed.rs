@@ -4,7 +4,8 @@
 //! its end: three segments of twenty less for a short connection ([`crate::base::socket::speaks_first`]; listening
 //! sockets hand theirs down). Linux acknowledges by itself after 40 ms, and so long would one be held up who
 //! writes a message in two parts with Nagle's algorithm on and waits for the answer. So what is not answered soon
-//! ([`crate::base::reactor`]) is acknowledged alone. From then on a connection is the kernel's affair.
+//! ([`crate::base::reactor`]) is acknowledged alone. From then on a connection is the kernel's affair, and before
+//! both are joined too: who waits in line or for a connect is acknowledged by it.
 
 use crate::base::stream::Stream;
 
@@ -56,7 +57,8 @@ impl Owed {
     /// Takes note of what was moved, and acknowledges what has waited for long enough.
     #[inline]
     pub(super) fn settle(&mut self, client: &Stream, endpoint: &Stream, up: &Pump, down: &Pump) {
-        // What is said later is not counted as an answer: acknowledging twice costs a call and no segment.
+        // What is said later is not counted as an answer, which would take a count more in a quiet pair: so a
+        // connection that was greeted and lives for longer costs a call and a segment more, once.
         if self.client != Debt::None {
             self.is_greeted |= up.moved == 0 && down.moved > 0;
             let is_answered = down.is_done || (down.moved > 0 && !self.is_greeted);

@@ -177,7 +177,7 @@ async fn find_endpoint(
             }
         };
         if opening.hear(conn, worker).is_err() {
-            // Nobody was asked, so nobody is named.
+            // This one was not asked, so it is not named.
             return Err(Reason::ClientGone);
         }
         x.attempts += 1;
@@ -227,8 +227,8 @@ impl Wanting for Waiting<'_> {
     }
 
     /// What it has sent is not taken before the first attempt, so its end can be seen only while it has sent
-    /// nothing; one that has, and went, is found out as it is taken. Of what is encrypted nothing can be told without taking
-    /// it, and an end may be that of one direction: only a reset is seen.
+    /// nothing; one that has, and went, is found out by what is read or written next. Of what is encrypted
+    /// nothing can be told without taking it, and an end may be that of one direction: only a reset is seen.
     fn is_gone(&mut self, cx: &mut Context<'_>, conn: &mut Conn) -> bool {
         let mut first = [0; 1];
         if let Stream::Tls(tls) = &mut conn.stream {
