@@ -80,8 +80,9 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);
 
-/// When who asked to be woken soon is woken; the runtime's clock has milliseconds and adds up to one. Longer than an answer takes in a busy process, for which one asks in order not to do what it would save; far
-/// shorter than the 40 ms after which Linux acknowledges by itself.
+/// When who asked to be woken soon is woken; the runtime's clock has milliseconds and adds up to one. Longer than an
+/// answer takes in a busy process, so that few are woken for nothing; far shorter than the 40 ms after which Linux
+/// acknowledges by itself.
 const SOON: Duration = Duration::from_millis(2);
 
 /// Events that are fetched in one call; if there are more, others have their turn between.

@@ -49,15 +49,6 @@ enum Sent {
 #[derive(Debug)]
 pub struct Connecting(Place, std::net::TcpStream);
 
-/// Before `socket` connects: something is said on it as soon as it is connected. That acknowledges the SYN-ACK then,
-/// and what is said next acknowledges the answer, which are two segments less (3 % of the cost of a short
-/// connection). Not for one that may have nothing to say: its endpoint might be the first to speak, and would not
-/// hear for 200 ms that it is connected.
-pub fn speaks_first(socket: impl AsFd) {
-    // Best effort: it only saves segments.
-    let _ = sockopt::set_tcp_quickack(socket, false);
-}
-
 // === impl Socket ===
 
 impl Socket {
@@ -68,7 +59,12 @@ impl Socket {
         Ok(Self(Kind::Own(place, stream, Cell::new(Sent::AtOnce))))
     }
 
-    /// Begins to connect to `addr`, in the worker's own reactor; [`speaks_first`] if `has_spoken`.
+    /// Begins to connect to `addr`, in the worker's own reactor.
+    ///
+    /// `has_spoken` says that something is to be sent as soon as it is connected. That acknowledges the SYN-ACK
+    /// then, and what is sent next acknowledges the answer: two segments less, 3 % of the cost of a short
+    /// connection. Not for one that may have nothing to say: its endpoint might be the first to speak, and would
+    /// not hear for 200 ms that it is connected.
     pub fn connect(
         addr: SocketAddr,
         reactor: &Reactor,
@@ -81,7 +77,8 @@ impl Socket {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
         if has_spoken {
-            speaks_first(&fd);
+            // Best effort: it only saves segments.
+            let _ = sockopt::set_tcp_quickack(&fd, false);
         }
         match rustix::net::connect(&fd, &addr) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
@@ -406,10 +403,7 @@ mod tests {
     /// A connection whose one end is in the runtime's reactor, and two where it is in one of its own: one
     /// accepted, one connected.
     async fn pairs() -> Vec<(Socket, TcpStream)> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (reactor, running) = Reactor::start().unwrap();
-        tokio::task::spawn_local(running);
+        let (listener, addr, reactor) = listen().await;
         let mut pairs = Vec::new();
         for is_own in [false, true] {
             let (client, accepted) = tokio::join!(TcpStream::connect(addr), listener.accept());
@@ -424,6 +418,15 @@ mod tests {
         let here = connect(addr, &reactor).await.unwrap();
         pairs.push((here, listener.accept().await.unwrap().0));
         pairs
+    }
+
+    /// Somebody to connect to, and a reactor that runs.
+    async fn listen() -> (TcpListener, SocketAddr, Reactor) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (reactor, running) = Reactor::start().unwrap();
+        tokio::task::spawn_local(running);
+        (listener, addr, reactor)
     }
 
     async fn connect(addr: SocketAddr, reactor: &Reactor) -> io::Result<Socket> {
@@ -497,11 +500,8 @@ mod tests {
     #[test]
     fn one_that_cannot_be_connected_says_why() {
         run(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let addr = listener.local_addr().unwrap();
+            let (listener, addr, reactor) = listen().await;
             drop(listener);
-            let (reactor, running) = Reactor::start().unwrap();
-            tokio::task::spawn_local(running);
             let refused = connect(addr, &reactor).await.unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         });
@@ -510,10 +510,7 @@ mod tests {
     #[test]
     fn only_the_first_that_is_sent_may_be_held_back() {
         run(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let addr = listener.local_addr().unwrap();
-            let (reactor, running) = Reactor::start().unwrap();
-            tokio::task::spawn_local(running);
+            let (_listener, addr, reactor) = listen().await;
             let here = connect(addr, &reactor).await.unwrap();
             let is_at_once = || sockopt::tcp_nodelay(&here).unwrap();
             for was_sent in [false, true, true] {
@@ -530,10 +527,7 @@ mod tests {
     #[test]
     fn who_speaks_first_does_not_acknowledge_first() {
         run(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let addr = listener.local_addr().unwrap();
-            let (reactor, running) = Reactor::start().unwrap();
-            tokio::task::spawn_local(running);
+            let (listener, addr, reactor) = listen().await;
             let connecting = Socket::connect(addr, &reactor, true).unwrap();
             poll_fn(|cx| connecting.poll_connected(cx)).await.unwrap();
             let here = connecting.connected();

@@ -444,7 +444,8 @@ impl Carrier {
     }
 
     /// An option that listen(2) clears, so that it comes after: a request is acknowledged by its answer,
-    /// not by a segment of its own. Inherited as well. Best effort: it only saves segments.
+    /// not by a segment of its own. Inherited as well. Best effort: it only saves segments. Whoever serves the
+    /// connection says so (`Stream::acknowledge`) where the answer is not the next thing to be sent.
     fn tune_listening(self, socket: &Socket) {
         if self == Self::Tcp {
             let _ = rustix::net::sockopt::set_tcp_quickack(socket, false);

@@ -1,7 +1,7 @@
 //! What a client has said by the time that an endpoint is connected for it.
 //!
 //! It is taken before the connect rather than behind it, where it would be the next thing to be read: a
-//! connection on which something waits to be said costs two segments less ([`crate::base::socket::speaks_first`]).
+//! connection on which something waits to be said costs two segments less ([`crate::base::socket::Socket::connect`]).
 
 use std::io;
 
@@ -84,7 +84,7 @@ impl Opening {
     }
 
     /// Nobody hears it.
-    pub(super) fn drop(self, worker: &Worker) {
+    pub(super) fn release(self, worker: &Worker) {
         worker.buffers.put(self.bytes);
     }
 

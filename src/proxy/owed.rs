@@ -1,8 +1,8 @@
 //! Acknowledgements that are owed for the first words on connections that are passed on.
 //!
 //! Those of a client are acknowledged by the answer, and those of an endpoint by what its client says next or by
-//! its end: three segments of twenty less for a short connection ([`crate::base::socket::speaks_first`]; listening
-//! sockets hand theirs down). Linux acknowledges by itself after 40 ms, and so long would one be held up who
+//! its end: three segments of twenty less for a short connection ([`crate::base::socket::Socket::connect`];
+//! listening sockets hand theirs down). Linux acknowledges by itself after 40 ms, and so long would one be held up who
 //! writes a message in two parts with Nagle's algorithm on and waits for the answer. So what is not answered soon
 //! ([`crate::base::reactor`]) is acknowledged alone. From then on a connection is the kernel's affair, and before
 //! both are joined too: who waits in line or for a connect is acknowledged by it.
@@ -32,7 +32,7 @@ enum Debt {
 // === impl Owed ===
 
 impl Owed {
-    /// `is_told_at_once`: the endpoint was connected to be told something ([`crate::base::socket::speaks_first`]).
+    /// `is_told_at_once`: the endpoint's socket was connected to be told something, and acknowledges late.
     pub(super) fn new(is_told_at_once: bool) -> Self {
         Self {
             client: Debt::Unheard,

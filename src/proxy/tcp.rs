@@ -89,7 +89,7 @@ pub(super) async fn connect(
     let connection = match found {
         Ok(connection) => connection,
         Err(reason) => {
-            opening.drop(&worker);
+            opening.release(&worker);
             refuse(conn, &worker, x, reason);
             return None;
         }

@@ -37,9 +37,15 @@ fn expect_soon(mut attempt: impl FnMut() -> Duration) {
     assert!(fastest < SOON, "the fastest took {fastest:?}");
 }
 
-/// With the algorithm on.
-fn with_nagle(end: &End) {
-    end.0.set_nodelay(false).unwrap();
+/// How long a message in two parts takes, to one who is silent until he has heard all.
+#[track_caller]
+fn in_parts(from: &mut End, to: &mut End) -> Duration {
+    from.0.set_nodelay(false).unwrap();
+    let began = now();
+    from.send("one, ");
+    from.send("two");
+    assert_eq!(to.exactly(8), b"one, two");
+    began.elapsed()
 }
 
 #[test]
@@ -86,13 +92,7 @@ fn clients_whose_bytes_are_passed_on_are_not_held_up() {
     let proxy = Proxy::start(&config(endpoint.addr(), "protocol = 'tcp'", ""));
     expect_soon(|| {
         let (mut client, mut server) = endpoint.join(&proxy);
-        with_nagle(&client);
-        let began = now();
-        client.send("one, ");
-        client.send("two");
-        // Silent until it has heard all.
-        assert_eq!(server.exactly(8), b"one, two");
-        began.elapsed()
+        in_parts(&mut client, &mut server)
     });
 }
 
@@ -102,14 +102,9 @@ fn clients_that_were_greeted_are_not_held_up() {
     let proxy = Proxy::start(&config(endpoint.addr(), "protocol = 'tcp'", ""));
     expect_soon(|| {
         let (mut client, mut server) = endpoint.join(&proxy);
-        with_nagle(&client);
         server.send("220 ready\r\n");
         assert_eq!(client.exactly(11), b"220 ready\r\n");
-        let began = now();
-        client.send("one, ");
-        client.send("two");
-        assert_eq!(server.exactly(8), b"one, two");
-        began.elapsed()
+        in_parts(&mut client, &mut server)
     });
 }
 
@@ -120,7 +115,7 @@ fn what_is_announced_is_not_held_up_by_its_announcement() {
     let proxy = Proxy::start(&config(endpoint.addr(), listener, ""));
     expect_soon(|| {
         let mut client = End::connect(proxy.addr());
-        with_nagle(&client);
+        client.0.set_nodelay(false).unwrap();
         let began = now();
         client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
         client.send("over");
@@ -145,12 +140,7 @@ fn endpoints_that_answer_first_words_are_not_held_up() {
         drop((first, server));
         let mut server = endpoint.accept();
         assert_eq!(server.exactly(4), b"over");
-        with_nagle(&server);
-        let began = now();
-        server.send("one, ");
-        server.send("two");
-        assert_eq!(client.exactly(8), b"one, two");
-        let took = began.elapsed();
+        let took = in_parts(&mut server, &mut client);
         // All the same, what follows passes in both directions.
         client.talks_to(&mut server);
         client.end();
