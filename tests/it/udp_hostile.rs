@@ -154,8 +154,7 @@ fn a_flood_of_sources_does_not_fill_the_log() {
     let toml = config(origin.addr(), &listener);
     let started = Instant::now();
     let proxy = Proxy::start(&format!("{toml}{log}"));
-    // All at once, so that none has the port of one before.
-    let clients: Vec<UdpClient> = (0..FLOWS).map(|_| UdpClient::new(proxy.addr())).collect();
+    let clients = UdpClient::many(FLOWS, proxy.addr());
     for client in &clients {
         assert_eq!(client.ask("x"), "a:x");
     }

@@ -120,7 +120,14 @@ impl UdpClient {
         Self::at(own.parse().unwrap(), proxy)
     }
 
-    /// The same at this address.
+    /// So many of them, all at once: the port of one that has gone may be the next one's, and both are one
+    /// flow then (one run in a hundred of 40 clients, each gone before the next).
+    #[track_caller]
+    pub fn many(clients: usize, proxy: SocketAddr) -> Vec<Self> {
+        (0..clients).map(|_| Self::new(proxy)).collect()
+    }
+
+    /// The same as `new`, at this address.
     #[track_caller]
     pub fn at(own: SocketAddr, proxy: SocketAddr) -> Self {
         let socket = UdpSocket::bind(own).unwrap();
