@@ -301,6 +301,10 @@ impl<'p> Flow<'p> {
                         Poll::Ready(Ok(Spliced::SourceEnded)) => self.ended(out)?,
                         // It is empty, and what is read now is taken from the buffer.
                         Poll::Ready(Ok(Spliced::Marked)) => self.release(pipes),
+                        Poll::Ready(Ok(Spliced::Refused)) => {
+                            pipes.refuse();
+                            self.release(pipes);
+                        }
                         Poll::Ready(Err((Side::Read, e))) => {
                             return Poll::Ready(Err(FlowError::Read(e)));
                         }

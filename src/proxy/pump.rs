@@ -181,6 +181,10 @@ impl Pump {
                     }
                     // Read below.
                     Poll::Ready(Ok(Spliced::Marked)) => {}
+                    Poll::Ready(Ok(Spliced::Refused)) => {
+                        self.pipe = None;
+                        worker.pipes.refuse();
+                    }
                     Poll::Ready(Err(failed)) => return Poll::Ready(Err(failed)),
                 }
             }

@@ -4,9 +4,10 @@
 //! that EAGAIN is never ambiguous (the pipe is always emptied before the next fill: EAGAIN on the
 //! filling side can then only mean that the socket is empty, or stands at the mark of urgent data,
 //! which a peek tells apart, and clearing the reactor's readiness is right). A pipe slot may hold more
-//! than its nominal size, so nothing here asserts a capacity.
+//! than its nominal size, so nothing here asserts a capacity. Where the system refuses splice(2) everything is
+//! copied: `isobar_relayed_bytes_total{way="copy"}` tells.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
@@ -36,6 +37,8 @@ const KEEP: usize = 16;
 #[derive(Debug, Default)]
 pub struct Pipes {
     idle: RefCell<Vec<Pipe>>,
+    /// The system does not splice: asking again would be a call in vain for every body.
+    is_refused: Cell<bool>,
 }
 
 /// A pipe and how many bytes it holds.
@@ -55,6 +58,8 @@ pub enum Spliced {
     SourceEnded,
     /// There is more, and splice(2) does not get to it: what comes next is to be read.
     Marked,
+    /// The system does not splice at all (see [`Pipes::refuse`]): everything is to be read.
+    Refused,
 }
 
 /// Which side failed, or which is waited for.
@@ -74,11 +79,29 @@ fn has_more(from: &Socket) -> bool {
     matches!(peeked, Ok((_, 1..)))
 }
 
+/// Whether it is asked again: once the socket is ready, or at once where a signal came in between.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// Whether splice(2) itself was refused, by a container's filter of system calls (EPERM, or ENOSYS) or by a
+/// system that has it for files alone (EINVAL). No socket's own failure looks like these, and no byte was taken.
+fn is_refusal(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::PERM | Errno::NOSYS | Errno::INVAL))
+}
+
 // === impl Pipes ===
 
 impl Pipes {
     /// An empty pipe, or `None` where the system gives none (then bodies are copied).
     pub fn take(&self) -> Option<Pipe> {
+        if self.is_refused.get() {
+            return None;
+        }
         if let Some(pipe) = self.idle.borrow_mut().pop() {
             return Some(pipe);
         }
@@ -93,10 +116,16 @@ impl Pipes {
         })
     }
 
+    /// Gives no pipe from now on, to nobody: the system was seen to refuse what they are for.
+    pub fn refuse(&self) {
+        self.is_refused.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
     /// Takes an empty pipe back; one that still holds bytes of a broken flow is closed.
     pub fn put(&self, pipe: Pipe) {
         let mut idle = self.idle.borrow_mut();
-        if pipe.held == 0 && idle.len() < KEEP {
+        if pipe.held == 0 && idle.len() < KEEP && !self.is_refused.get() {
             idle.push(pipe);
         }
     }
@@ -142,7 +171,7 @@ impl Pipe {
                         *moved += n as u64;
                         turn += n;
                     }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) if is_passing(&e) => {}
                     Err(e) => return Poll::Ready(Err((Side::Write, e))),
                 }
             }
@@ -170,7 +199,8 @@ impl Pipe {
                     self.held += n;
                     *left -= n as u64;
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if is_passing(&e) => {}
+                Err(e) if is_refusal(&e) => return Poll::Ready(Ok(Spliced::Refused)),
                 Err(e) => return Poll::Ready(Err((Side::Read, e))),
             }
         }

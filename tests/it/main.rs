@@ -93,6 +93,7 @@ mod retries_bodies;
 mod rolling_restart;
 mod routing;
 mod routing_actions;
+mod splice_refused;
 mod sticky_signed;
 mod support;
 mod tcp;

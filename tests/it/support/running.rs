@@ -1,11 +1,11 @@
 //! The real program in front of connections that a test plays, and what the system says of its process.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-use super::binary::{Binary, free_port};
+use super::binary::{Binary, free_port, program};
 use super::client::Client;
 use super::eventually::eventually;
 
@@ -24,12 +24,27 @@ impl Running {
     /// Serves `toml`, in which `WEB` and `ADMIN` stand for addresses.
     #[track_caller]
     pub fn start(toml: &str) -> Self {
+        Self::launch(toml, |file, folder| Binary::spawn(&["run", file], folder))
+    }
+
+    /// The same run by another program, whose arguments end with isobar's own command line.
+    #[track_caller]
+    pub fn start_by(runner: &Path, args: &[&str], toml: &str) -> Self {
+        let isobar = program().to_string_lossy();
+        Self::launch(toml, |file, folder| {
+            let args = [args, &[&*isobar, "run", file]].concat();
+            Binary::spawn_at(runner, &args, folder)
+        })
+    }
+
+    #[track_caller]
+    fn launch(toml: &str, run: impl FnOnce(&str, tempfile::TempDir) -> Binary) -> Self {
         let [web, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("isobar.toml");
         let toml = place(toml, web, admin);
         std::fs::write(&file, toml).unwrap();
-        let isobar = Binary::spawn(&["run", &file.to_string_lossy()], folder);
+        let isobar = run(&file.to_string_lossy(), folder);
         isobar.await_line("stop with Ctrl-C");
         Self {
             isobar,
