@@ -126,6 +126,7 @@ mod tls_versions;
 mod udp;
 mod udp_dns;
 mod udp_hostile;
+mod udp_path;
 mod upgrade;
 mod watch;
 mod workers;
