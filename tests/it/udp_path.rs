@@ -1,4 +1,4 @@
-//! Datagrams too long for the path to their endpoint, in network namespaces: a router tells of it, as of nothing else.
+//! Endpoints of datagrams to which the way is narrow, or to which there is none, in network namespaces.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,10 +35,10 @@ const THERE: usize = 2;
 // === impl Path ===
 
 impl Path {
-    /// `None` where this process may not, after having said so.
-    fn build() -> Option<Self> {
+    /// `test` tells those of one process apart. `None` where this process may not, after having said so.
+    fn build(test: &str) -> Option<Self> {
         let ip = need("ip")?;
-        let name = |what: &str| format!("isobar-{}-path-{what}", std::process::id());
+        let name = |what: &str| format!("isobar-{}-{test}-{what}", std::process::id());
         let names = ["here", "router", "there"].map(name);
         let path = Self { ip, names };
         match path.wire() {
@@ -116,23 +116,38 @@ impl Drop for Path {
     }
 }
 
+fn start(endpoints: &[SocketAddr], upstream: &str) -> Proxy {
+    let quoted: Vec<String> = endpoints.iter().map(|e| format!("'{e}'")).collect();
+    Proxy::start(&format!(
+        "[process]\nworkers = 1\ngrace = '0s'\n[admin]\nbind = '127.0.0.1:0'\n\
+         [listeners.web]\nprotocol = 'udp'\nbind = '127.0.0.1:0'\nupstream = 'app'\n\
+         [upstreams.app]\nendpoints = [{}]\n{upstream}\n",
+        quoted.join(", ")
+    ))
+}
+
+/// On a thread that may leave its namespace.
+#[track_caller]
+fn apart(test: impl FnOnce() + Send + 'static) {
+    if let Err(panic) = std::thread::spawn(test).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// The first datagram that is too long is lost, as on any path; it is counted, its flow goes on, and the endpoint is
 /// none the worse for it. The next are cut to what passes, and arrive.
 #[test]
 fn a_path_that_takes_less_is_not_the_endpoints_failure() {
-    let Some(path) = Path::build() else { return };
-    let test = std::thread::spawn(move || {
+    let Some(path) = Path::build("narrow") else {
+        return;
+    };
+    apart(move || {
         for endpoint in ["10.98.2.2", "fd00:98:2::2"] {
             let endpoint = SocketAddr::new(endpoint.parse::<IpAddr>().unwrap(), 0);
             path.enter(THERE);
             let origin = UdpOrigin::at(endpoint, |data| vec![data.to_vec()]);
             path.enter(HERE);
-            let proxy = Proxy::start(&format!(
-                "[process]\nworkers = 1\ngrace = \"0s\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
-                 [listeners.web]\nprotocol = \"udp\"\nbind = \"127.0.0.1:0\"\nupstream = \"app\"\n\
-                 [upstreams.app]\nendpoints = [\"{}\"]\n",
-                origin.addr()
-            ));
+            let proxy = start(&[origin.addr()], "");
             let client = UdpClient::new(proxy.addr());
             assert_eq!(client.ask("short"), "short");
             // Fits the first half of the way, and not the second.
@@ -149,7 +164,40 @@ fn a_path_that_takes_less_is_not_the_endpoints_failure() {
             assert_eq!(proxy.metric("isobar_udp_flows{listener=\"web\"}"), 1.0);
         }
     });
-    if let Err(panic) = test.join() {
-        std::panic::resume_unwind(panic);
-    }
+}
+
+/// That is known before anything is sent there: no datagram is lost to it, and the breaker is told of the end alone.
+#[test]
+fn no_way_to_an_endpoint_costs_no_datagram() {
+    let Some(path) = Path::build("noway") else {
+        return;
+    };
+    apart(move || {
+        path.enter(HERE);
+        path.ip(&format!(
+            "-n {} route add unreachable 10.97.0.0/16",
+            path.names[HERE]
+        ))
+        .unwrap();
+        let origin = UdpOrigin::named("a");
+        let nowhere = SocketAddr::from(([10, 97, 0, 1], 53));
+        let upstream = "balance = 'first'\noutlier = 'off'\n\
+                        breaker = { failure_ratio = '10%', min_requests = 3, window = '1h' }";
+        let proxy = start(&[nowhere, origin.addr()], upstream);
+        let clients = UdpClient::many(5, proxy.addr());
+        for client in &clients {
+            assert_eq!(client.ask("x"), "a:x");
+        }
+        let failures =
+            "isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"unreachable\"}";
+        assert_eq!(proxy.metric(failures), 5.0);
+        let opened = "isobar_upstream_breaker_opened_total{upstream=\"app\"}";
+        assert_eq!(proxy.metric(opened), 0.0);
+        // With nobody else there, it is told.
+        let lonely = start(&[nowhere], upstream);
+        for client in &UdpClient::many(3, lonely.addr()) {
+            client.send("x");
+        }
+        eventually("the breaker", || lonely.metric(opened) == 1.0);
+    });
 }

@@ -132,6 +132,9 @@ pub(super) struct Surroundings<'a> {
     pub now: Nanos,
 }
 
+/// No way leads to the endpoint.
+const NO_WAY: Unopened = Unopened::Refused(Reason::Unreachable);
+
 /// Endpoints of one datagram: the one that it has, and two in its place.
 const ATTEMPTS: u32 = 3;
 
@@ -215,8 +218,23 @@ impl Flow {
         }
     }
 
-    /// Picks an endpoint and makes a socket to it.
+    /// Picks an endpoint and makes a socket to it. One to which there is no way is known at once, before a datagram
+    /// is lost to it, and another one is taken.
     pub(super) fn open(&mut self, around: &Surroundings<'_>) -> Result<(), Unopened> {
+        let mut opened = self.open_one(around);
+        for _ in 1..ATTEMPTS {
+            if opened != Err(NO_WAY) || !self.upstream.has_other(&self.tried) {
+                break;
+            }
+            opened = self.open_one(around);
+        }
+        if opened == Err(NO_WAY) {
+            self.x.conclude(Seen::Unconnected, around.now);
+        }
+        opened
+    }
+
+    fn open_one(&mut self, around: &Surroundings<'_>) -> Result<(), Unopened> {
         let Surroundings { worker, now, .. } = *around;
         let upstream = worker.renewed(&self.upstream);
         self.looked = (around.version, upstream.shared.generation());
@@ -270,7 +288,7 @@ impl Flow {
                     return Err(Unopened::Local);
                 }
                 self.fail(around, ConnectFailure::Unreachable, Seen::Unconnected);
-                Err(Unopened::Refused(Reason::Unreachable))
+                Err(NO_WAY)
             }
         }
     }
@@ -416,6 +434,7 @@ impl Flow {
             }
             self.x.reason = Some(Reason::EndpointReset);
             self.fail(around, failure, Seen::Failed);
+            self.x.conclude(Seen::Failed, around.now);
             return;
         }
         self.x.reason = Some(match failure {
@@ -423,6 +442,8 @@ impl Flow {
             _ => Reason::Unreachable,
         });
         self.fail(around, failure, Seen::Unconnected);
+        // Another one is asked next; what was sent to this one is lost.
+        self.x.conclude(Seen::Unconnected, around.now);
     }
 
     /// What becomes of the flow at its end, but for the reason, which the caller knows.
@@ -525,9 +546,6 @@ impl Flow {
             }
             let name = &ticket.endpoint().shared.name;
             tracing::debug!(endpoint.addr = %name, ?failure, "endpoint of a flow failed");
-        }
-        if seen != Seen::Cancelled {
-            self.x.conclude(seen, now);
         }
         self.close(around);
         self.x.let_go();
