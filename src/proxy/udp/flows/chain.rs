@@ -5,10 +5,14 @@ use super::Slot;
 /// One chain: the quietest first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chain {
-    pub(super) head: u32,
+    head: u32,
     tail: u32,
-    pub(super) len: usize,
+    len: usize,
 }
+
+/// Two chains: of flows that are not proven, and of those that are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kinds([Chain; 2]);
 
 /// A slot's neighbours in one chain.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +30,46 @@ pub(super) enum Place {
     Source,
 }
 
+/// The proven ones are safe as long as they leave one in so many to the others.
+const UNPROVEN_PART: usize = 8;
+
 /// No slot.
 pub(super) const NONE: u32 = u32::MAX;
+
+// === impl Kinds ===
+
+impl Kinds {
+    #[inline]
+    pub(super) fn of(&mut self, is_proven: bool) -> &mut Chain {
+        &mut self.0[usize::from(is_proven)]
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|chain| chain.len).sum()
+    }
+
+    /// The quietest slots of both.
+    pub(super) fn heads(&self) -> impl Iterator<Item = u32> {
+        let heads = self.0.map(|chain| chain.head);
+        heads.into_iter().filter(|&index| index != NONE)
+    }
+
+    /// The quietest slot that is not proven.
+    pub(super) fn unproven(&self) -> u32 {
+        self.0[0].head
+    }
+
+    /// Which slot goes first where there is room for `most`.
+    pub(super) fn first_to_go(&self, most: usize) -> u32 {
+        let [unproven, proven] = &self.0;
+        let share = most - most / UNPROVEN_PART;
+        if unproven.len == 0 || proven.len > share {
+            proven.head
+        } else {
+            unproven.head
+        }
+    }
+}
 
 // === impl Links ===
 

@@ -19,7 +19,8 @@
 //! Whoever forges sources and sends twice, the second time after the answer, can have flows proven
 //! blindly; it costs two datagrams each, and never more than the share.
 //!
-//! Within one source the quietest flow goes, proven or not: they are one client's own.
+//! The same rule holds within one source that has its share: whoever forges somebody's address does not drive
+//! out the flows that he really has.
 
 mod chain;
 mod sources;
@@ -31,7 +32,7 @@ use std::collections::HashMap;
 use crate::base::clock::Nanos;
 
 use super::key::{Key, Keyed, Source};
-use chain::{Chain, Links, NONE, Place};
+use chain::{Kinds, Links, NONE, Place};
 use sources::Sources;
 
 /// Flows of type `F`.
@@ -44,7 +45,7 @@ pub(super) struct Flows<F> {
     keys: HashMap<Key, u32, Keyed>,
     sources: Sources,
     /// In the order in which they were last heard of: those that are not proven, those that are.
-    quiet: [Chain; 2],
+    quiet: Kinds,
 }
 
 /// What the table may hold.
@@ -101,9 +102,6 @@ struct Taken<F> {
 /// takes new ones as it moves (RFC 9000 section 18.2: 2 at once if nothing else was said).
 const MAX_KEYS: usize = 8;
 
-/// Nobody is proven, so nobody is counted, above this part of the table.
-const UNPROVEN_PART: usize = 8;
-
 // === impl Flows ===
 
 impl<F> Flows<F> {
@@ -115,7 +113,7 @@ impl<F> Flows<F> {
             len: 0,
             keys: HashMap::with_hasher(Keyed::new(seed)),
             sources: Sources::new(seed.wrapping_add(1)),
-            quiet: [Chain::default(); 2],
+            quiet: Kinds::default(),
         }
     }
 
@@ -167,28 +165,22 @@ impl<F> Flows<F> {
     /// Takes out a flow that must go before one of `source` may begin. To be asked until there is none.
     pub(super) fn make_room(&mut self, source: Source, bounds: Bounds) -> Option<(Evicted, F)> {
         if let Some(own) = self.sources.find(source)
-            && own.len >= bounds.of_source.max(1)
+            && own.len() >= bounds.of_source.max(1)
         {
-            let quietest = own.head;
-            return self.take(quietest).map(|flow| (Evicted::Source, flow));
+            let first = own.first_to_go(bounds.of_source);
+            return self.take(first).map(|flow| (Evicted::Source, flow));
         }
         if self.len < bounds.flows.max(1) {
             return None;
         }
-        let [unproven, proven] = &self.quiet;
-        let share = bounds.flows - bounds.flows / UNPROVEN_PART;
-        let quietest = if unproven.len == 0 || proven.len > share {
-            proven.head
-        } else {
-            unproven.head
-        };
-        self.take(quietest).map(|flow| (Evicted::Full, flow))
+        let first = self.quiet.first_to_go(bounds.flows);
+        self.take(first).map(|flow| (Evicted::Full, flow))
     }
 
     /// Takes out the quietest flow that is not proven, for want of something that the table knows nothing
     /// of.
     pub(super) fn shed(&mut self) -> Option<F> {
-        self.take(self.quiet[0].head)
+        self.take(self.quiet.unproven())
     }
 
     /// Adds a flow that `key` leads to from now on, whose client has spoken at `now`. The caller has made
@@ -212,8 +204,9 @@ impl<F> Flows<F> {
             // Nobody takes a key that leads somewhere; if it were so, the other flow would lose it.
             self.forget_key(other, &key);
         }
-        self.quiet[0].push(&mut self.slots, Place::Quiet, index);
-        let own = self.sources.join(&mut self.slots, source, index);
+        let kind = self.quiet.of(false);
+        kind.push(&mut self.slots, Place::Quiet, index);
+        let own = self.sources.join(&mut self.slots, source, false, index);
         let slot = &mut self.slots[index as usize];
         slot.taken = Some(Taken {
             flow,
@@ -261,16 +254,17 @@ impl<F> Flows<F> {
         }
     }
 
-    /// The flow's client is at another source from now on.
+    /// The flow's client, who has just spoken, is at another source from now on.
     pub(super) fn set_source(&mut self, id: Id, source: Source) {
-        let Some(before) = self.taken(id).map(|taken| taken.own) else {
+        let Some((before, is_proven)) = self.taken(id).map(|t| (t.own, t.is_proven)) else {
             return;
         };
         if self.sources.source(before) == source {
             return;
         }
-        self.sources.leave(&mut self.slots, before, id.index);
-        let own = self.sources.join(&mut self.slots, source, id.index);
+        let (slots, index) = (&mut self.slots, id.index);
+        self.sources.leave(slots, before, is_proven, index);
+        let own = self.sources.join(slots, source, is_proven, index);
         if let Some(taken) = self.taken(id) {
             taken.own = own;
         }
@@ -306,12 +300,11 @@ impl<F> Flows<F> {
 
     /// The flow that was not heard of for longest.
     fn quietest(&self) -> Option<u32> {
-        let heads = self.quiet.iter().map(|chain| chain.head);
         let last = |index: &u32| {
             let taken = self.slots[*index as usize].taken.as_ref();
             taken.map_or(Nanos::MAX, |taken| taken.last)
         };
-        heads.filter(|&index| index != NONE).min_by_key(last)
+        self.quiet.heads().min_by_key(last)
     }
 
     #[inline]
@@ -325,22 +318,26 @@ impl<F> Flows<F> {
     /// Puts a flow at the loud end of its chains.
     #[inline]
     fn move_up(&mut self, index: u32, was_proven: bool, is_proven: bool) {
-        self.quiet[usize::from(was_proven)].unlink(&mut self.slots, Place::Quiet, index);
-        self.quiet[usize::from(is_proven)].push(&mut self.slots, Place::Quiet, index);
+        let (was, slots) = (self.quiet.of(was_proven), &mut self.slots);
+        was.unlink(slots, Place::Quiet, index);
+        self.quiet.of(is_proven).push(slots, Place::Quiet, index);
         let slot = &self.slots[index as usize];
-        // The only flow of its source: nothing to move.
-        if slot.links[Place::Source as usize].is_alone() {
+        // The only such flow of its source: nothing to move.
+        if was_proven == is_proven && slot.links[Place::Source as usize].is_alone() {
             return;
         }
         if let Some(own) = slot.taken.as_ref().map(|taken| taken.own) {
-            self.sources.move_up(&mut self.slots, own, index);
+            let kinds = (was_proven, is_proven);
+            self.sources.move_up(&mut self.slots, own, kinds, index);
         }
     }
 
     fn take(&mut self, index: u32) -> Option<F> {
         let taken = self.slots.get_mut(index as usize)?.taken.take()?;
-        self.quiet[usize::from(taken.is_proven)].unlink(&mut self.slots, Place::Quiet, index);
-        self.sources.leave(&mut self.slots, taken.own, index);
+        let (kind, slots) = (self.quiet.of(taken.is_proven), &mut self.slots);
+        kind.unlink(slots, Place::Quiet, index);
+        let (own, is_proven) = (taken.own, taken.is_proven);
+        self.sources.leave(slots, own, is_proven, index);
         for key in taken.more.iter().chain([&taken.key]) {
             if self.keys.get(key) == Some(&index) {
                 self.keys.remove(key);

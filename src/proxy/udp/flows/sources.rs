@@ -1,10 +1,10 @@
-//! The flows of each source, chained. A flow keeps the number of its chain: whose it is need not be looked up
+//! The flows of each source, chained by kind. A flow keeps the number of its chain: whose it is need not be looked up
 //! each time it is heard of.
 
 use std::collections::HashMap;
 
 use super::Slot;
-use super::chain::{Chain, Place};
+use super::chain::{Kinds, Place};
 use crate::proxy::udp::key::{Keyed, Source};
 
 /// The chains of all sources that have flows.
@@ -20,7 +20,7 @@ pub(super) struct Sources {
 #[derive(Debug)]
 struct Own {
     source: Source,
-    chain: Chain,
+    kinds: Kinds,
 }
 
 // === impl Sources ===
@@ -42,9 +42,9 @@ impl Sources {
     }
 
     /// The flows of `source`.
-    pub(super) fn find(&self, source: Source) -> Option<&Chain> {
+    pub(super) fn find(&self, source: Source) -> Option<&Kinds> {
         let number = *self.numbers.get(&source)?;
-        Some(&self.chains[number as usize].chain)
+        Some(&self.chains[number as usize].kinds)
     }
 
     /// Whose the chain `number` is.
@@ -53,11 +53,17 @@ impl Sources {
     }
 
     /// The flow at `index` is one of `source` from now on; the number of its chain.
-    pub(super) fn join<F>(&mut self, slots: &mut [Slot<F>], source: Source, index: u32) -> u32 {
+    pub(super) fn join<F>(
+        &mut self,
+        slots: &mut [Slot<F>],
+        source: Source,
+        is_proven: bool,
+        index: u32,
+    ) -> u32 {
         let number = *self.numbers.entry(source).or_insert_with(|| {
             let own = Own {
                 source,
-                chain: Chain::default(),
+                kinds: Kinds::default(),
             };
             if let Some(number) = self.free.pop() {
                 self.chains[number as usize] = own;
@@ -68,26 +74,38 @@ impl Sources {
                 (self.chains.len() - 1) as u32
             }
         });
-        let chain = &mut self.chains[number as usize].chain;
-        chain.push(slots, Place::Source, index);
+        let kinds = &mut self.chains[number as usize].kinds;
+        kinds.of(is_proven).push(slots, Place::Source, index);
         number
     }
 
     /// The flow at `index` leaves its chain.
-    pub(super) fn leave<F>(&mut self, slots: &mut [Slot<F>], number: u32, index: u32) {
+    pub(super) fn leave<F>(
+        &mut self,
+        slots: &mut [Slot<F>],
+        number: u32,
+        is_proven: bool,
+        index: u32,
+    ) {
         let own = &mut self.chains[number as usize];
-        own.chain.unlink(slots, Place::Source, index);
-        if own.chain.len == 0 {
+        own.kinds.of(is_proven).unlink(slots, Place::Source, index);
+        if own.kinds.len() == 0 {
             self.numbers.remove(&own.source);
             self.free.push(number);
         }
     }
 
-    /// Puts the flow at `index` at the loud end of its chain.
+    /// Puts the flow at `index` at the loud end of the chain of its kind, which may be another now.
     #[inline]
-    pub(super) fn move_up<F>(&mut self, slots: &mut [Slot<F>], number: u32, index: u32) {
-        let chain = &mut self.chains[number as usize].chain;
-        chain.unlink(slots, Place::Source, index);
-        chain.push(slots, Place::Source, index);
+    pub(super) fn move_up<F>(
+        &mut self,
+        slots: &mut [Slot<F>],
+        number: u32,
+        (was_proven, is_proven): (bool, bool),
+        index: u32,
+    ) {
+        let kinds = &mut self.chains[number as usize].kinds;
+        kinds.of(was_proven).unlink(slots, Place::Source, index);
+        kinds.of(is_proven).push(slots, Place::Source, index);
     }
 }

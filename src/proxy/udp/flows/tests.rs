@@ -180,6 +180,39 @@ fn a_client_that_moves_counts_where_it_is() {
     assert_eq!(flows.sources.len(), 2);
 }
 
+/// Who forges a client's address has him lose what nobody has shown to be his.
+#[test]
+fn a_flood_in_the_name_of_a_client_leaves_him_his_flows() {
+    let mut flows = Flows::new(1);
+    let bounds = bounds(1000, 80);
+    let mut proven = Vec::new();
+    for n in 0..70 {
+        let (id, _) = begin(&mut flows, client(1, n), 0, bounds, u32::from(n));
+        flows.answer(id, 1, None);
+        flows.ask(id, 2);
+        proven.push(id);
+    }
+    for n in 0..10_000u16 {
+        let now = u64::from(n) + 3;
+        let forged = client(1, 1000 + n);
+        let (id, _) = begin(&mut flows, forged, now, bounds, 1000 + u32::from(n));
+        flows.answer(id, now, None);
+    }
+    assert!(proven.iter().all(|id| flows.get(*id).is_some()));
+    assert_eq!(flows.len(), 80);
+    // As many as he may have, all proven, do not keep new ones out.
+    for n in 0..80 {
+        let (id, _) = begin(&mut flows, client(2, n), 20_000, bounds, u32::from(n));
+        flows.answer(id, 20_000, None);
+        flows.ask(id, 20_000);
+    }
+    for n in 0..10u16 {
+        let newcomer = client(2, 1000 + n);
+        let (_, gone) = begin(&mut flows, newcomer, 20_001, bounds, 1000 + u32::from(n));
+        assert_eq!(gone, [(Evicted::Source, u32::from(n))]);
+    }
+}
+
 /// A million forged sources against a table of a thousand: its memory stays what it is, the hundred
 /// clients that talk with their endpoints stay, and so does whoever the endpoint answers often enough.
 #[test]
@@ -292,16 +325,24 @@ impl Model {
     fn evict(&mut self, source: u32, bounds: Bounds) -> Option<(Evicted, u32)> {
         let own = |f: &Known| f.source == source;
         if self.flows.iter().filter(|f| own(f)).count() >= bounds.of_source {
-            let at = self.flows.iter().position(own)?;
-            return Some((Evicted::Source, self.flows.remove(at).name));
+            let name = self.take(bounds.of_source, own)?;
+            return Some((Evicted::Source, name));
         }
         if self.flows.len() < bounds.flows {
             return None;
         }
-        let proven = self.flows.iter().filter(|f| f.is_proven).count();
-        let of = proven > bounds.flows - bounds.flows / 8;
-        let at = self.flows.iter().position(|f| f.is_proven == of);
-        Some((Evicted::Full, self.flows.remove(at.unwrap_or(0)).name))
+        let name = self.take(bounds.flows, |_| true)?;
+        Some((Evicted::Full, name))
+    }
+
+    /// The one that goes of those for whom there is room for `most`.
+    fn take(&mut self, most: usize, is_one: impl Fn(&Known) -> bool) -> Option<u32> {
+        let proven = |f: &Known| is_one(f) && f.is_proven;
+        let many = self.flows.iter().filter(|f| proven(f)).count() > most - most / 8;
+        let wanted = |f: &Known| is_one(f) && f.is_proven == many;
+        let at = self.flows.iter().position(wanted);
+        let at = at.or_else(|| self.flows.iter().position(proven))?;
+        Some(self.flows.remove(at).name)
     }
 }
 
@@ -334,7 +375,7 @@ fn run(seed: u64) {
         let id = flows.find(&key);
         let known = model.flows.iter().any(|f| f.name == name);
         assert_eq!(id.is_some(), known, "{context}");
-        match (rng.below(10), id) {
+        match (rng.below(13), id) {
             (0..4, None) => {
                 let (id, gone) = begin(&mut flows, (key, of), now, bounds, name);
                 let mut expected = Vec::new();
@@ -393,6 +434,25 @@ fn run(seed: u64) {
                 expected.sort_unstable();
                 assert_eq!(gone, expected, "{context}");
             }
+            (10, Some(id)) => {
+                let source = rng.below(10) as u32;
+                flows.set_source(id, client(source, 0).1);
+                flows.ask(id, now);
+                let flow = model.heard(name, now);
+                flow.source = source;
+                flow.asked += 1;
+                flow.is_proven = flow.answered > 0;
+            }
+            (11, _) => {
+                let at = model.flows.iter().position(|f| !f.is_proven);
+                let expected = at.map(|at| model.flows.remove(at).name);
+                assert_eq!(flows.shed(), expected, "{context}");
+            }
+            (12, Some(id)) => {
+                flows.add_key(id, Key::of_id(&[b'k', name as u8]));
+                let more = flows.find(&Key::of_id(&[b'k', name as u8]));
+                assert_eq!(more, Some(id), "{context}");
+            }
             // What has gone stays gone, whoever has its slot.
             _ => {
                 if let Some(id) = ids.get(&name).filter(|_| !known) {
@@ -402,6 +462,9 @@ fn run(seed: u64) {
                 }
             }
         }
+        let more = flows.find(&Key::of_id(&[b'k', name as u8]));
+        let is_there = model.flows.iter().any(|f| f.name == name);
+        assert!(more.is_none() || is_there, "{context}");
         assert_eq!(flows.len(), model.flows.len(), "{context}");
         assert!(flows.len() <= bounds.flows, "{context}");
     }
