@@ -129,16 +129,22 @@ pub(super) async fn handshake(conn: Conn, worker: Rc<Worker>, tls: Arc<TlsServer
         )
         .inc();
     cells.handshake_duration.observe(now.saturating_sub(began));
+    let is_13 = session.protocol_version() != Some(ProtocolVersion::TLSv1_2);
     cells
-        .tls_connections(match session.protocol_version() {
-            Some(ProtocolVersion::TLSv1_2) => TlsVersion::V12,
-            _ => TlsVersion::V13,
+        .tls_connections(if is_13 {
+            TlsVersion::V13
+        } else {
+            TlsVersion::V12
         })
         .inc();
     let speaks_h2 = listener.spec.http2.is_some() && stream.protocol() == Some(H2);
     let are_told = spec.client_headers.names().next().is_some();
     if are_told && let Some(chain) = stream.peer_certificates() {
         conn.identity = identity(chain).map(Rc::new);
+    }
+    if is_13 && !tls.has_tickets() {
+        // The client had the last word, and a ticket would have answered it.
+        conn.stream.acknowledge();
     }
     conn.timer.arm(now + listener.header_timeout);
     let next = if speaks_h2 {

@@ -12,12 +12,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::support::certs::{Ca, listener_tls};
 use crate::support::client::Client;
 use crate::support::eventually::eventually;
 use crate::support::now;
 use crate::support::origin::Origin;
 use crate::support::proxy::Proxy;
 use crate::support::tcp::{Came, End, Endpoint};
+use crate::support::tls::{Offer, V12, V13};
 
 /// What Linux waits at least (`TCP_ATO_MIN`), and how long a try may take: half of that.
 const SOON: Duration = Duration::from_millis(20);
@@ -83,6 +85,27 @@ fn bodies_and_heads_in_parts_are_not_held_up() {
         expect_soon(|| ask(&mut nagling()));
         let mut kept = nagling();
         expect_soon(|| ask(&mut kept));
+    }
+}
+
+/// In TLS 1.3 the client has the last word of the handshake, and nothing answers it where there are no tickets.
+#[test]
+fn requests_are_not_held_up_by_a_handshake() {
+    let origin = Origin::named("a");
+    let ca = Ca::new();
+    for tickets in [true, false] {
+        let tls = listener_tls(&[&ca.server()], &format!(", tickets = {tickets}"));
+        let proxy = Proxy::start(&config(origin.addr(), &tls, ""));
+        for version in [V12, V13] {
+            let offer = Offer::of(&ca, version);
+            expect_soon(|| {
+                let mut client = Client::secure(proxy.addr(), &offer, "localhost");
+                client.stream().set_nodelay(false).unwrap();
+                let began = now();
+                assert_eq!(client.request("GET", "/").text(), "a");
+                began.elapsed()
+            });
+        }
     }
 }
 
