@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::clock::Nanos;
 use crate::config;
@@ -65,6 +66,10 @@ pub(super) enum Transport {
     Tcp,
     Udp,
 }
+
+/// An endpoint that says nothing (a sink of logs) but keeps a connection, or takes datagrams, for so long has not
+/// refused them: those that do it at once need a round trip for it, which takes 0.3 s around the world.
+pub(super) const KEPT: Duration = Duration::from_secs(1);
 
 // === impl FlowExchange ===
 

@@ -16,7 +16,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use crate::base::buffer::Buffer;
 use crate::base::clock::{Nanos, nanos};
@@ -30,7 +29,7 @@ use crate::upstream::{Connection, LocalUpstream, Picked, Purpose, Seen, Tried, U
 
 use super::announce;
 use super::dial::dial;
-use super::flow::{FlowExchange, Transport, hash_key};
+use super::flow::{FlowExchange, KEPT, Transport, hash_key};
 use super::h1::Conn;
 use super::opening::Opening;
 use super::owed::Owed;
@@ -64,10 +63,6 @@ pub(super) struct Joined {
     pair: Pair,
     exchange: FlowExchange,
 }
-
-/// An endpoint that says nothing (a sink of logs) but keeps a connection for so long has not refused it: those
-/// that reset at once do it within a round trip, which takes 0.3 s around the world.
-const KEPT: Duration = Duration::from_secs(1);
 
 /// Connects a client with an endpoint; `None` = it is over.
 pub(super) async fn connect(

@@ -16,6 +16,7 @@ use crate::base::clock::{Clock, nanos};
 use crate::config::{Listener, Name, Serves};
 use crate::listener::handover::{Entry, Inherited, Kind};
 use crate::listener::{BindError, Bound, SocketFile, bind, bind_beside, bind_udp, bind_udp_beside};
+use crate::proxy::udp::Group;
 
 use super::worker::{Command, Listening, SocketKind};
 use super::workers::Workers;
@@ -299,6 +300,7 @@ impl Sockets {
             tables,
             ..
         } = &self.slots[slot];
+        let group = Arc::<Group>::default();
         // One a worker; a predecessor with more workers leaves more, and none may be closed.
         for (i, fd) in sockets.into_iter().enumerate() {
             // Without a handle the socket serves; only a successor has to bind it anew.
@@ -315,6 +317,7 @@ impl Sockets {
                 slot,
                 connections: connections.clone(),
                 tables: tables.clone(),
+                group: group.clone(),
             };
             workers.tell_one(i % workers.len().max(1), Command::Listen(listening));
         }

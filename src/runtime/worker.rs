@@ -19,7 +19,7 @@ use crate::base::stream::Stream;
 use crate::base::timer::TICK;
 use crate::listener::{Acceptor, Handed, Spread, is_transient};
 use crate::proxy::snapshot::ListenerPlan;
-use crate::proxy::udp::{self, Assigned, Stage};
+use crate::proxy::udp::{self, Assigned, Group, Stage};
 use crate::proxy::{Conn, Phase, Worker, passes_on, serve, turn_away};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::metrics::cell::PerWorker;
@@ -108,6 +108,8 @@ pub struct Listening {
     pub connections: Arc<AtomicUsize>,
     /// Its tables of flows, all workers together.
     pub tables: Arc<AtomicUsize>,
+    /// What sockets for datagrams have in common with those of other workers at the same address.
+    pub group: Arc<Group>,
 }
 
 /// The kind of a listening socket.
@@ -473,7 +475,8 @@ fn listen_for_datagrams(shared: &Rc<Shared>, listening: Listening) {
         move || shared.idle.notify_one()
     };
     let worker = shared.worker.clone();
-    match udp::serve(listening.fd, worker, assigned.clone(), idle) {
+    let (fd, group) = (listening.fd, listening.group);
+    match udp::serve(fd, group, worker, assigned.clone(), idle) {
         Ok(serving) => {
             spawn_local(serving);
             let mut datagrams = shared.datagrams.borrow_mut();

@@ -5,12 +5,14 @@
     reason = "how long a stop takes, and how many seconds have lines, is told by the clock"
 )]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::eventually::eventually;
 use crate::support::proxy::Proxy;
 use crate::support::udp::{UdpClient, UdpOrigin};
+use crate::support::{deadline, now};
 
 /// A listener `web` of UDP in front of this endpoint; `listener` is further lines of it.
 fn config(endpoint: SocketAddr, listener: &str) -> String {
@@ -169,4 +171,100 @@ fn a_flood_of_sources_does_not_fill_the_log() {
         "{lines} lines in {seconds} s"
     );
     assert!(lines > 0);
+}
+
+/// Once a worker had no flow left it closed its socket, and the kernel spread the datagrams of the others anew.
+#[test]
+fn flows_of_an_address_that_goes_are_served_while_others_end() {
+    let origin = UdpOrigin::start(|data| {
+        let n = if data == b"end" { 9 } else { 1 };
+        vec![data.to_vec(); n]
+    });
+    let config = |bind: &str| {
+        let listener = format!("bind = [\"127.0.0.1:0\"{bind}]\nresponses = 2\ngrace = \"1m\"");
+        config(origin.addr(), &listener).replace("workers = 1", "workers = 4")
+    };
+    let proxy = Proxy::start(&config(", \"127.0.0.80:0\""));
+    let going = proxy.listeners("web")[1];
+    let clients = UdpClient::many(40, going);
+    for client in &clients {
+        assert_eq!(client.ask("x"), "x");
+    }
+    let seen = origin.seen();
+    proxy.reload(&config(""));
+    let (stay, go) = clients.split_at(3);
+    for client in go {
+        assert_eq!(client.ask("end"), "end");
+    }
+    let flows = "isobar_udp_flows{listener=\"web\"}";
+    eventually("the others to end", || proxy.metric(flows) == 3.0);
+    for _ in 0..20 {
+        for (n, client) in stay.iter().enumerate() {
+            assert_eq!(client.ask("y"), "y");
+            let last = origin.seen().last().unwrap().0;
+            assert_eq!(last, seen[n].0, "the same flow");
+        }
+    }
+}
+
+/// With 17 to 32 flows that all had many answers waiting, those behind the sixteenth had none, ever.
+#[test]
+fn answers_of_all_flows_have_their_turn() {
+    const FLOWS: usize = 24;
+    let feed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(&config(feed.local_addr().unwrap(), ONE));
+    let clients = UdpClient::many(FLOWS, proxy.addr());
+    let begun = clients.iter().map(|client| {
+        client.send("more");
+        feed.recv_from(&mut [0; 9]).unwrap().1
+    });
+    let flows: Vec<SocketAddr> = begun.collect();
+    for client in &clients {
+        client.socket.set_nonblocking(true).unwrap();
+    }
+    let (is_over, end) = (AtomicBool::new(false), deadline());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) && now() < end {
+                    for flow in &flows {
+                        let _ = feed.send_to(b"answer", flow);
+                    }
+                }
+            });
+        }
+        let mut heard = [0; FLOWS];
+        eventually("so many answers", || {
+            for (client, heard) in clients.iter().zip(&mut heard) {
+                *heard += std::iter::from_fn(|| client.socket.recv(&mut [0; 9]).ok()).count();
+            }
+            heard.iter().sum::<usize>() > 1000 * FLOWS
+        });
+        is_over.store(true, Ordering::Relaxed);
+        assert!(heard.iter().all(|n| *n > 250), "{heard:?}");
+    });
+}
+
+/// An endpoint that never answers kept a breaker half open for ever, once that had opened.
+#[test]
+fn a_breaker_closes_over_endpoints_that_never_answer() {
+    let silent = || UdpOrigin::at("127.0.0.81:0".parse().unwrap(), |_| Vec::new());
+    let addr = silent().addr();
+    let breaker = "outlier = \"off\"\nbreaker = { failure_ratio = \"50%\", min_requests = 2, window = \"2s\", \
+                   open_for = \"3s\" }";
+    let proxy = Proxy::start(&format!("{}\n{breaker}\n", config(addr, ONE)));
+    let state = "isobar_upstream_breaker_state{upstream=\"app\"}";
+    eventually("it opens", || {
+        UdpClient::new(proxy.addr()).send("x");
+        proxy.metric(state) != 0.0
+    });
+    let back = UdpOrigin::at(addr, |_| Vec::new());
+    let clients = UdpClient::many(5, proxy.addr());
+    eventually("it closes", || {
+        for client in &clients {
+            client.send("x");
+        }
+        proxy.metric(state) == 0.0
+    });
+    assert!(!back.seen().is_empty());
 }

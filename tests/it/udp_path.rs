@@ -18,11 +18,11 @@ use crate::support::proxy::Proxy;
 use crate::support::udp::{UdpClient, UdpOrigin};
 use crate::support::{need, not_run};
 
-/// Three namespaces in a row: ours, a router's, and behind it the endpoint's, to which the way is narrow. They go
-/// when this is dropped.
+/// Three namespaces in a row: ours, a router's, and behind it the endpoint's, to which the way is narrow; or ours
+/// alone. They go when this is dropped.
 struct Path {
     ip: PathBuf,
-    names: [String; 3],
+    names: Vec<String>,
 }
 
 /// What passes the second half of the way, headers included; the first half has 1500. The least that IPv6 allows.
@@ -37,12 +37,23 @@ const THERE: usize = 2;
 impl Path {
     /// `test` tells those of one process apart. `None` where this process may not, after having said so.
     fn build(test: &str) -> Option<Self> {
-        let ip = need("ip")?;
-        let name = |what: &str| format!("isobar-{}-{test}-{what}", std::process::id());
-        let names = ["here", "router", "there"].map(name);
-        let path = Self { ip, names };
-        match path.wire() {
-            Ok(()) => Some(path),
+        Self::of(test, &["here", "router", "there"])?.or_not_run(Self::wire)
+    }
+
+    /// The same without a way to anywhere.
+    fn alone(test: &str) -> Option<Self> {
+        Self::of(test, &["here"])?.or_not_run(Self::isolate)
+    }
+
+    fn of(test: &str, ends: &[&str]) -> Option<Self> {
+        let name = |end: &&str| format!("isobar-{}-{test}-{end}", std::process::id());
+        let names = ends.iter().map(name).collect();
+        need("ip").map(|ip| Self { ip, names })
+    }
+
+    fn or_not_run(self, build: impl FnOnce(&Self) -> Result<(), String>) -> Option<Self> {
+        match build(&self) {
+            Ok(()) => Some(self),
             Err(why) => {
                 not_run(&format!("no network namespaces here: {why}"));
                 None
@@ -50,12 +61,26 @@ impl Path {
         }
     }
 
-    fn wire(&self) -> Result<(), String> {
-        let names = &self.names;
-        for name in names {
+    fn add(&self) -> Result<(), String> {
+        for name in &self.names {
             self.ip(&format!("netns add {name}"))?;
             self.ip(&format!("-n {name} link set lo up"))?;
         }
+        Ok(())
+    }
+
+    /// As in many containers: IPv6 is off. (Where there is none at all, it is off, too.)
+    fn isolate(&self) -> Result<(), String> {
+        self.add()?;
+        let here = &self.names[HERE];
+        let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
+        let _ = self.run(&["netns", "exec", here, "sh", "-c", off]);
+        Ok(())
+    }
+
+    fn wire(&self) -> Result<(), String> {
+        self.add()?;
+        let names = &self.names;
         for (end, mtu) in [(HERE, "1500"), (THERE, NARROW)] {
             let (of, router) = (&names[end], &names[ROUTER]);
             self.ip(&format!(
@@ -102,7 +127,7 @@ impl Path {
     /// Takes this thread there, and those that it will start.
     #[track_caller]
     fn enter(&self, end: usize) {
-        let file = File::open(format!("/run/netns/{}", self.names[end])).unwrap();
+        let file = File::open(format!("/var/run/netns/{}", self.names[end])).unwrap();
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 }
@@ -116,14 +141,18 @@ impl Drop for Path {
     }
 }
 
-fn start(endpoints: &[SocketAddr], upstream: &str) -> Proxy {
+fn config(endpoints: &[SocketAddr], upstream: &str) -> String {
     let quoted: Vec<String> = endpoints.iter().map(|e| format!("'{e}'")).collect();
-    Proxy::start(&format!(
+    format!(
         "[process]\nworkers = 1\ngrace = '0s'\n[admin]\nbind = '127.0.0.1:0'\n\
          [listeners.web]\nprotocol = 'udp'\nbind = '127.0.0.1:0'\nupstream = 'app'\n\
          [upstreams.app]\nendpoints = [{}]\n{upstream}\n",
         quoted.join(", ")
-    ))
+    )
+}
+
+fn start(endpoints: &[SocketAddr], upstream: &str) -> Proxy {
+    Proxy::start(&config(endpoints, upstream))
 }
 
 /// On a thread that may leave its namespace.
@@ -160,6 +189,8 @@ fn a_path_that_takes_less_is_not_the_endpoints_failure() {
             // Fits the first half of the way, and not the second.
             let long = "x".repeat(1400);
             client.send(&long);
+            // Word of the first may come before the second is sent.
+            assert_eq!(client.ask("short"), "short");
             let dropped =
                 "isobar_udp_dropped_datagrams_total{listener=\"web\",reason=\"too_long\"}";
             eventually("the router's word", || proxy.metric(dropped) == 1.0);
@@ -167,7 +198,7 @@ fn a_path_that_takes_less_is_not_the_endpoints_failure() {
             assert_eq!(client.ask("short"), "short");
             let mut seen = origin.seen();
             seen.retain(|(_, data)| data != b"probe");
-            assert_eq!(seen.len(), 3);
+            assert_eq!(seen.len(), 4);
             // A failure would have left the endpoint, and come back from another port.
             assert!(seen.iter().all(|(from, _)| *from == seen[0].0), "one flow");
             assert_eq!(proxy.metric("isobar_udp_flows{listener=\"web\"}"), 1.0);
@@ -178,35 +209,65 @@ fn a_path_that_takes_less_is_not_the_endpoints_failure() {
 /// That is known before anything is sent there: no datagram is lost to it, and the breaker is told of the end alone.
 #[test]
 fn no_way_to_an_endpoint_costs_no_datagram() {
-    let Some(path) = Path::build("noway") else {
+    let Some(path) = Path::alone("noway") else {
         return;
     };
     apart(move || {
         path.enter(HERE);
-        path.ip(&format!(
-            "-n {} route add unreachable 10.97.0.0/16",
-            path.names[HERE]
-        ))
-        .unwrap();
         let origin = UdpOrigin::named("a");
-        let nowhere = SocketAddr::from(([10, 97, 0, 1], 53));
         let upstream = "balance = 'first'\noutlier = 'off'\n\
                         breaker = { failure_ratio = '10%', min_requests = 3, window = '1h' }";
-        let proxy = start(&[nowhere, origin.addr()], upstream);
-        let clients = UdpClient::many(5, proxy.addr());
-        for client in &clients {
-            assert_eq!(client.ask("x"), "a:x");
+        // No route, and no address to send from.
+        for nowhere in ["10.97.0.1:53", "[2001:db8::1]:53"] {
+            let nowhere: SocketAddr = nowhere.parse().unwrap();
+            let proxy = start(&[nowhere, origin.addr()], upstream);
+            let clients = UdpClient::many(5, proxy.addr());
+            for client in &clients {
+                assert_eq!(client.ask("x"), "a:x");
+            }
+            let failures =
+                "isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"unreachable\"}";
+            assert_eq!(proxy.metric(failures), 5.0, "{nowhere}");
+            let opened = "isobar_upstream_breaker_opened_total{upstream=\"app\"}";
+            assert_eq!(proxy.metric(opened), 0.0);
+            // With nobody else there, it is told.
+            let lonely = start(&[nowhere], upstream);
+            for client in &UdpClient::many(3, lonely.addr()) {
+                client.send("x");
+            }
+            eventually("the breaker", || lonely.metric(opened) == 1.0);
         }
-        let failures =
-            "isobar_upstream_connect_failures_total{upstream=\"app\",reason=\"unreachable\"}";
-        assert_eq!(proxy.metric(failures), 5.0);
-        let opened = "isobar_upstream_breaker_opened_total{upstream=\"app\"}";
-        assert_eq!(proxy.metric(opened), 0.0);
-        // With nobody else there, it is told.
-        let lonely = start(&[nowhere], upstream);
-        for client in &UdpClient::many(3, lonely.addr()) {
-            client.send("x");
+    });
+}
+
+/// Games look for servers so. What is to all on a network was answered as if that were an address of ours.
+#[test]
+fn who_asks_all_on_a_network_is_answered() {
+    let Some(path) = Path::build("all") else {
+        return;
+    };
+    apart(move || {
+        path.enter(HERE);
+        let origin = UdpOrigin::named("a");
+        let toml = config(&[origin.addr()], "").replacen(
+            "'udp'\nbind = '127.0.0.1:0'",
+            "'udp'\nbind = '0.0.0.0:0'",
+            1,
+        );
+        let proxy = Proxy::start(&toml);
+        let port = proxy.addr().port();
+        path.enter(ROUTER);
+        let client = UdpClient::at(([10, 98, 0, 1], 0).into(), ([10, 98, 0, 255], port).into());
+        client.socket.set_broadcast(true).unwrap();
+        client.ask_until_answered("x");
+        client.send("who is there?");
+        loop {
+            let (answer, from) = client.receive_from();
+            assert_eq!(from, SocketAddr::from(([10, 98, 0, 2], port)));
+            // More than one of those before may have been answered.
+            if answer == b"a:who is there?" {
+                break;
+            }
         }
-        eventually("the breaker", || lonely.metric(opened) == 1.0);
     });
 }

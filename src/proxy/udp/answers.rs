@@ -29,7 +29,8 @@ pub(super) struct Answers {
     taken: usize,
 }
 
-/// Answers before the sockets and other tasks of the worker are looked at: as many as datagrams of clients.
+/// Answers before the sockets and other tasks of the worker are looked at: as many as datagrams of clients. (Those
+/// of one look more at most.)
 const MANY: usize = 256;
 
 /// Looks at the epoll in one turn; then the clients have theirs.
@@ -76,13 +77,12 @@ impl State {
             let count = epoll::wait(turn.around.epoll, buffer, Some(&NOT_AT_ALL));
             is_all = matches!(count, Ok(0));
             self.answers.round += 1;
+            // All of them have a turn, and the same share of it: the epoll tells of the first again before it
+            // tells of those who were passed over, and these had nothing, ever.
+            let run = (MANY / ready.len().max(1)).min(RUN);
             for event in &ready {
-                // What is left is told of again: the epoll is level-triggered.
-                if self.answers.are_many() {
-                    break;
-                }
                 let id = Id::from_bits({ event.data }.u64());
-                self.take_answers_of(turn, id, socket, slots);
+                self.take_answers_of(turn, (id, run), socket, slots);
             }
             self.answers.ready = ready;
             if is_all || self.answers.are_many() {
@@ -93,12 +93,19 @@ impl State {
         is_all
     }
 
-    fn take_answers_of(&mut self, turn: &Turn<'_>, id: Id, socket: &OwnedFd, slots: &mut Slots) {
+    /// At most `run` of each of its ways.
+    fn take_answers_of(
+        &mut self,
+        turn: &Turn<'_>,
+        (id, run): (Id, usize),
+        socket: &OwnedFd,
+        slots: &mut Slots,
+    ) {
         let round = self.answers.round;
         let Some(flow) = self.flows.get(id) else {
             return;
         };
-        let run = if flow.round + 1 == round { RUN } else { 1 };
+        let run = if flow.round + 1 == round { run } else { 1 };
         flow.round = round;
         for way in [Way::Home, Way::Moved] {
             for _ in 0..run {

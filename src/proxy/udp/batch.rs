@@ -274,11 +274,12 @@ impl Batch {
     }
 }
 
-/// The address that a datagram was sent to.
+/// The address that a datagram was sent to; of one to all on a network (IPv4) ours there, from which it can be
+/// answered (ip(7): `ipi_spec_dst`).
 fn local_of(control: &ControlMessageOwned) -> Option<IpAddr> {
     match control {
         ControlMessageOwned::Ipv4PacketInfo(info) => {
-            let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_addr.s_addr));
+            let ip = Ipv4Addr::from_bits(u32::from_be(info.ipi_spec_dst.s_addr));
             Some(IpAddr::V4(ip))
         }
         ControlMessageOwned::Ipv6PacketInfo(info) => {

@@ -7,24 +7,23 @@ use std::rc::Rc;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, connect, send, sendmsg,
-    socket_with,
-};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use crate::base::addr::EndpointAddr;
-use crate::base::clock::Nanos;
+use crate::base::clock::{Nanos, nanos};
 use crate::base::proxy_protocol::{Addresses, Tlvs, Transport, write_v2};
-use crate::proxy::flow::{self, FlowExchange};
+use crate::config::Serves;
+use crate::proxy::flow::{self, FlowExchange, KEPT};
 use crate::proxy::worker::Worker;
 use crate::telemetry::access_log::Phase;
 use crate::telemetry::metrics::cells::{
     ConnectFailure, DatagramDrop, EndpointOutcome, FlowEnd, PoolOutcome,
 };
 use crate::telemetry::reason::Reason;
-use crate::upstream::{self, LocalUpstream, Picked, Seen, Tried};
+use crate::upstream::{LocalUpstream, Picked, Seen, Tried};
 
+use super::allowance::Allowance;
 use super::flows::Id;
+use super::socket::{is_local, socket_to, unsent};
 
 /// One flow. While it is idle it holds no buffer.
 #[derive(Debug)]
@@ -66,15 +65,6 @@ struct Moved {
     allowance: Allowance,
     /// An answer was sent there.
     has_answer: bool,
-}
-
-/// What may be sent to a place that a client may have moved to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Allowance {
-    /// So many bytes.
-    Bytes(usize),
-    /// Anything: the client was there.
-    All,
 }
 
 /// Which socket of a flow.
@@ -135,15 +125,13 @@ pub(super) struct Surroundings<'a> {
 /// No way leads to the endpoint.
 const NO_WAY: Unopened = Unopened::Refused(Reason::Unreachable);
 
-/// Endpoints of one datagram: the one that it has, and two in its place.
+/// Endpoints that one datagram is sent to, each of which may refuse what was sent there before; and endpoints that are
+/// picked for one of these, should no way lead there.
 const ATTEMPTS: u32 = 3;
 
 /// An endpoint that has answered and then refuses this many datagrams in a row is left: one that starts
 /// again takes them back before.
 const PATIENCE: u32 = 3;
-
-/// Bytes to an address where nobody has shown to be, for one from there: RFC 9000 section 8.
-const AMPLIFICATION: usize = 3;
 
 // === impl Flow ===
 
@@ -327,7 +315,7 @@ impl Flow {
                 }
             }
             let Some(link) = &self.link else { continue };
-            match self.send(&link.socket, told) {
+            match self.send(around, &link.socket, told) {
                 Ok(()) => {
                     self.sent(around, data.len());
                     return Ok(());
@@ -357,7 +345,8 @@ impl Flow {
             None => Box::new(self.path(around, id, place)?),
         };
         moved.allowance = moved.allowance.add(told.data.len());
-        let sent = self.send(&moved.socket, told).map_err(unsent);
+        let sent = self.send(around, &moved.socket, told);
+        let sent = sent.map_err(unsent);
         // An error that came back there says nothing of the flow: the socket goes.
         if sent != Err(None) {
             self.moved = Some(moved);
@@ -383,12 +372,28 @@ impl Flow {
     }
 
     fn sent(&mut self, around: &Surroundings<'_>, len: usize) {
+        self.note_silence(around.now);
         self.x.reason = None;
         self.x.bytes_in += len as u64;
         if let Some(ticket) = &self.x.ticket {
             let cells = &ticket.endpoint().shared.cells;
             let cells = cells.worker(around.worker.index);
             cells.sent_bytes.add(len as u64);
+        }
+    }
+
+    /// Tells the breaker of an endpoint that says nothing, as it need not (a sink of logs), and has not refused what
+    /// it was sent either: word of that comes within a round trip.
+    fn note_silence(&mut self, now: Nanos) {
+        let Serves::Udp(spec) = &self.x.listener.spec.serves else {
+            return;
+        };
+        let is_kept = |link: &Link| now.saturating_sub(link.since) >= nanos(KEPT);
+        if self.x.is_watched()
+            && spec.responses.is_none()
+            && self.link.as_ref().is_some_and(is_kept)
+        {
+            self.x.conclude(Seen::Answered, now);
         }
     }
 
@@ -449,6 +454,7 @@ impl Flow {
     /// What becomes of the flow at its end, but for the reason, which the caller knows.
     pub(super) fn end(mut self, around: &Surroundings<'_>, why: FlowEnd, reason: Option<Reason>) {
         let Surroundings { worker, now, .. } = *around;
+        self.note_silence(now);
         self.x.reason = reason.or(self.x.reason);
         let outcome = match self.x.reason {
             None => EndpointOutcome::Ok,
@@ -510,7 +516,26 @@ impl Flow {
         self.x.let_go();
     }
 
-    fn send(&self, socket: &OwnedFd, told: &Told<'_>) -> Result<(), Errno> {
+    fn send(
+        &self,
+        around: &Surroundings<'_>,
+        socket: &OwnedFd,
+        told: &Told<'_>,
+    ) -> Result<(), Errno> {
+        match self.try_send(socket, told) {
+            // A router's word on a datagram before, perhaps, and this one was not sent. One that is itself too long
+            // is refused again.
+            Err(Errno::MSGSIZE) => {
+                self.try_send(socket, told)?;
+                let cells = self.x.listener.cells.worker(around.worker.index);
+                cells.dropped_datagrams(DatagramDrop::TooLong).inc();
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    fn try_send(&self, socket: &OwnedFd, told: &Told<'_>) -> Result<(), Errno> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         if self.upstream.shared.spec.send_proxy_protocol.is_none() {
             return send(socket, told.data, flags).map(|_| ());
@@ -563,28 +588,6 @@ impl Flow {
     }
 }
 
-// === impl Allowance ===
-
-impl Allowance {
-    /// What it is after `len` bytes came from there: RFC 9000 section 8.2 allows three times as many.
-    fn add(self, len: usize) -> Self {
-        match self {
-            Self::Bytes(left) => {
-                Self::Bytes(left.saturating_add(len.saturating_mul(AMPLIFICATION)))
-            }
-            Self::All => Self::All,
-        }
-    }
-
-    /// What is left of it after `len` bytes; `None` = it is less than those.
-    fn take(self, len: usize) -> Option<Self> {
-        match self {
-            Self::Bytes(left) => left.checked_sub(len).map(Self::Bytes),
-            Self::All => Some(Self::All),
-        }
-    }
-}
-
 // === impl Unopened ===
 
 impl From<Unopened> for Reason {
@@ -596,79 +599,9 @@ impl From<Unopened> for Reason {
     }
 }
 
-/// Whether we lack something: says nothing of the endpoint. A connect of UDP takes a port of ours, and with none
-/// left gives EAGAIN; there is one pool of them whatever the destination (`udp_lib_get_port` of Linux).
-fn is_local(errno: Errno) -> bool {
-    matches!(errno, Errno::AGAIN | Errno::ADDRINUSE) || upstream::is_local(&errno.into())
-}
-
 /// Waits for answers on a socket of the flow `id`.
 fn watch(around: &Surroundings<'_>, socket: &OwnedFd, id: Id) -> Result<(), Errno> {
     let data = epoll::EventData::new_u64(id.to_bits());
     // By level: a flow with more than was read is told of again.
     epoll::add(around.epoll, socket, data, epoll::EventFlags::IN)
-}
-
-/// Why a datagram was not sent, if it is not the endpoint's doing.
-fn unsent(errno: Errno) -> Option<DatagramDrop> {
-    match errno {
-        Errno::MSGSIZE => Some(DatagramDrop::TooLong),
-        Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM => Some(DatagramDrop::SendBuffer),
-        Errno::PERM | Errno::ACCESS => Some(DatagramDrop::Refused),
-        _ => None,
-    }
-}
-
-/// A socket that speaks with `addr` only: the kernel drops what others send, tells of ICMP errors, and
-/// finds the route once.
-fn socket_to(addr: &EndpointAddr) -> Result<OwnedFd, Errno> {
-    let EndpointAddr::Ip(addr) = addr else {
-        return Err(Errno::AFNOSUPPORT);
-    };
-    let family = match addr {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
-    connect(&socket, addr)?;
-    Ok(socket)
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::io::Errno;
-
-    use super::{Allowance, is_local};
-
-    /// EAGAIN was taken for the endpoint's failure: a flood that had all ports ejected every endpoint.
-    #[test]
-    fn want_of_ports_and_descriptors_is_ours() {
-        for errno in [
-            Errno::AGAIN,
-            Errno::ADDRINUSE,
-            Errno::ADDRNOTAVAIL,
-            Errno::MFILE,
-        ] {
-            assert!(is_local(errno), "{errno}");
-        }
-        for errno in [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::CONNREFUSED] {
-            assert!(!is_local(errno), "{errno}");
-        }
-    }
-
-    #[test]
-    fn three_bytes_may_go_for_one_that_came() {
-        let none = Allowance::Bytes(0);
-        assert_eq!(none.take(1), None);
-        let some = none.add(100);
-        assert_eq!(some, Allowance::Bytes(300));
-        assert_eq!(some.take(300), Some(none));
-        assert_eq!(some.take(301), None);
-        assert_eq!(
-            some.take(200).map(|left| left.add(1)),
-            Some(Allowance::Bytes(103))
-        );
-        assert_eq!(Allowance::All.take(usize::MAX), Some(Allowance::All));
-    }
 }

@@ -36,6 +36,7 @@ use super::answers::Answers;
 use super::batch::Batch;
 use super::flow::{Flow, Surroundings};
 use super::flows::{Bounds, Flows};
+use super::group::Group;
 
 /// What the runtime says of a listening socket, and may change while it is served.
 #[derive(Debug)]
@@ -72,14 +73,14 @@ struct Serving {
     socket: Listening,
     epoll: AsyncFd<OwnedFd>,
     state: State,
+    group: Arc<Group>,
 }
 
 /// The listening socket.
 enum Listening {
     /// Its datagrams are ours.
     Read(AsyncFd<OwnedFd>),
-    /// A successor reads them, and we are not to be woken by each; answers leave by it. `None` for an
-    /// instant only.
+    /// A successor reads them, and we are not to be woken by each; answers leave by it. `None` = it was taken.
     Written(Option<OwnedFd>),
 }
 
@@ -136,12 +137,13 @@ impl Assigned {
 }
 
 /// Serves a socket that [`bind_udp`](crate::listener::bind_udp) made until it is given up and its flows
-/// have ended. `idle` is told when the worker's last flow ends.
+/// have ended; it is closed once those of all in `group` have. `idle` is told when the worker's last flow ends.
 ///
 /// # Errors
 /// The socket cannot be waited for: there are no descriptors left.
 pub fn serve(
     socket: OwnedFd,
+    group: Arc<Group>,
     worker: Rc<Worker>,
     assigned: Rc<Assigned>,
     idle: impl Fn() + 'static,
@@ -155,6 +157,7 @@ pub fn serve(
     let mut serving = Serving {
         socket: Listening::Read(watch(socket)?),
         epoll: watch(epoll)?,
+        group,
         state: State {
             flows: Flows::new(seed),
             batch: Batch::new(bound),
@@ -187,6 +190,7 @@ impl Serving {
             socket,
             epoll,
             state,
+            group: _,
         } = self;
         let worker = state.worker.clone();
         state.follow();
@@ -268,6 +272,17 @@ impl Serving {
     }
 }
 
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // A successor has the same sockets, so that they stay as many.
+        if self.state.assigned.stage.get() != Stage::HandedOver
+            && let Some(socket) = self.socket.take()
+        {
+            self.group.park(socket);
+        }
+    }
+}
+
 // === impl Listening ===
 
 impl Listening {
@@ -280,10 +295,17 @@ impl Listening {
 
     /// Leaves it to who reads from now on.
     fn hand_over(&mut self) {
-        *self = match std::mem::replace(self, Self::Written(None)) {
-            Self::Read(socket) => Self::Written(Some(socket.into_inner())),
-            written @ Self::Written(_) => written,
-        };
+        if let Self::Read(_) = self {
+            *self = Self::Written(self.take());
+        }
+    }
+
+    /// The socket, which is not waited for any more.
+    fn take(&mut self) -> Option<OwnedFd> {
+        match std::mem::replace(self, Self::Written(None)) {
+            Self::Read(socket) => Some(socket.into_inner()),
+            Self::Written(socket) => socket,
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 # containers refuse it (seccomp(2), a program of classic BPF in front of every call).
 import ctypes, os, platform, struct, sys
 
-SPLICE = {"x86_64": 275, "aarch64": 76}[platform.machine()]
+SPLICE = {"x86_64": 275, "aarch64": 76}.get(platform.machine())
+if SPLICE is None:
+    sys.exit(f"the number of splice(2) on {platform.machine()} is not known here")
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 EPERM = 0x00050001  # SECCOMP_RET_ERRNO
 ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
