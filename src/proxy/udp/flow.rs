@@ -385,11 +385,9 @@ impl Flow {
     /// Tells the breaker of an endpoint that says nothing, as it need not (a sink of logs), and has not refused what
     /// it was sent either: word of that comes within a round trip.
     fn note_silence(&mut self, now: Nanos) {
-        let Serves::Udp(spec) = &self.x.listener.spec.serves else {
-            return;
-        };
         let is_kept = |link: &Link| now.saturating_sub(link.since) >= nanos(KEPT);
         if self.x.is_watched()
+            && let Serves::Udp(spec) = &self.x.listener.spec.serves
             && spec.responses.is_none()
             && self.link.as_ref().is_some_and(is_kept)
         {
