@@ -181,7 +181,7 @@ fn flows_of_an_address_that_goes_are_served_while_others_end() {
         vec![data.to_vec(); n]
     });
     let config = |bind: &str| {
-        let listener = format!("bind = [\"127.0.0.1:0\"{bind}]\nresponses = 2\ngrace = \"1m\"");
+        let listener = format!("bind = [\"127.0.0.1:0\"{bind}]\nresponses = 2");
         config(origin.addr(), &listener).replace("workers = 1", "workers = 4")
     };
     let proxy = Proxy::start(&config(", \"127.0.0.80:0\""));
