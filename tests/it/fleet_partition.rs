@@ -7,18 +7,18 @@
 )]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::support::fleet::{Fleet, Peer, Plan, await_each};
+use crate::support::namespaces::Namespaces;
 use crate::support::openssl::Tool;
 use crate::support::{need, not_run, scaled};
 
 /// Two switches with a cable between them; peers 0, 1 and 2 are at the first, 3 and 4 at the second. All of it is
-/// in namespaces of its own, which go when this is dropped.
+/// in namespaces of its own.
 struct Net {
-    ip: PathBuf,
     /// Of the switches, then of the peers.
-    names: Vec<String>,
+    spaces: Namespaces,
 }
 
 const PEERS: usize = 5;
@@ -27,63 +27,15 @@ const LEFT: usize = 3;
 // === impl Net ===
 
 impl Net {
-    /// `test` tells those of one process apart. `None` where this process may not, after having said so.
+    /// `None` where this process may not, after having said so. See [`Namespaces::build`].
     fn build(test: &str) -> Option<Self> {
-        let ip = need("ip")?;
-        let name = |what: &str| format!("isobar-{}-{test}-{what}", std::process::id());
-        let names = (0..PEERS).map(|n| name(&format!("p{n}")));
-        let net = Self {
-            ip,
-            names: [name("hub")].into_iter().chain(names).collect(),
-        };
-        match net.wire() {
-            Ok(()) => Some(net),
-            Err(why) => {
-                not_run(&format!("no network namespaces here: {why}"));
-                None
-            }
-        }
-    }
-
-    fn wire(&self) -> Result<(), String> {
-        for name in &self.names {
-            self.ip(&["netns", "add", name])?;
-            self.ip(&["-n", name, "link", "set", "lo", "up"])?;
-        }
-        let hub = &*self.names[0];
-        self.ip(&[
-            "-n", hub, "link", "add", "ends0", "type", "veth", "peer", "name", "ends1",
-        ])?;
-        for (switch, end) in [("switch0", "ends0"), ("switch1", "ends1")] {
-            self.ip(&["-n", hub, "link", "add", switch, "type", "bridge"])?;
-            self.ip(&["-n", hub, "link", "set", switch, "up"])?;
-            self.ip(&["-n", hub, "link", "set", end, "master", switch, "up"])?;
-        }
-        for n in 0..PEERS {
-            let (of, port) = (self.of(n), format!("port{n}"));
-            let switch = if n < LEFT { "switch0" } else { "switch1" };
-            let pair = ["type", "veth", "peer", "name", "eth0", "netns", of];
-            self.ip(&[&["-n", hub, "link", "add", &port], &pair[..]].concat())?;
-            self.ip(&["-n", hub, "link", "set", &port, "master", switch, "up"])?;
-            let addr = format!("{}/24", gossip(n).ip());
-            self.ip(&["-n", of, "addr", "add", &addr, "dev", "eth0"])?;
-            self.ip(&["-n", of, "link", "set", "eth0", "up"])?;
-        }
-        Ok(())
+        let ends = ["hub", "p0", "p1", "p2", "p3", "p4"];
+        Namespaces::build(test, &ends, wire).map(|spaces| Self { spaces })
     }
 
     /// The namespace of a peer.
     fn of(&self, peer: usize) -> &str {
-        &self.names[peer + 1]
-    }
-
-    fn ip(&self, args: &[&str]) -> Result<(), String> {
-        let (status, said) = Tool::run(&self.ip, args);
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("ip {}: {}", args.join(" "), said.trim()))
-        }
+        self.spaces.name(peer + 1)
     }
 
     /// From now on each peer gets only so much of what is sent to it, datagrams and segments alike; `false` where this
@@ -96,7 +48,7 @@ impl Net {
         );
         for peer in 0..PEERS {
             let within = ["netns", "exec", self.of(peer), &path(&nft), &rules];
-            if let Err(why) = self.ip(&within) {
+            if let Err(why) = self.spaces.ip(&within) {
                 not_run(&format!("packets cannot be lost here: {why}"));
                 return false;
             }
@@ -117,7 +69,7 @@ impl Net {
             "loss",
             "heard",
         ];
-        let (_, said) = Tool::run(&self.ip, &list);
+        let (_, said) = Tool::run(self.spaces.program(), &list);
         let mut words = said
             .split_whitespace()
             .skip_while(|word| *word != "packets");
@@ -130,19 +82,34 @@ impl Net {
     /// The cable between the switches.
     #[track_caller]
     fn cable(&self, state: &str) {
-        let hub = &*self.names[0];
-        self.ip(&["-n", hub, "link", "set", "ends0", state])
+        let hub = self.spaces.name(0);
+        self.spaces
+            .ip(&["-n", hub, "link", "set", "ends0", state])
             .unwrap();
     }
 }
 
-impl Drop for Net {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // Not all may be there.
-            let _ = self.ip(&["netns", "del", name]);
-        }
+fn wire(spaces: &Namespaces) -> Result<(), String> {
+    let hub = spaces.name(0);
+    spaces.ip(&[
+        "-n", hub, "link", "add", "ends0", "type", "veth", "peer", "name", "ends1",
+    ])?;
+    for (switch, end) in [("switch0", "ends0"), ("switch1", "ends1")] {
+        spaces.ip(&["-n", hub, "link", "add", switch, "type", "bridge"])?;
+        spaces.ip(&["-n", hub, "link", "set", switch, "up"])?;
+        spaces.ip(&["-n", hub, "link", "set", end, "master", switch, "up"])?;
     }
+    for n in 0..PEERS {
+        let (of, port) = (spaces.name(n + 1), format!("port{n}"));
+        let switch = if n < LEFT { "switch0" } else { "switch1" };
+        let pair = ["type", "veth", "peer", "name", "eth0", "netns", of];
+        spaces.ip(&[&["-n", hub, "link", "add", &port], &pair[..]].concat())?;
+        spaces.ip(&["-n", hub, "link", "set", &port, "master", switch, "up"])?;
+        let addr = format!("{}/24", gossip(n).ip());
+        spaces.ip(&["-n", of, "addr", "add", &addr, "dev", "eth0"])?;
+        spaces.ip(&["-n", of, "link", "set", "eth0", "up"])?;
+    }
+    Ok(())
 }
 
 fn gossip(peer: usize) -> SocketAddr {
@@ -156,7 +123,7 @@ fn start(net: &Net) -> Fleet {
         let admin = ([127, 0, 0, 1], 9090).into();
         let mut peer = Peer::at(([127, 0, 0, 1], 8080).into(), admin, gossip(n));
         peer.within = ["netns", "exec", net.of(n)].map(ToOwned::to_owned).into();
-        peer.within.insert(0, path(&net.ip));
+        peer.within.insert(0, path(net.spaces.program()));
         peer.write_secret(&plan.secret);
         peer.write(&plan.toml(&seeds));
         peer.spawn();

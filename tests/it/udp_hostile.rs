@@ -23,6 +23,14 @@ fn config(endpoint: SocketAddr, listener: &str) -> String {
     )
 }
 
+/// Answers each datagram once, and "end" with more answers than are due.
+fn ending() -> UdpOrigin {
+    UdpOrigin::start(|data| {
+        let n = if data == b"end" { 9 } else { 1 };
+        vec![data.to_vec(); n]
+    })
+}
+
 const ONE: &str = "bind = \"127.0.0.1:0\"";
 
 fn of_web(proxy: &Proxy, family: &str, reason: &str) -> f64 {
@@ -77,10 +85,7 @@ fn the_addresses_of_a_listener_share_its_flows() {
 /// The flows of before were forgotten, and counted as open for ever: a stop waited for them.
 #[test]
 fn flows_end_by_what_they_began_with_when_their_listener_speaks_tcp() {
-    let origin = UdpOrigin::start(|data| {
-        let n = if data == b"end" { 9 } else { 1 };
-        vec![data.to_vec(); n]
-    });
+    let origin = ending();
     let config = |more: &str| {
         let toml = config(origin.addr(), &format!("{ONE}\n{more}"));
         toml.replace("grace = \"0s\"", "grace = \"1m\"")
@@ -176,10 +181,7 @@ fn a_flood_of_sources_does_not_fill_the_log() {
 /// Once a worker had no flow left it closed its socket, and the kernel spread the datagrams of the others anew.
 #[test]
 fn flows_of_an_address_that_goes_are_served_while_others_end() {
-    let origin = UdpOrigin::start(|data| {
-        let n = if data == b"end" { 9 } else { 1 };
-        vec![data.to_vec(); n]
-    });
+    let origin = ending();
     let config = |bind: &str| {
         let listener = format!("bind = [\"127.0.0.1:0\"{bind}]\nresponses = 2");
         config(origin.addr(), &listener).replace("workers = 1", "workers = 4")

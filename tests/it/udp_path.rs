@@ -1,29 +1,11 @@
 //! Endpoints of datagrams to which the way is narrow, or to which there is none, in network namespaces.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of a test: failing is their report"
-)]
-
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::support::eventually::eventually;
-use crate::support::openssl::Tool;
+use crate::support::namespaces::Namespaces;
 use crate::support::proxy::Proxy;
 use crate::support::udp::{UdpClient, UdpOrigin};
-use crate::support::{need, not_run};
-
-/// Three namespaces in a row: ours, a router's, and behind it the endpoint's, to which the way is narrow; or ours
-/// alone. They go when this is dropped.
-struct Path {
-    ip: PathBuf,
-    names: Vec<String>,
-}
 
 /// What passes the second half of the way, headers included; the first half has 1500. The least that IPv6 allows.
 const NARROW: &str = "1280";
@@ -32,113 +14,40 @@ const HERE: usize = 0;
 const ROUTER: usize = 1;
 const THERE: usize = 2;
 
-// === impl Path ===
-
-impl Path {
-    /// `test` tells those of one process apart. `None` where this process may not, after having said so.
-    fn build(test: &str) -> Option<Self> {
-        Self::of(test, &["here", "router", "there"])?.or_not_run(Self::wire)
-    }
-
-    /// The same without a way to anywhere.
-    fn alone(test: &str) -> Option<Self> {
-        Self::of(test, &["here"])?.or_not_run(Self::isolate)
-    }
-
-    fn of(test: &str, ends: &[&str]) -> Option<Self> {
-        let name = |end: &&str| format!("isobar-{}-{test}-{end}", std::process::id());
-        let names = ends.iter().map(name).collect();
-        need("ip").map(|ip| Self { ip, names })
-    }
-
-    fn or_not_run(self, build: impl FnOnce(&Self) -> Result<(), String>) -> Option<Self> {
-        match build(&self) {
-            Ok(()) => Some(self),
-            Err(why) => {
-                not_run(&format!("no network namespaces here: {why}"));
-                None
-            }
-        }
-    }
-
-    fn add(&self) -> Result<(), String> {
-        for name in &self.names {
-            self.ip(&format!("netns add {name}"))?;
-            self.ip(&format!("-n {name} link set lo up"))?;
-        }
-        Ok(())
-    }
-
-    /// As in many containers: IPv6 is off. (Where there is none at all, it is off, too.)
-    fn isolate(&self) -> Result<(), String> {
-        self.add()?;
-        let here = &self.names[HERE];
-        let off = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
-        let _ = self.run(&["netns", "exec", here, "sh", "-c", off]);
-        Ok(())
-    }
-
-    fn wire(&self) -> Result<(), String> {
-        self.add()?;
-        let names = &self.names;
-        for (end, mtu) in [(HERE, "1500"), (THERE, NARROW)] {
-            let (of, router) = (&names[end], &names[ROUTER]);
-            self.ip(&format!(
-                "-n {router} link add to{end} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {of}"
-            ))?;
-            // No time for the detection of duplicates.
-            for (of, device, host) in [(router, format!("to{end}"), 1), (of, "eth0".into(), 2)] {
-                self.ip(&format!(
-                    "-n {of} addr add 10.98.{end}.{host}/24 dev {device}"
-                ))?;
-                self.ip(&format!(
-                    "-n {of} addr add fd00:98:{end}::{host}/64 dev {device} nodad"
-                ))?;
-                self.ip(&format!("-n {of} link set {device} up"))?;
-            }
-            self.ip(&format!("-n {of} route add default via 10.98.{end}.1"))?;
-            self.ip(&format!(
-                "-n {of} -6 route add default via fd00:98:{end}::1"
-            ))?;
-        }
-        let forwarding = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
-        for file in forwarding.map(|name| format!("/proc/sys/net/{name}")) {
-            let set = format!("echo 1 >{file}");
-            let router = &names[ROUTER];
-            self.run(&["netns", "exec", router, "sh", "-c", &set])?;
-        }
-        Ok(())
-    }
-
-    /// A line of words.
-    fn ip(&self, line: &str) -> Result<(), String> {
-        self.run(&line.split_whitespace().collect::<Vec<_>>())
-    }
-
-    fn run(&self, args: &[&str]) -> Result<(), String> {
-        let (status, said) = Tool::run(&self.ip, args);
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("ip {}: {}", args.join(" "), said.trim()))
-        }
-    }
-
-    /// Takes this thread there, and those that it will start.
-    #[track_caller]
-    fn enter(&self, end: usize) {
-        let file = File::open(format!("/var/run/netns/{}", self.names[end])).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-    }
+/// Ours, a router's, and behind it the endpoint's, to which the way is narrow.
+fn in_a_row(test: &str) -> Option<Namespaces> {
+    Namespaces::build(test, &["here", "router", "there"], wire)
 }
 
-impl Drop for Path {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // Not all may be there.
-            let _ = self.ip(&format!("netns del {name}"));
+fn wire(spaces: &Namespaces) -> Result<(), String> {
+    let ip = |line: String| spaces.ip(&line.split_whitespace().collect::<Vec<_>>());
+    let router = spaces.name(ROUTER);
+    for (end, mtu) in [(HERE, "1500"), (THERE, NARROW)] {
+        let of = spaces.name(end);
+        ip(format!(
+            "-n {router} link add to{end} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {of}"
+        ))?;
+        for (of, device, host) in [(router, format!("to{end}"), 1), (of, "eth0".into(), 2)] {
+            ip(format!(
+                "-n {of} addr add 10.98.{end}.{host}/24 dev {device}"
+            ))?;
+            // No time for the detection of duplicates.
+            ip(format!(
+                "-n {of} addr add fd00:98:{end}::{host}/64 dev {device} nodad"
+            ))?;
+            ip(format!("-n {of} link set {device} up"))?;
         }
+        ip(format!("-n {of} route add default via 10.98.{end}.1"))?;
+        ip(format!("-n {of} -6 route add default via fd00:98:{end}::1"))?;
     }
+    turn_on(spaces, ROUTER, "ipv4/ip_forward")?;
+    turn_on(spaces, ROUTER, "ipv6/conf/all/forwarding")
+}
+
+/// Sets what `/proc/sys/net` has by that name there.
+fn turn_on(spaces: &Namespaces, end: usize, what: &str) -> Result<(), String> {
+    let set = format!("echo 1 >/proc/sys/net/{what}");
+    spaces.ip(&["netns", "exec", spaces.name(end), "sh", "-c", &set])
 }
 
 fn config(endpoints: &[SocketAddr], upstream: &str) -> String {
@@ -167,7 +76,7 @@ fn apart(test: impl FnOnce() + Send + 'static) {
 /// none the worse for it. The next are cut to what passes, and arrive.
 #[test]
 fn a_path_that_takes_less_is_not_the_endpoints_failure() {
-    let Some(path) = Path::build("narrow") else {
+    let Some(path) = in_a_row("narrow") else {
         return;
     };
     apart(move || {
@@ -209,7 +118,11 @@ fn a_path_that_takes_less_is_not_the_endpoints_failure() {
 /// That is known before anything is sent there: no datagram is lost to it, and the breaker is told of the end alone.
 #[test]
 fn no_way_to_an_endpoint_costs_no_datagram() {
-    let Some(path) = Path::alone("noway") else {
+    let Some(path) = Namespaces::build("noway", &["here"], |spaces| {
+        // As in many containers: IPv6 is off. Where there is none at all, it is off, too.
+        let _ = turn_on(spaces, HERE, "ipv6/conf/all/disable_ipv6");
+        Ok(())
+    }) else {
         return;
     };
     apart(move || {
@@ -243,9 +156,7 @@ fn no_way_to_an_endpoint_costs_no_datagram() {
 /// Games look for servers so. What is to all on a network was answered as if that were an address of ours.
 #[test]
 fn who_asks_all_on_a_network_is_answered() {
-    let Some(path) = Path::build("all") else {
-        return;
-    };
+    let Some(path) = in_a_row("all") else { return };
     apart(move || {
         path.enter(HERE);
         let origin = UdpOrigin::named("a");

@@ -31,6 +31,7 @@ pub mod h2;
 pub mod h2_origin;
 pub mod h2raw;
 pub mod hello;
+pub mod namespaces;
 pub mod openssl;
 pub mod origin;
 pub mod proxied;
